@@ -1,0 +1,1 @@
+"""The computing core: torch and numpy only, no pictures."""

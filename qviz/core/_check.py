@@ -1,0 +1,76 @@
+"""What every public entry checks before it computes: one sentence, with the received value."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def float_tensor(x: Tensor | np.ndarray | list | tuple, name: str = "x") -> Tensor:
+    """Return ``x`` as a non-empty floating-point tensor; a tensor comes back as it is.
+
+    Raises:
+        TypeError: ``x`` is not an array of floating-point numbers (integers are refused: a cast
+            chosen in silence hides mistakes).
+        ValueError: ``x`` is empty.
+    """
+    if isinstance(x, (list, tuple)):
+        x = np.asarray(x, dtype=np.float64)
+    if isinstance(x, np.ndarray):
+        if x.dtype.kind != "f":
+            raise TypeError(f"{name} must hold floating-point numbers, got dtype {x.dtype}")
+        x = torch.from_numpy(np.ascontiguousarray(x)).view(x.shape)
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor or an array, got {type(x).__name__}")
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must hold floating-point numbers, got dtype {x.dtype}")
+    if x.numel() == 0:
+        raise ValueError(f"{name} is empty: shape {tuple(x.shape)}")
+    return x
+
+
+def finite(x: Tensor, name: str = "x") -> Tensor:
+    """Return ``x``; raise ValueError with the count when a value is NaN or infinite."""
+    bad = int((~torch.isfinite(x)).sum())
+    if bad:
+        raise ValueError(f"{name} holds {bad} of {x.numel()} values that are NaN or infinite")
+    return x
+
+
+def bits(value: int, low: int, high: int, what: str) -> int:
+    """Return ``value`` when it is a whole number of bits in [low, high].
+
+    Raises:
+        TypeError: not an int (True and 4.0 are refused too).
+        ValueError: outside the interval.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{what}: bits must be an int, got {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{what}: bits must be between {low} and {high}, got {value}")
+    return int(value)
+
+
+def axis(value: int | None, x: Tensor, channels: int | None = None) -> int | None:
+    """Return ``value`` as a non-negative axis of ``x`` (None stays None).
+
+    Raises:
+        ValueError: ``x`` has no such axis, or its length there is not ``channels``.
+    """
+    if value is None:
+        return None
+    if not -x.ndim <= value < x.ndim:
+        raise ValueError(f"axis {value} does not exist in a tensor of shape {tuple(x.shape)}")
+    value %= x.ndim
+    if channels is not None and x.shape[value] != channels:
+        raise ValueError(
+            f"axis {value} of shape {tuple(x.shape)} has {x.shape[value]} channels, "
+            f"but the range was made for {channels}"
+        )
+    return value
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """Return float64 for float64 and float32 for everything narrower."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32

@@ -1,0 +1,175 @@
+"""Codebook: where the knots are and what each of them reads out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+MAX_LEVELS = 256
+"""A code is one byte, so a codebook holds at most 256 levels."""
+
+
+class Codebook(nn.Module):
+    """Sorted knots on the input axis, and the output level that belongs to each.
+
+    Two neighbouring knots bound a *cell*; a value inside it has the coordinate
+    t = (u - knot) / (next knot - knot). Most grids read out the knots themselves.
+
+    Args:
+        knots: 1 to 256 finite, strictly increasing numbers, shape (K,), in units of u = (x - o) / s.
+        levels: what each knot reads out, shape (K,), strictly increasing. Default: the knots.
+        name: shown in tables and legends.
+
+    Attributes:
+        knots, levels: float64 buffers of shape (K,). They keep their precision under ``half()``.
+
+    Raises:
+        ValueError: wrong shape, not finite, not strictly increasing, or more than 256.
+
+    Example:
+        >>> book = Codebook([-1.0, -0.3, 0.0, 0.3, 1.0], name="mine")
+        >>> len(book), book.bits, book.borders.tolist()
+        (5, 3, [-0.65, -0.15, 0.15, 0.65])
+    """
+
+    knots: Tensor
+    levels: Tensor
+
+    def __init__(
+        self,
+        knots: Sequence[float] | np.ndarray | Tensor,
+        levels: Sequence[float] | np.ndarray | Tensor | None = None,
+        *,
+        name: str = "custom",
+    ) -> None:
+        super().__init__()
+        knots = _increasing(knots, "knots")
+        levels = knots.clone() if levels is None else _increasing(levels, "levels")
+        if knots.shape != levels.shape:
+            raise ValueError(f"{len(knots)} knots need as many levels, got {len(levels)}")
+        self.name = name
+        self.register_buffer("knots", knots)
+        self.register_buffer("levels", levels)
+        self._derive()
+
+    def _derive(self) -> None:
+        """Note two facts that choose a code path, once, on the host."""
+        knots, levels = self.knots.cpu(), self.levels.cpu()
+        self.identity = bool(torch.equal(knots, levels))
+        steps = torch.arange(len(knots), dtype=knots.dtype)
+        self.lo = float(knots[0])
+        self.hi = float(knots[-1])
+        self.unit = self.lo.is_integer() and bool(torch.equal(knots, self.lo + steps))
+
+    def _apply(self, fn, recurse: bool = True) -> nn.Module:
+        """Move with the module, but keep float64: ``half()`` would merge close levels."""
+        kept = dict(self.named_buffers(recurse=False))
+        probe = fn(next(iter(kept.values())).float())
+        dtype = torch.float32 if probe.device.type == "mps" else torch.float64  # MPS has no float64
+        for name, buffer in kept.items():
+            setattr(self, name, buffer.to(device=probe.device, dtype=dtype))
+        return self
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._derive()
+
+    def __len__(self) -> int:
+        """Number of levels, K."""
+        return self.knots.numel()
+
+    def __repr__(self) -> str:
+        return f"Codebook({self.name!r}, {len(self)} levels, {self.bits} bits)"
+
+    @property
+    def bits(self) -> int:
+        """Bits that one stored code needs: ceil(log2 K)."""
+        return max(1, (len(self) - 1).bit_length())
+
+    @property
+    def reach(self) -> float:
+        """Largest magnitude among the knots; clip = scale * reach."""
+        return max(abs(self.lo), abs(self.hi))
+
+    @property
+    def borders(self) -> Tensor:
+        """Midpoints between neighbouring knots, float64, shape (K - 1,)."""
+        return (self.knots[:-1] + self.knots[1:]) / 2
+
+    def locate(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Find the cell of each value and the coordinate in it; saturates at the end knots.
+
+        A value on a knot belongs to the cell below it (t = 1), because ties go down.
+
+        Args:
+            u: any shape, float32 or float64.
+
+        Returns:
+            cell: int64, the shape of ``u``, 0 … K - 2.
+            t: the dtype of ``u``, in [0, 1]; NaN where ``u`` is NaN. Differentiable in ``u``.
+        """
+        knots = self.knots.to(u.dtype)
+        # torch.clamp passes the whole gradient on the end knots; maximum/minimum would halve it
+        v = torch.clamp(u, knots[0], knots[-1])
+        if len(self) == 1:
+            return torch.zeros_like(u, dtype=torch.int64), (v - v.detach()) + (u.detach() * 0)
+        if self.unit:
+            cell = (torch.ceil(v.detach()).nan_to_num(self.lo) - (self.lo + 1)).clamp_(min=0).long()
+        else:
+            cell = count_below(v.detach(), knots[1:-1]).long()
+        return cell, (v - knots[cell]) / (knots[1:] - knots[:-1])[cell]
+
+    def emit(self, cell: Tensor, t: Tensor) -> Tensor:
+        """Read out level[cell] + t * (level[cell + 1] - level[cell]); differentiable in ``t`` only."""
+        levels = self.levels.detach().to(t.dtype)
+        if len(self) == 1:
+            return levels[cell] + t
+        return levels[cell] + t * (levels[1:] - levels[:-1])[cell]
+
+
+def count_below(u: Tensor, borders: Tensor) -> Tensor:
+    """Count the borders strictly below each value: ``#{borders < u}``, the one definition of a code.
+
+    Never builds an N x K array. Up to 64 borders it adds up comparisons, written as floats into
+    one reused buffer (several times faster than a search); above that it searches.
+
+    Args:
+        u: any shape, without gradient. NaN counts as 0 or K - 1; callers put NaN back.
+        borders: sorted, shape (K - 1,), the dtype of ``u``.
+
+    Returns:
+        Whole numbers 0 … K - 1 with the shape of ``u``: its float dtype up to 64 borders, else int32.
+    """
+    if borders.numel() > 64:
+        return torch.bucketize(u, borders, out_int32=True)
+    total, above = torch.zeros_like(u), torch.empty_like(u)
+    for border in borders.unbind():
+        total += torch.gt(u, border, out=above)
+    return total
+
+
+def take(levels: Tensor, code: Tensor) -> Tensor:
+    """Read ``levels[code]`` with the shape of ``code``; ``code`` may hold whole floats."""
+    if code.is_contiguous():  # int32 index_select is three times faster than advanced indexing
+        return levels.index_select(0, code.reshape(-1).int()).view(code.shape)
+    return levels[code.long()]
+
+
+def _increasing(values: Sequence[float] | np.ndarray | Tensor, what: str) -> Tensor:
+    """Return a fresh float64 vector after checking that it is finite and strictly increasing."""
+    v = torch.as_tensor(values).detach().to(torch.float64).clone()
+    if v.ndim != 1 or v.numel() == 0:
+        raise ValueError(f"{what} must be a non-empty list of numbers, got shape {tuple(v.shape)}")
+    if v.numel() > MAX_LEVELS:
+        raise ValueError(f"a codebook holds at most {MAX_LEVELS} {what} (one byte a code), got {v.numel()}")
+    if not torch.isfinite(v).all():
+        raise ValueError(f"{what} must be finite, got {v[~torch.isfinite(v)][0].item()}")
+    gap = v[1:] - v[:-1]
+    if (gap <= 0).any():
+        i = int((gap <= 0).nonzero()[0])
+        kind = "duplicate" if gap[i] == 0 else "unsorted"
+        raise ValueError(f"{kind} {what}: {v[i].item()} is followed by {v[i + 1].item()}")
+    return v

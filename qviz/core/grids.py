@@ -1,0 +1,191 @@
+"""Grids: functions that build a Codebook."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qviz.core import _check
+from qviz.core.codebook import Codebook
+from qviz.core.lloyd import lloyd_centres
+
+Grid = Literal["strict", "paper"]
+
+
+def uniform(bits: int, *, signed: bool = True, narrow: bool = False) -> Codebook:
+    """Build consecutive integers: -2^(b-1) … 2^(b-1) - 1 signed, 0 … 2^b - 1 unsigned.
+
+    Levels are integers, so the scale of the range is the step. Signed 1 bit is {-1, +1}.
+
+    Args:
+        bits: 1 to 8.
+        signed: whether the grid has negative levels.
+        narrow: drop the lowest level, so that a signed grid is symmetric (2^b - 1 levels).
+
+    Raises:
+        ValueError: bits out of range; narrow without sign or at 1 bit.
+
+    Example:
+        >>> uniform(2, narrow=True).levels.tolist(), uniform(2, signed=False).levels.tolist()
+        ([-1.0, 0.0, 1.0], [0.0, 1.0, 2.0, 3.0])
+    """
+    bits = _check.bits(bits, 1, 8, "uniform")
+    if narrow and (not signed or bits == 1):
+        raise ValueError(
+            f"narrow drops the lowest of a signed grid of 2 or more bits, got bits={bits}, signed={signed}"
+        )
+    if signed and bits == 1:
+        return Codebook([-1.0, 1.0], name="uniform")
+    low = -(2 ** (bits - 1)) if signed else 0
+    return Codebook(torch.arange(low + narrow, low + 2**bits), name="uniform")
+
+
+def pot(bits: int, *, grid: Grid = "strict") -> Codebook:
+    """Build the powers of two {0, ±2^-j} in [-1, 1].
+
+    Args:
+        bits: 2 to 8 (to 7 for "paper").
+        grid: "strict" keeps j = 0 … 2^(b-1) - 2, that is 2^b - 1 levels, what b bits can index;
+            "paper" has one magnitude more, 2^b + 1 levels, which needs b + 1 bits to store.
+
+    Raises:
+        ValueError: bits out of range or an unknown grid; "paper" at 8 bits has 257 levels.
+
+    References:
+        Level sets as in Zhou et al., "ASQ", arXiv:2504.17263 (released code, post.py) for "paper",
+        and Li et al., "APoT", arXiv:1909.13144 (released code, additive=False) for "strict".
+        Taking "strict" as the default is this project's choice.
+
+    Example:
+        >>> pot(3).levels.tolist()
+        [-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0]
+    """
+    return _geometric(bits, grid, 2.0, "POT")
+
+
+def post(bits: int, *, grid: Grid = "strict") -> Codebook:
+    """Build the powers of the square root of two {0, ±2^(-j/2)} in [-1, 1].
+
+    Every second magnitude is a power of two, so the grid is twice as fine as :func:`pot` in
+    relative terms and reaches only the square root as near to zero.
+
+    Args:
+        bits: 2 to 8 (to 7 for "paper"). At 2 strict bits the grid is ternary, the same as POT's.
+        grid: as in :func:`pot`.
+
+    Raises:
+        ValueError: bits out of range or an unknown grid; "paper" at 8 bits has 257 levels.
+
+    References:
+        Zhou et al., "ASQ", arXiv:2504.17263 (released code, post.py).
+
+    Example:
+        >>> [round(v, 5) for v in post(3).levels.tolist()]
+        [-1.0, -0.70711, -0.5, 0.0, 0.5, 0.70711, 1.0]
+    """
+    return _geometric(bits, grid, 2.0**0.5, "POST")
+
+
+def _geometric(bits: int, grid: str, ratio: float, name: str) -> Codebook:
+    bits = _check.bits(bits, 2, 8, name)
+    if grid not in ("strict", "paper"):
+        raise ValueError(f'{name}: grid must be "strict" or "paper", got {grid!r}')
+    if grid == "paper" and bits == 8:
+        raise ValueError(f"{name}: the paper grid at 8 bits has 257 levels, one more than a byte can index")
+    count = 2 ** (bits - 1) - (grid == "strict")
+    j = torch.arange(count, dtype=torch.float64)
+    # exact powers of two at even steps: 2^(-j/2) instead of ratio^-j
+    magnitudes = torch.pow(2.0, -j * float(np.log2(ratio)))
+    return _mirrored(magnitudes, name if grid == "strict" else f"{name} paper")
+
+
+def apot(bits: int) -> Codebook:
+    """Build the additive powers of two: sums of one power from each of several sets, largest = 1.
+
+    Args:
+        bits: 2 to 8; 2^b - 1 levels. 2 bits are ternary. 8 bits continue the released code's rule,
+            which stops at 7 (INFERRED).
+
+    Raises:
+        ValueError: bits out of range.
+
+    References:
+        Li, Dong and Wang, "Additive Powers-of-Two Quantization", ICLR 2020, arXiv:1909.13144
+        (released code, build_power_value).
+
+    Example:
+        >>> [round(v, 4) for v in apot(4).levels[7:].tolist()]
+        [0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0]
+    """
+    bits = _check.bits(bits, 2, 8, "APoT")
+    pairs, odd = divmod(bits - 1, 2)
+    terms: list[list[float]] = [[0.0] for _ in range(pairs + odd)]
+    exponent = 0
+    for turn in range(3 if pairs else 1):  # a two-bit term holds 0 and three powers
+        if odd and turn == (2 if pairs else 0):  # the one-bit term takes its only power here
+            exponent += 1
+            terms[-1].append(2.0**-exponent)
+        for term in terms[:pairs]:
+            exponent += 1
+            term.append(2.0**-exponent)
+    sums = torch.zeros(1, dtype=torch.float64)
+    for term in terms:
+        sums = (sums[:, None] + torch.tensor(term, dtype=torch.float64)).flatten()
+    magnitudes = sums.sort().values[1:]
+    return _mirrored(magnitudes / magnitudes[-1], "APoT")
+
+
+def _mirrored(magnitudes: Tensor, name: str) -> Codebook:
+    m = magnitudes.sort().values
+    return Codebook(torch.cat([-m.flip(0), torch.zeros(1, dtype=m.dtype), m]), name=name)
+
+
+def quantile(samples: Tensor | np.ndarray, bits: int) -> Codebook:
+    """Build 2^b levels that an equal share of the samples uses: the (i + 1/2) / 2^b quantiles.
+
+    Args:
+        samples: any shape, finite. Levels have the samples' unit.
+        bits: 1 to 8. Where samples repeat, quantiles coincide and fewer levels are left.
+
+    Raises:
+        TypeError, ValueError: samples are not floating point, empty, NaN or infinite; bits out of range.
+
+    Example:
+        >>> import torch
+        >>> quantile(torch.arange(9.0), 1).levels.tolist()
+        [2.0, 6.0]
+    """
+    bits = _check.bits(bits, 1, 8, "quantile")
+    x = _check.finite(_check.float_tensor(samples, "samples"), "samples")
+    share = (np.arange(2**bits) + 0.5) / 2**bits
+    values = np.quantile(x.detach().cpu().double().numpy(), share)
+    return Codebook(np.unique(values), name="quantile")
+
+
+def lloyd(samples: Tensor | np.ndarray, bits: int) -> Codebook:
+    """Build the 2^b levels with the least mean squared error (Lloyd-Max, one-dimensional k-means).
+
+    Lloyd's iteration on a fine histogram of the samples: it ends where every level is the mean of
+    its cell and every border lies midway, close to the best such point (tests hold it to 1 %).
+
+    Args:
+        samples: any shape, finite. Levels have the samples' unit.
+        bits: 1 to 8. Fewer levels are left when the samples hold fewer distinct values.
+
+    Raises:
+        TypeError, ValueError: samples are not floating point, empty, NaN or infinite; bits out of range.
+
+    References:
+        Lloyd, "Least squares quantization in PCM", IEEE Trans. Inf. Theory 28(2), 1982.
+
+    Example:
+        >>> import torch
+        >>> lloyd(torch.tensor([0.0, 1.0, 1.0, 10.0, 12.0]), 1).levels.round(decimals=3).tolist()
+        [0.667, 11.0]
+    """
+    bits = _check.bits(bits, 1, 8, "lloyd")
+    x = _check.finite(_check.float_tensor(samples, "samples"), "samples")
+    return Codebook(lloyd_centres(x.detach().cpu().float().numpy().ravel(), 2**bits), name="Lloyd")

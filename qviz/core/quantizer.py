@@ -1,0 +1,204 @@
+"""Quantizer: range, codebook, rounding and surrogate, composed; and the probe that shows all of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from qviz.core import _check
+from qviz.core.codebook import Codebook, take
+from qviz.core.range import MSE, Range
+from qviz.core.rounding import Nearest, Rounding
+from qviz.core.surrogate import StraightThrough, Surrogate, beyond
+
+
+class Quantizer(nn.Module):
+    """y = o + s * level[cell + up]: four parts, each of which can be exchanged.
+
+    The *range* brings x to u = (x - o) / s; the *codebook* finds the cell and the coordinate t; the
+    *rounding* decides up or down; the *surrogate* stands in for that decision in the backward pass:
+    ``hard + (soft - soft.detach())``, which is bit-exact in the forward pass.
+
+    Args:
+        codebook: the grid.
+        range: default :class:`~qviz.core.range.MSE`, searched by :meth:`observe`.
+        rounding: default :class:`~qviz.core.rounding.Nearest`.
+        surrogate: default clipped :class:`~qviz.core.surrogate.StraightThrough`.
+        soft: the forward pass returns the relaxed value instead of a level.
+
+    Shapes:
+        x of 0 to 5 (or more) dimensions; y has its shape, dtype and device. float16 and bfloat16 are
+        computed in float32. NaN stays NaN, infinities saturate.
+
+    Raises:
+        TypeError, ValueError: (in use) x is not floating point, is empty, or lacks the range's axis.
+        RuntimeError: (in use) the range has not observed anything yet.
+
+    Example:
+        >>> import torch
+        >>> from qviz import Fixed, post
+        >>> q = Quantizer(post(4), range=Fixed(1.0))
+        >>> q(torch.tensor([-2.0, -0.6, 0.05, 0.3, 0.43])).round(decimals=4).tolist()
+        [-1.0, -0.5, 0.0, 0.25, 0.5]
+    """
+
+    def __init__(
+        self,
+        codebook: Codebook,
+        rounding: Rounding | None = None,
+        surrogate: Surrogate | None = None,
+        range: Range | None = None,
+        *,
+        soft: bool = False,
+    ) -> None:
+        super().__init__()
+        parts = {
+            "codebook": (codebook, Codebook),
+            "rounding": (rounding if rounding is not None else Nearest(), Rounding),
+            "surrogate": (surrogate if surrogate is not None else StraightThrough(), Surrogate),
+            "range": (range if range is not None else MSE(), Range),
+        }
+        for name, (part, kind) in parts.items():
+            if not isinstance(part, kind):
+                raise TypeError(f"{name} must be a {kind.__name__}, got {type(part).__name__}")
+            setattr(self, name, part)
+        self.soft = bool(soft)
+
+    def observe(self, x: Tensor | np.ndarray) -> Quantizer:
+        """Calibrate the range on ``x`` and return the quantizer itself."""
+        x = _check.float_tensor(x)
+        self.range.observe(x, self.codebook, self.rounding.borders(self.codebook))
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the quantized tensor; differentiable when gradients are wanted."""
+        x = _check.float_tensor(x)
+        wants_grad = torch.is_grad_enabled() and (
+            x.requires_grad or any(p.requires_grad for p in self.parameters())
+        )
+        if wants_grad or self.soft:
+            return self._compose(x)["y"]
+        u, scale, offset = self._normalise(x)
+        return self._denormalise(self._read(u), scale, offset).to(x.dtype)
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Return the code of each value, uint8, the shape of ``x``; the lowest level has code 0.
+
+        ``q.dequantize(q.codes(x))`` equals ``q(x)`` exactly (for a rounding that is not random).
+
+        Raises:
+            ValueError: a value is NaN, which no code can hold.
+        """
+        x = _check.float_tensor(x)
+        with torch.no_grad():
+            u, _, _ = self._normalise(x)
+            missing = int(torch.isnan(u).sum())
+            if missing:
+                raise ValueError(
+                    f"x holds {missing} of {x.numel()} values that are NaN; no code stands for NaN"
+                )
+            return self.rounding.encode(u, self.codebook).to(torch.uint8)
+
+    def dequantize(self, codes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return the values that ``codes`` stand for, in ``dtype``.
+
+        Args:
+            codes: integers below K, any shape (per channel: with the range's axis).
+            dtype: that of the tensor that was encoded; float64 computes in float64.
+
+        Raises:
+            TypeError: codes are not integers.
+            ValueError: a code has no level.
+        """
+        if not isinstance(codes, Tensor) or codes.is_floating_point() or codes.is_complex():
+            raise TypeError(
+                f"codes must be an integer tensor, got {getattr(codes, 'dtype', type(codes).__name__)}"
+            )
+        if codes.numel() and (int(codes.max()) >= len(self.codebook) or int(codes.min()) < 0):
+            raise ValueError(
+                f"codes go from {int(codes.min())} to {int(codes.max())}, "
+                f"but the codebook has {len(self.codebook)} levels"
+            )
+        compute = torch.float64 if dtype == torch.float64 else torch.float32
+        hard = take(self.codebook.levels.to(compute), codes)
+        scale, offset = self.range(hard)
+        return self._denormalise(hard, scale, offset).to(dtype)
+
+    def _normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        x = x.to(_check.compute_dtype(x))
+        scale, offset = self.range(x)
+        # divide: x * (1 / s) moves values that sit on a border
+        return (x / scale if offset is None else (x - offset) / scale), scale, offset
+
+    def _read(self, u: Tensor) -> Tensor:
+        """Return level[code(u)] with NaN put back, without building cells."""
+        hard = take(self.codebook.levels.to(u.dtype), self.rounding.encode(u, self.codebook))
+        return torch.where(torch.isnan(u), u, hard)
+
+    @staticmethod
+    def _denormalise(value: Tensor, scale: Tensor, offset: Tensor | None) -> Tensor:
+        return value * scale if offset is None else value * scale + offset
+
+    def _compose(self, x: Tensor) -> dict[str, Tensor]:
+        """Compute every intermediate in plain autograd: the readable reference."""
+        u, scale, offset = self._normalise(x)
+        cell, t = self.codebook.locate(u)
+        up = self.rounding.decide(u.detach(), cell, t.detach(), self.codebook)
+        hard = self.codebook.levels.to(u.dtype)[cell + up]
+        hard = torch.where(torch.isnan(u), u.detach(), hard)
+        soft = self.codebook.emit(cell, self.surrogate.relax(t))
+        if not self.surrogate.clipped:
+            soft = soft + beyond(u, self.codebook.lo, self.codebook.hi)
+        value = soft if self.soft else hard + (soft - soft.detach())
+        y = self._denormalise(value, scale, offset).to(x.dtype)
+        return {"u": u, "cell": cell, "t": t, "up": up, "hard": hard, "soft": soft, "y": y}
+
+    def extra_repr(self) -> str:
+        """Say whether the forward pass is soft."""
+        return "soft=True" if self.soft else ""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Every intermediate of one forward and backward pass, each of the shape of ``x``.
+
+    Attributes:
+        x: the input. u: x in units of the knots.
+        cell: index of the cell. t: coordinate in it, 0 to 1.
+        up: the decision. hard: the level read out. soft: the relaxed level. (Both in units of u.)
+        y: the output.
+        dydx: derivative of the output with respect to its input, as the surrogate has it.
+    """
+
+    x: Tensor
+    u: Tensor
+    cell: Tensor
+    t: Tensor
+    up: Tensor
+    hard: Tensor
+    soft: Tensor
+    y: Tensor
+    dydx: Tensor
+
+
+def probe(q: Quantizer, x: Tensor | np.ndarray) -> Probe:
+    """Run one forward and backward pass and return everything in between.
+
+    Args:
+        q: a calibrated quantizer. x: any shape.
+
+    Example:
+        >>> import torch
+        >>> from qviz import Fixed, uniform
+        >>> p = probe(Quantizer(uniform(2), range=Fixed(0.5)), torch.tensor([0.2, 9.0]))
+        >>> [round(v, 3) for v in (p.t[0].item(), p.y[0].item(), p.dydx[0].item(), p.dydx[1].item())]
+        [0.4, 0.0, 1.0, 0.0]
+    """
+    leaf = _check.float_tensor(x).detach().clone().requires_grad_(True)
+    with torch.enable_grad():
+        parts = q._compose(leaf)
+        (dydx,) = torch.autograd.grad(parts["y"].sum(), leaf)
+    return Probe(x=leaf.detach(), dydx=dydx, **{name: part.detach() for name, part in parts.items()})

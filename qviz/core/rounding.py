@@ -1,0 +1,145 @@
+"""Rounding: who decides between the two knots of a cell."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from qviz.core.codebook import Codebook, count_below
+
+
+class Rounding(nn.Module):
+    """Decides up or down inside a cell.
+
+    One definition of the code holds everywhere: ``code = #{borders < u}``; a value on a border goes
+    down. ``t > 1/2`` explains it, but is not the arithmetic (the two differ by one unit in the last
+    place).
+    """
+
+    def borders(self, codebook: Codebook) -> Tensor | None:
+        """Return the border of each cell in units of u, float64, shape (K - 1,); None when the
+        decision is not a fixed threshold."""
+        raise NotImplementedError
+
+    def decide(self, u: Tensor, cell: Tensor, t: Tensor, codebook: Codebook) -> Tensor:
+        """Return True where the value goes to the upper knot; the shape of ``u``."""
+        border = self.borders(codebook).to(u.dtype)
+        return u > border[cell] if len(border) else torch.zeros_like(cell, dtype=torch.bool)
+
+    def encode(self, u: Tensor, codebook: Codebook) -> Tensor:
+        """Return cell + decision without the memory that cells cost.
+
+        Returns:
+            Whole numbers 0 … K - 1 with the shape of ``u``, float or int32; some valid code for NaN.
+        """
+        return count_below(u, self.borders(codebook).to(u.dtype))
+
+
+class Nearest(Rounding):
+    """Round to the nearest knot; ties go down.
+
+    On knots that are consecutive integers this is ceil(u - 1/2), never searched. It differs from the
+    border rule for one float: u = -0.49999997 (float32) goes to -1, because u - 1/2 rounds to -1.
+
+    Example:
+        >>> import torch
+        >>> from qviz.core.grids import uniform
+        >>> Nearest().encode(torch.tensor([-9.0, -0.5, 0.5, 0.75]), uniform(4)) - 8
+        tensor([-8., -1.,  0.,  1.])
+    """
+
+    def borders(self, codebook: Codebook) -> Tensor:
+        """Return the midpoints."""
+        return codebook.borders
+
+    def decide(self, u: Tensor, cell: Tensor, t: Tensor, codebook: Codebook) -> Tensor:
+        """Return True where the upper knot is nearer."""
+        if codebook.unit:
+            return self.encode(u, codebook) > cell
+        return super().decide(u, cell, t, codebook)
+
+    def encode(self, u: Tensor, codebook: Codebook) -> Tensor:
+        """Return the code of the nearest knot."""
+        if codebook.unit:
+            return (u - 0.5).ceil_().clamp_(codebook.lo, codebook.hi).sub_(codebook.lo).nan_to_num_(0.0)
+        return super().encode(u, codebook)
+
+
+class Stochastic(Rounding):
+    """Round up with probability t, so that the mean of many roundings is the value itself.
+
+    Args:
+        generator: source of randomness; None takes torch's default generator.
+    """
+
+    def __init__(self, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def borders(self, codebook: Codebook) -> None:
+        """Return None: the threshold is drawn anew for each value."""
+
+    def decide(self, u: Tensor, cell: Tensor, t: Tensor, codebook: Codebook) -> Tensor:
+        """Return True with probability ``t``."""
+        draw = torch.rand(t.shape, dtype=t.dtype, device=t.device, generator=self.generator)
+        return draw < t
+
+    def encode(self, u: Tensor, codebook: Codebook) -> Tensor:
+        """Return a random code; two calls differ."""
+        cell, t = codebook.locate(u)
+        return cell + self.decide(u, cell, t, codebook)
+
+
+class CellBorder(Rounding):
+    """Round up where u exceeds the border given for its cell.
+
+    Args:
+        codebook: the grid whose cells the borders divide.
+        border: one border for each cell, in units of u, shape (K - 1,).
+
+    Raises:
+        ValueError: their number is not K - 1, or a border lies outside its cell.
+    """
+
+    border: Tensor
+
+    def __init__(self, codebook: Codebook, border: Tensor | list[float]) -> None:
+        super().__init__()
+        border = torch.as_tensor(border, dtype=torch.float64).clone()
+        low, high = codebook.knots[:-1], codebook.knots[1:]
+        if border.shape != low.shape:
+            raise ValueError(
+                f"{len(codebook)} knots have {len(low)} cells, got borders of shape {tuple(border.shape)}"
+            )
+        outside = ~((border >= low) & (border <= high))
+        if outside.any():
+            k = int(outside.nonzero()[0])
+            raise ValueError(f"border {border[k]:g} lies outside its cell [{low[k]:g}, {high[k]:g}]")
+        self.register_buffer("border", border)
+
+    _apply = Codebook._apply  # float64 stays, for the reason given there
+
+    @classmethod
+    def logarithmic(cls, codebook: Codebook) -> CellBorder:
+        """Round in the log domain: the border of a cell is the geometric mean of its knots.
+
+        Cells that touch or contain zero have no geometric mean; they keep the midpoint.
+
+        Example:
+            >>> from qviz.core.grids import post
+            >>> round(CellBorder.logarithmic(post(4)).border[-1].item(), 6)  # between 2**-0.5 and 1
+            0.840896
+        """
+        low, high = codebook.knots[:-1], codebook.knots[1:]
+        geometric = torch.sign(low) * torch.sqrt((low * high).clamp(min=0))
+        # sqrt may round past a knot when two knots nearly touch
+        geometric = torch.minimum(torch.maximum(geometric, low), high)
+        return cls(codebook, torch.where(low * high > 0, geometric, codebook.borders))
+
+    def borders(self, codebook: Codebook) -> Tensor:
+        """Return the given borders."""
+        if len(self.border) != len(codebook) - 1:
+            raise ValueError(
+                f"{len(codebook)} knots need {len(codebook) - 1} borders, got {len(self.border)}"
+            )
+        return self.border
