@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ class Codebook(nn.Module):
         self.hi = float(knots[-1])
         self.unit = self.lo.is_integer() and bool(torch.equal(knots, self.lo + steps))
 
-    def _apply(self, fn, recurse: bool = True) -> nn.Module:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         """Move with the module, but keep float64: ``half()`` would merge close levels."""
         kept = dict(self.named_buffers(recurse=False))
         probe = fn(next(iter(kept.values())).float())
@@ -73,7 +74,7 @@ class Codebook(nn.Module):
             setattr(self, name, buffer.to(device=probe.device, dtype=dtype))
         return self
 
-    def _load_from_state_dict(self, *args, **kwargs) -> None:
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._derive()
 
@@ -160,7 +161,7 @@ def take(levels: Tensor, code: Tensor) -> Tensor:
 
 def _increasing(values: Sequence[float] | np.ndarray | Tensor, what: str) -> Tensor:
     """Return a fresh float64 vector after checking that it is finite and strictly increasing."""
-    v = torch.as_tensor(values).detach().to(torch.float64).clone()
+    v = torch.as_tensor(values, dtype=torch.float64).detach().clone()  # a list must not pass through float32
     if v.ndim != 1 or v.numel() == 0:
         raise ValueError(f"{what} must be a non-empty list of numbers, got shape {tuple(v.shape)}")
     if v.numel() > MAX_LEVELS:

@@ -116,8 +116,14 @@ def grid_names(bits: int) -> tuple[str, ...]:
     )
 
 
-def build_grid(name: str, x: Tensor, bits: int) -> Codebook:
+def build_grid(name: str, x: Tensor, bits: int, **options: str) -> Codebook:
     """Build a grid by its name; unsigned uniform where x has no negative value.
+
+    Args:
+        name: one of :func:`grid_names`.
+        x: what the fitted grids are fitted to.
+        bits: 1 to 8.
+        **options: passed on to the builder, as ``grid="paper"`` for POT and POST.
 
     Raises:
         ValueError: unknown name, or bits that the grid does not have.
@@ -127,7 +133,7 @@ def build_grid(name: str, x: Tensor, bits: int) -> Codebook:
     if name == "uniform":
         return uniform(bits, signed=bool((x < 0).any()))
     if name in fixed:
-        return fixed[name](bits)
+        return fixed[name](bits, **options)
     if name in fitted:
         return fitted[name](x, bits)
     raise ValueError(f"unknown grid {name!r}; there are {grid_names(bits)}")

@@ -23,7 +23,7 @@ def lloyd_centres(x: np.ndarray, k: int, *, steps: int = 1000) -> np.ndarray:
     starts = [_companded(points, weights, k, p) for p in (1 / 3, 1.0)]
     starts.append(np.linspace(points[0], points[-1], 2 * k + 1)[1::2])
     trials = [_iterate(points, total, moment, c, 30) for c in starts]
-    gain, centres = max(trials, key=lambda trial: trial[0])
+    centres = max(trials, key=lambda trial: trial[0])[1]
     return np.unique(_iterate(points, total, moment, centres, steps)[1])
 
 

@@ -188,7 +188,8 @@ def probe(q: Quantizer, x: Tensor | np.ndarray) -> Probe:
     """Run one forward and backward pass and return everything in between.
 
     Args:
-        q: a calibrated quantizer. x: any shape.
+        q: a calibrated quantizer.
+        x: any shape.
 
     Example:
         >>> import torch

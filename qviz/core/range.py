@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -85,7 +87,9 @@ class Range(nn.Module):
         scale = self.scale.to(x.dtype).view(shape)
         return scale, None if self.offset is None else self.offset.to(x.dtype).view(shape)
 
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
         for name in ("scale", "offset"):  # a fresh range has None where the saved one has a tensor
             if prefix + name in state_dict and getattr(self, name) is None:
                 setattr(self, name, torch.empty_like(state_dict[prefix + name]))
@@ -116,7 +120,8 @@ class Fixed(Range):
         offset = None if offset is None else torch.as_tensor(offset, dtype=torch.float64)
         if scale.ndim > 1 or (scale.ndim == 1) != (axis is not None):
             raise ValueError(
-                f"a scale of shape {tuple(scale.shape)} does not fit axis={axis}: give a number, or a vector and its axis"
+                f"a scale of shape {tuple(scale.shape)} does not fit axis={axis}: "
+                "give a number, or a vector and its axis"
             )
         if not bool(((scale > 0) & torch.isfinite(scale)).all()):
             raise ValueError(f"scale must be positive and finite, got {scale.tolist()}")

@@ -17,8 +17,7 @@ class Rounding(nn.Module):
     """
 
     def borders(self, codebook: Codebook) -> Tensor | None:
-        """Return the border of each cell in units of u, float64, shape (K - 1,); None when the
-        decision is not a fixed threshold."""
+        """Return the border of each cell in units of u, float64, shape (K - 1,); None where it is random."""
         raise NotImplementedError
 
     def decide(self, u: Tensor, cell: Tensor, t: Tensor, codebook: Codebook) -> Tensor:

@@ -33,8 +33,11 @@ class Summary:
     where its borders fall: O(K log n) a codebook instead of O(n). Sliders over 1e6 weights stand on it.
 
     Args:
-        x: any shape, finite, floating point; copied.
+        x: any shape, finite, floating point; kept as ``x``, not copied.
         axis: the channel axis (one row each), or None for one row.
+
+    Attributes:
+        x: the tensor. rows: its values sorted, (C, n). sum1, sum2: prefix sums of x and x², (C, n + 1).
 
     Raises:
         TypeError, ValueError: x is not floating point, empty, NaN, infinite, or lacks the axis.
@@ -51,13 +54,14 @@ class Summary:
     def __init__(self, x: Tensor | np.ndarray, axis: int | None = None) -> None:
         x = _check.finite(_check.float_tensor(x)).detach()
         axis = _check.axis(axis, x)
-        rows = x.reshape(1, -1) if axis is None else x.movedim(axis, 0).reshape(x.shape[axis], -1)
-        self._fill(rows)
+        self.x = x
+        self._fill(x.reshape(1, -1) if axis is None else x.movedim(axis, 0).reshape(x.shape[axis], -1))
 
     @classmethod
     def of_rows(cls, rows: Tensor) -> Summary:
         """Summarise rows (C, n) that are known to be finite."""
         self = cls.__new__(cls)
+        self.x = rows
         self._fill(rows)
         return self
 
@@ -90,7 +94,8 @@ class Summary:
         """Return the squared error of each row at each candidate scale.
 
         Args:
-            levels: (K,). borders: (K - 1,), in units of u.
+            levels: (K,).
+            borders: (K - 1,), in units of u.
             scales: (C, S), > 0.
 
         Returns:
@@ -120,7 +125,8 @@ class Summary:
         """Return count, squared error and largest error of each code.
 
         Args:
-            levels: (K,). borders: (K - 1,), in units of u.
+            levels: (K,).
+            borders: (K - 1,), in units of u.
             scale: (1,) or (C,).
         """
         scales = scale.double().reshape(-1, 1).expand(len(self.rows), 1)

@@ -1,0 +1,54 @@
+"""The commands ``qviz`` and ``jupyter qviz``, one file each: lab, compare, doctor.
+
+Everything that a command needs is imported when it runs. What the user got wrong (a file, a name, an option)
+is one line on stderr and exit code 2; exit code 1 means that something is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from qviz import __version__
+from qviz.cli import compare, doctor, lab
+from qviz.cli.usage import UsageError, one_line
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, without the usage text, and that guesses no options."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line on stderr and exit with code 2."""
+        self.exit(2, f"{self.prog}: {one_line(message)}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 fine, 1 something is broken, 2 wrong usage."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    passed_on: list[str] = []
+    if args[:1] == ["lab"] and "--" in args:
+        cut = args.index("--")
+        args, passed_on = args[:cut], args[cut + 1 :]
+    parser = _parser()
+    options = parser.parse_args(args, argparse.Namespace(passed_on=passed_on))
+    if options.command is None:
+        parser.error("no command; choose lab, compare or doctor (--help says more)")
+    try:
+        return options.run(options)
+    except UsageError as error:
+        print(f"qviz {options.command}: {one_line(str(error))}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="qviz", description="See, touch, train and check neural-network quantization.")
+    parser.add_argument("--version", action="version", version=f"qviz {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for command in (lab, compare, doctor):
+        command.add_to(commands)
+    return parser

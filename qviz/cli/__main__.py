@@ -1,0 +1,7 @@
+"""``python -m qviz.cli`` is ``qviz``."""
+
+import sys
+
+from qviz.cli import main
+
+sys.exit(main())

@@ -1,0 +1,124 @@
+"""``qviz lab``: open the notebooks in JupyterLab; in place in a checkout, else as copies of one's own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from qviz.cli.usage import UsageError, install, missing
+
+MANIFEST = ".qviz-manifest.json"
+
+
+def add_to(commands: Any) -> None:
+    """Declare the command and its options."""
+    parser = commands.add_parser(
+        "lab",
+        help="open the notebooks in JupyterLab",
+        epilog="What follows -- goes to jupyter lab: qviz lab -- --ServerApp.ip=0.0.0.0",
+    )
+    parser.add_argument("notebook", nargs="?", default="00-start-here", help="default: %(default)s")
+    parser.add_argument("--dir", type=Path, help="copy the notebooks there and work on the copies")
+    parser.add_argument("--no-browser", action="store_true", help="print the address, open nothing")
+    parser.add_argument("--port", type=int)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Find or copy the notebooks, then become a JupyterLab server."""
+    from qviz.core import shipped
+
+    if absent := missing("lab"):
+        raise UsageError(f"{', '.join(absent)} not installed: {install('lab')}")
+    source = shipped.notebooks_dir().resolve()
+    in_package = Path(__file__).resolve().parents[1] in source.parents
+    folder = source
+    if options.dir or in_package:
+        folder = (options.dir or Path("qviz-notebooks")).resolve()
+        for line in copy_notebooks(source, folder):
+            print(line)
+    notebook = find_notebook(folder, options.notebook)
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}"]
+    command.append(f"--LabApp.default_url=/lab/tree/{notebook}")
+    if options.no_browser:
+        command.append("--no-browser")
+    if options.port is not None:
+        command.append(f"--ServerApp.port={options.port}")
+    if hasattr(os, "geteuid") and os.geteuid() == 0 and "--allow-root" not in options.passed_on:
+        print("running as root: adding --allow-root")
+        command.append("--allow-root")
+    return _become([*command, *options.passed_on])
+
+
+def _become(command: list[str]) -> int:
+    """Replace this process by ``command``, so that Ctrl-C reaches it alone; on Windows, wait for it."""
+    sys.stdout.flush()
+    if os.name == "posix":
+        os.execv(command[0], command)
+    return subprocess.call(command)
+
+
+def notebooks_in(folder: Path) -> list[Path]:
+    """Return every notebook below ``folder``, checkpoints left out."""
+    return [path for path in sorted(folder.rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
+
+
+def find_notebook(folder: Path, name: str) -> str:
+    """Return the path, relative to ``folder``, of the notebook called ``name``, with or without suffix.
+
+    Raises:
+        UsageError: there is none; the message lists those that are.
+    """
+    wanted = name if name.endswith(".ipynb") else f"{name}.ipynb"
+    for path in ((folder / wanted).resolve(), Path(wanted).resolve()):
+        if path.is_file() and path.is_relative_to(folder):
+            return path.relative_to(folder).as_posix()
+    known = ", ".join(str(path.relative_to(folder).with_suffix("")) for path in notebooks_in(folder))
+    raise UsageError(f"no notebook {name!r} in {folder}; there are: {known or 'none'}")
+
+
+def copy_notebooks(source: Path, folder: Path) -> Iterator[str]:
+    """Copy the shipped notebooks into ``folder`` and yield lines that say what happened.
+
+    A manifest in ``folder`` holds the sha256 of every file as it was copied. A file that is still as it was
+    copied follows the shipped one; a file that was changed, or was there before, is never touched: to get the
+    shipped one, rename yours and run the command again.
+
+    Raises:
+        UsageError: ``folder`` cannot be made, read or written.
+    """
+    manifest_file = folder / MANIFEST
+    copied = 0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        manifest = json.loads(manifest_file.read_text("utf-8")) if manifest_file.exists() else {}
+        for path in sorted(path for path in source.rglob("*") if path.is_file()):
+            if ".ipynb_checkpoints" in path.parts or "__pycache__" in path.parts:
+                continue
+            name = path.relative_to(source).as_posix()
+            last, new = manifest.get(name), _hash(path)
+            mine = _hash(folder / name) if (folder / name).exists() else None
+            if mine not in (None, last, new):  # the user's own work
+                if last != new:
+                    yield f"kept your {name}; the shipped one differs (to get it, rename yours)"
+                continue
+            if mine != new:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(path.read_bytes())
+                copied += 1
+            manifest[name] = new
+        manifest_file.write_text(json.dumps(manifest, indent=1), "utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot copy the notebooks to {folder}: {error}") from error
+    yield f"notebooks are in {folder} ({copied} files new or updated)"
+
+
+def _hash(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,33 @@
+"""What the commands share: the user's errors, and the extras with the modules they bring."""
+
+from __future__ import annotations
+
+import importlib.util
+
+DISTRIBUTION = "qviz-quantization"
+EXTRAS = {
+    "plot": ("matplotlib", "seaborn"),
+    "lab": ("jupyterlab", "ipywidgets", "bqplot"),
+    "train": ("accelerate", "PIL", "tqdm"),
+    "grade": ("nbgrader",),
+    "export": ("onnx", "onnxruntime"),
+}
+
+
+class UsageError(Exception):
+    """What the user asked for cannot be done; the message says why."""
+
+
+def one_line(message: str) -> str:
+    """Return ``message`` with every run of white space, line breaks included, as one space."""
+    return " ".join(message.split())
+
+
+def missing(extra: str) -> list[str]:
+    """Return the modules of ``extra`` that are not installed."""
+    return [module for module in EXTRAS[extra] if importlib.util.find_spec(module) is None]
+
+
+def install(extra: str) -> str:
+    """Return the command that installs ``extra``."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"

@@ -1,0 +1,67 @@
+"""Plotting helpers: each draws one picture on the axes you give, and returns the axes.
+
+They never show, save, or change global settings, and accept a Quantizer, a Codebook, any callable, or a
+mapping from names to these. ``panels`` holds the same pictures as plain numbers.
+
+Example:
+    >>> import matplotlib
+    ...
+    ... matplotlib.use("Agg")
+    >>> import qviz, qviz.plot
+    >>> ax = qviz.plot.staircase({"POT": qviz.pot(3), "POST": qviz.post(3)}, (-1.2, 1.2))
+    >>> ax.get_title()
+    'Staircase y = Q(x)'
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+try:
+    from matplotlib.axes import Axes
+except ImportError as problem:
+    raise ImportError("qviz.plot needs matplotlib: pip install 'qviz-quantization[plot]'") from problem
+
+from qviz.plot import panels as panels
+from qviz.plot import scene as scene
+from qviz.plot.draw import describe as describe
+from qviz.plot.draw import draw as draw
+from qviz.plot.draw import figure as figure
+
+
+def levels(
+    x: panels.Data, methods: panels.Methods, *, bins: int = 120, unit: str = "", ax: Axes | None = None
+) -> Axes:
+    """Draw the levels of each method as a ruler above the histogram of x (:func:`panels.levels`)."""
+    return draw(panels.levels(x, methods, bins=bins, unit=unit), ax)
+
+
+def staircase(
+    methods: panels.Methods,
+    xlim: tuple[float, float] = (-2.0, 2.0),
+    *,
+    n: int = 2001,
+    unit: str = "",
+    ax: Axes | None = None,
+    **line_kw: Any,
+) -> Axes:
+    """Draw y = Q(x), broken at every jump, with its error band (:func:`panels.staircase`)."""
+    return draw(panels.staircase(methods, xlim, n=n, unit=unit), ax, **line_kw)
+
+
+def error(
+    x: panels.Data,
+    methods: panels.Methods,
+    *,
+    bins: int = 81,
+    unit: str = "",
+    ax: Axes | None = None,
+    **line_kw: Any,
+) -> Axes:
+    """Draw the histogram of the error Q(x) - x (:func:`panels.error`)."""
+    return draw(panels.error(x, methods, bins=bins, unit=unit), ax, **line_kw)
+
+
+def contribution(x: panels.Data, methods: panels.Methods, *, unit: str = "", ax: Axes | None = None) -> Axes:
+    """Draw which cells the mean squared error comes from (:func:`panels.contribution`)."""
+    return draw(panels.contribution(x, methods, unit=unit), ax)

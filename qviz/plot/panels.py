@@ -1,0 +1,301 @@
+"""Panels: from a quantizer and a tensor to the numbers of a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qviz.core import measure
+from qviz.core.codebook import Codebook
+from qviz.core.quantizer import Quantizer
+from qviz.core.range import MSE, Fixed
+from qviz.core.summary import Summary
+from qviz.plot.scene import Axis, Band, Bars, Line, Mark, Panel, Rug, Steps
+from qviz.plot.style import ROLES
+
+Method = Quantizer | Codebook | Callable[[Tensor], Tensor]
+Methods = Method | Mapping[str, Method]
+Data = Tensor | np.ndarray | Summary
+
+MAX_METHODS = len(ROLES)
+
+
+def levels(x: Data, methods: Methods, *, bins: int = 120, unit: str = "") -> Panel:
+    """Show the levels of each method as a ruler above the histogram of x.
+
+    Args:
+        x: the tensor, or its :class:`~qviz.core.summary.Summary`.
+        methods: a quantizer or codebook, or a mapping from names to at most four of them.
+        bins: of the histogram.
+        unit: of x, shown in brackets.
+
+    Raises:
+        TypeError, ValueError: unfit data, too many methods, or a callable (it has no levels to show).
+    """
+    data = summary_of(x)
+    named = calibrated(methods, data)
+    low, high = limits(data)
+    edges = np.linspace(low, high, bins + 1)
+    share = data.histogram(torch.from_numpy(edges)).numpy() / data.numel * 100
+    top = share.max() or 1.0
+    marks: list[Mark] = [Bars("data", edges, share, label="x")]
+    words = [f"Histogram of {data.numel:,} values from {low:.3g} to {high:.3g}."]
+    for i, (name, q) in enumerate(named.items()):
+        at = level_positions(_need_levels(name, q))
+        bottom = top * (1.06 + 0.13 * i)
+        marks.append(Rug(ROLES[i], at, bottom, bottom + 0.10 * top, label=name))
+        half = np.abs(at) <= np.abs(at).max() / 2
+        words.append(
+            f"{name} has {len(at)} levels from {at[0]:.3g} to {at[-1]:.3g}, "
+            f"{int(half.sum())} of them in the inner half."
+        )
+    y = Axis("share of values (%)", 0.0, top * (1.08 + 0.13 * len(named)))
+    return Panel(
+        "Levels over the values", Axis(_with_unit("x", unit), low, high), y, tuple(marks), " ".join(words)
+    )
+
+
+def staircase(
+    methods: Methods, xlim: tuple[float, float] = (-2.0, 2.0), *, n: int = 2001, unit: str = ""
+) -> Panel:
+    """Show y = Q(x), broken at every jump, with the band between it and y = x: the error.
+
+    Quantizers and codebooks are drawn exactly, from their borders; callables are sampled at ``n`` points.
+
+    Args:
+        methods: one, or a mapping from names to at most four; a bare codebook is taken at scale 1.
+        xlim: what is shown of x.
+        n: samples for a callable.
+        unit: of x and y.
+
+    Raises:
+        ValueError: xlim is not increasing, or too many methods.
+    """
+    low, high = (float(v) for v in xlim)
+    if not low < high:
+        raise ValueError(f"xlim must be increasing, got {xlim}")
+    marks: list[Mark] = [Line("ideal", np.array([low, high]), np.array([low, high]), label="y = x")]
+    words = []
+    named = _named(methods)
+    for i, (name, q) in enumerate(named.items()):
+        if isinstance(q, Codebook):
+            q = Quantizer(q, range=Fixed(1.0))
+        left, right, y = _treads(q, low, high, n)
+        x3 = np.column_stack([left, np.clip(y, left, right), right]).ravel()  # the middle: where y = x
+        y3 = np.repeat(y, 3)
+        marks.append(Band(ROLES[i], x3, np.minimum(x3, y3), np.maximum(x3, y3)))
+        gap = np.full_like(left, np.nan)
+        marks.append(
+            Line(
+                ROLES[i],
+                np.column_stack([left, right, gap]).ravel(),
+                np.column_stack([y, y, gap]).ravel(),
+                label=name,
+            )
+        )
+        widest = int(np.argmax(right - left))
+        words.append(
+            f"{name} has {len(y)} steps for x from {low:.3g} to {high:.3g}; "
+            f"the widest, {right[widest] - left[widest]:.3g}, is at y = {y[widest]:.3g}."
+        )
+    return Panel(
+        "Staircase y = Q(x)",
+        Axis(_with_unit("x", unit), low, high),
+        Axis(_with_unit("y = Q(x)", unit), low, high),
+        tuple(marks),
+        " ".join(words),
+    )
+
+
+def error(x: Data, methods: Methods, *, bins: int = 81, unit: str = "") -> Panel:
+    """Show the histogram of the error Q(x) - x of each method.
+
+    Args:
+        x: the tensor or its summary.
+        methods: one, or a mapping from names to at most four.
+        bins: of the histogram, odd keeps zero in the middle of one.
+        unit: of x.
+    """
+    data = summary_of(x)
+    named = calibrated(methods, data)
+    values = {name: _errors(q, data) for name, q in named.items()}
+    rms = {name: e.rms for name, e in values.items()}
+    reach = 3.2 * max(rms.values()) or 1.0
+    edges = np.linspace(-reach, reach, bins + 1)
+    marks, words, top = [], [], 0.0
+    for i, (name, e) in enumerate(values.items()):
+        share = e.counts(edges) / data.numel * 100
+        top = max(top, float(share.max()))
+        marks.append(Steps(ROLES[i], edges, share, label=name))
+        words.append(f"{name}: error has RMS {rms[name]:.3g} and is at most {e.worst:.3g}.")
+    return Panel(
+        "Histogram of the error",
+        Axis(_with_unit("error Q(x) − x", unit), -reach, reach),
+        Axis("share of values (%)", 0.0, 1.08 * (top or 1.0)),
+        tuple(marks),
+        " ".join(words),
+    )
+
+
+def contribution(x: Data, methods: Methods, *, unit: str = "") -> Panel:
+    """Show which cells the mean squared error comes from.
+
+    The bar of a cell spans its values; its height is what it adds to the MSE, so the heights add up to
+    the MSE. The outermost cells end at the data's ends.
+
+    Args:
+        x: the tensor or its summary.
+        methods: one, or a mapping from names to at most four.
+        unit: of x.
+    """
+    data = summary_of(x)
+    named = calibrated(methods, data)
+    low, high = limits(data)
+    marks, words, top = [], [], 0.0
+    for i, (name, q) in enumerate(named.items()):
+        q = _need_levels(name, q)
+        height = measure.cell_stats(q, _matching(data, q)).sse.numpy() / data.numel
+        edges = np.concatenate([[low], np.clip(border_positions(q), low, high), [high]])
+        mark = (Bars if len(named) == 1 else Steps)(ROLES[i], edges, height, label=name)
+        marks.append(mark)
+        top = max(top, float(height.max()))
+        total = float(height.sum())
+        k = int(np.argmax(height))
+        share = height[k] / total if total else 0.0
+        words.append(
+            f"{name}: MSE {total:.4g}; the cell of level {level_positions(q)[k]:.3g} gives {share:.0%}, "
+            f"the two end cells {(height[0] + height[-1]) / total if total else 0:.0%}."
+        )
+    return Panel(
+        "Where the error comes from",
+        Axis(_with_unit("x", unit), low, high),
+        Axis("part of the MSE" + (f" ({unit}²)" if unit else ""), 0.0, 1.08 * (top or 1.0)),
+        tuple(marks),
+        " ".join(words),
+    )
+
+
+def summary_of(x: Data) -> Summary:
+    """Return ``x`` summarised; a summary comes back as it is."""
+    return x if isinstance(x, Summary) else Summary(x)
+
+
+def calibrated(methods: Methods, data: Summary) -> dict[str, Method]:
+    """Return named methods ready to use: codebooks at their MSE-searched scale, quantizers as they are."""
+    ready: dict[str, Method] = {}
+    for name, q in _named(methods).items():
+        if isinstance(q, Codebook):
+            q = Quantizer(q, range=MSE()).observe(data.x)
+        elif isinstance(q, Quantizer) and not q.range.calibrated:
+            raise ValueError(f"{name}: the quantizer's range has no scale yet; call observe(x) on it first")
+        ready[name] = q
+    return ready
+
+
+def limits(data: Summary) -> tuple[float, float]:
+    """Return the ends of the values, a little wider, never equal."""
+    ends = data.ends()
+    low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
+    margin = 0.02 * (high - low) or 0.5 * (abs(high) or 1.0)
+    return low - margin, high + margin
+
+
+def level_positions(q: Quantizer) -> np.ndarray:
+    """Return the levels on the x axis, shape (K,); per channel those of the median scale."""
+    scale, offset = _typical(q)
+    return q.codebook.levels.numpy(force=True) * scale + offset
+
+
+def border_positions(q: Quantizer) -> np.ndarray:
+    """Return the borders on the x axis, shape (K - 1,); per channel those of the median scale."""
+    scale, offset = _typical(q)
+    return q.rounding.borders(q.codebook).numpy(force=True) * scale + offset
+
+
+def _typical(q: Quantizer) -> tuple[float, float]:
+    scale = torch.atleast_1d(q.range.scale)
+    middle = int(scale.argsort()[(len(scale) - 1) // 2])
+    offset = 0.0 if q.range.offset is None else float(torch.atleast_1d(q.range.offset)[middle])
+    return float(scale[middle]), offset
+
+
+def _treads(q: Method, low: float, high: float, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return left end, right end and height of each step that is visible in [low, high]."""
+    if isinstance(q, Quantizer) and q.rounding.borders(q.codebook) is not None and not q.soft:
+        cuts, y = border_positions(q), level_positions(q)
+        first, last = np.searchsorted(cuts, low, side="right"), np.searchsorted(cuts, high, side="left")
+        edges = np.concatenate([[low], cuts[first:last], [high]])
+        return edges[:-1], edges[1:], y[first : last + 1]
+    x = torch.linspace(low, high, n, dtype=torch.float64)
+    with torch.no_grad():
+        y = q(x.float()).double().numpy(force=True)
+    start = np.concatenate([[0], np.nonzero(np.diff(y))[0] + 1])
+    left = x.numpy()[start]
+    return left, np.concatenate([left[1:], [high]]), y[start]
+
+
+class _SummaryErrors:
+    """Errors of a quantizer whose borders are known: nothing passes over x."""
+
+    def __init__(self, q: Quantizer, data: Summary) -> None:
+        self.q, self.data = q, data
+        stats = measure.cell_stats(q, data)
+        self.rms = float(stats.sse.sum() / data.numel) ** 0.5
+        self.worst = float(stats.max_error.max())
+
+    def counts(self, edges: np.ndarray) -> np.ndarray:
+        return measure.error_counts(self.q, self.data, torch.from_numpy(edges)).numpy()
+
+
+class _DirectErrors:
+    """Errors of any callable, computed value by value."""
+
+    def __init__(self, q: Callable[[Tensor], Tensor], data: Summary) -> None:
+        with torch.no_grad():
+            self.e = (q(data.x.clone()) - data.x).double().flatten().numpy(force=True)
+        self.rms = float(np.sqrt(np.mean(self.e**2)))
+        self.worst = float(np.abs(self.e).max())
+
+    def counts(self, edges: np.ndarray) -> np.ndarray:
+        return np.histogram(self.e, edges)[0]
+
+
+def _errors(q: Method, data: Summary) -> _SummaryErrors | _DirectErrors:
+    if isinstance(q, Quantizer) and measure.searchable(q) and not q.soft:
+        return _SummaryErrors(q, _matching(data, q))
+    return _DirectErrors(q, data)
+
+
+def _matching(data: Summary, q: Quantizer) -> Summary:
+    """Return a summary with the rows that the quantizer's channels need."""
+    channels = q.range.scale.numel()
+    return data if channels in (1, len(data.rows)) else Summary(data.x, q.range.axis)
+
+
+def _need_levels(name: str, q: Method) -> Quantizer:
+    if not isinstance(q, Quantizer):
+        raise TypeError(f"{name}: this panel needs a Quantizer or a Codebook, got {type(q).__name__}")
+    return q
+
+
+def _named(methods: Methods) -> dict[str, Method]:
+    if isinstance(methods, Codebook):
+        methods = {methods.name: methods}
+    elif isinstance(methods, Quantizer):
+        methods = {methods.codebook.name: methods}
+    elif not isinstance(methods, Mapping):
+        if not callable(methods):
+            raise TypeError(
+                f"a method is a Quantizer, a Codebook or a callable, got {type(methods).__name__}"
+            )
+        methods = {getattr(methods, "__name__", "Q"): methods}
+    if not 1 <= len(methods) <= MAX_METHODS:
+        raise ValueError(f"a panel shows 1 to {MAX_METHODS} methods, got {len(methods)}")
+    return dict(methods)
+
+
+def _with_unit(label: str, unit: str) -> str:
+    return f"{label} ({unit})" if unit else label

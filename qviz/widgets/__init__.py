@@ -1,0 +1,18 @@
+"""Explorers: ipywidgets controls over live bqplot panels.
+
+Each explorer is an object: its controls are attributes, so ``explorer.bits.value = 3`` is the same as
+moving the slider; without a browser everything but the moving picture works.
+"""
+
+from __future__ import annotations
+
+try:
+    import bqplot as _bqplot  # noqa: F401  (asked for here, so that its absence has one clear message)
+    import ipywidgets as _ipywidgets  # noqa: F401
+except ImportError as problem:
+    raise ImportError(
+        "qviz.widgets needs ipywidgets and bqplot: pip install 'qviz-quantization[lab]'"
+    ) from problem
+
+from qviz.widgets.explorer import Explorer as Explorer
+from qviz.widgets.grid import GridExplorer as GridExplorer

@@ -1,0 +1,75 @@
+"""Tensors to explore: synthetic distributions and the shipped real ones, made when first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qviz.core import _check, shipped
+
+BIG = "Gaussian, 1e6 values"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A tensor that can be had.
+
+    Attributes:
+        make: returns it.
+        axis: its channel axis.
+        about: one sentence.
+    """
+
+    make: Callable[[], Tensor]
+    axis: int | None
+    about: str
+
+
+def _normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _laplace() -> Tensor:
+    u = torch.rand(100, 1000, generator=torch.Generator().manual_seed(1), dtype=torch.float64) - 0.5
+    return (-torch.sign(u) * torch.log1p(-2 * u.abs())).float()
+
+
+def _bimodal() -> Tensor:
+    x = 0.35 * _normal(100, 1000, seed=2)
+    return torch.cat([x[:, :500] - 1.0, x[:, 500:] + 1.0], 1)
+
+
+def _outliers() -> Tensor:
+    x = _normal(100, 1000, seed=3)
+    x[:, ::200] *= 8.0
+    return x
+
+
+def sources() -> dict[str, Source]:
+    """Return every tensor that ships with the package, by the name the explorers show."""
+    found = {
+        BIG: Source(lambda: _normal(1000, 1000), 0, "standard normal, 1000 channels of 1000 values"),
+        "Laplace": Source(_laplace, 0, "Laplace with scale 1, 100 channels of 1000 values"),
+        "bimodal": Source(_bimodal, 0, "two normals at -1 and +1, 100 channels of 1000 values"),
+        "with outliers": Source(_outliers, 0, "normal, one value in 200 eight times as large"),
+    }
+    for name in shipped.names():
+        info = shipped.info(name)
+        found[f"{name} (real)"] = Source(
+            lambda name=name: shipped.tensor(name), info.channel_axis, info.description
+        )
+    return found
+
+
+def own(x: Tensor | np.ndarray) -> Source:
+    """Return a user's tensor as a source; channels on axis 0 where it has more than one axis.
+
+    Raises:
+        TypeError, ValueError: x is not floating point, empty, NaN or infinite.
+    """
+    x = _check.finite(_check.float_tensor(x)).detach()
+    return Source(lambda: x, 0 if x.ndim > 1 else None, f"shape {tuple(x.shape)}")
