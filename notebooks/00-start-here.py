@@ -88,7 +88,7 @@ for book in (qviz.uniform(3), qviz.pot(3), qviz.post(3), qviz.apot(3)):
 
 # %%
 weights = qviz.shipped.tensor("expand")
-panels.levels(weights, {"uniform": qviz.uniform(4), "POT": qviz.pot(4), "POST": qviz.post(4)}, unit="weight")
+panels.levels(weights, {"uniform": qviz.uniform(4), "POT": qviz.pot(4), "POST": qviz.post(4)})
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -104,7 +104,7 @@ for row in table.rows:
 # for each level: from where to where x is sent to it, and as height what these x add to the MSE.
 
 # %%
-panels.contribution(weights, {"POT": qviz.pot(4), "POST": qviz.post(4)}, unit="weight")
+panels.contribution(weights, {"POT": qviz.pot(4), "POST": qviz.post(4)})
 
 # %%
 # NBVAL_CHECK_OUTPUT

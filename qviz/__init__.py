@@ -11,8 +11,7 @@ import importlib
 from types import ModuleType
 
 from qviz.core import metrics as metrics
-
-# SHIPPED
+from qviz.core import shipped as shipped
 from qviz.core.codebook import Codebook as Codebook
 from qviz.core.compare import Comparison as Comparison
 from qviz.core.compare import compare as compare

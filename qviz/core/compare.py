@@ -72,10 +72,10 @@ class Comparison:
                 row.method,
                 str(row.levels),
                 str(row.bits),
-                f"{row.mse:.4g}",
+                f"{row.mse:#.4g}",
                 f"{row.sqnr_db:.2f}",
                 f"{row.entropy:.2f}",
-                "–" if row.scale is None else f"{row.scale:.4g}",
+                "–" if row.scale is None else f"{row.scale:#.4g}",
             )
             for row in self.rows
         ]

@@ -55,8 +55,9 @@ def pot(bits: int, *, grid: Grid = "strict") -> Codebook:
         ValueError: bits out of range or an unknown grid; "paper" at 8 bits has 257 levels.
 
     References:
-        Level sets as in Zhou et al., "ASQ", arXiv:2504.17263 (released code, post.py) for "paper",
-        and Li et al., "APoT", arXiv:1909.13144 (released code, additive=False) for "strict".
+        Level sets as in Zhou et al., "Precision Neural Network Quantization via Learnable Adaptive
+        Modules" (ASQ), arXiv:2504.17263 (released code, post.py) for "paper", and as in Li et al.,
+        "Additive Powers-of-Two Quantization", arXiv:1909.13144 (released code, additive=False) for "strict".
         Taking "strict" as the default is this project's choice.
 
     Example:
@@ -80,7 +81,8 @@ def post(bits: int, *, grid: Grid = "strict") -> Codebook:
         ValueError: bits out of range or an unknown grid; "paper" at 8 bits has 257 levels.
 
     References:
-        Zhou et al., "ASQ", arXiv:2504.17263 (released code, post.py).
+        Zhou et al., "Precision Neural Network Quantization via Learnable Adaptive Modules" (ASQ),
+        arXiv:2504.17263 (released code, post.py, with base = sqrt(2) as its text has it).
 
     Example:
         >>> [round(v, 5) for v in post(3).levels.tolist()]

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from qviz.core.compare import HEADERS
 from qviz.plot.scene import Band, Bars, Line, Mark, Panel, Points, Rug, Scene, Steps
 from qviz.plot.style import LOOKS
 
@@ -140,18 +141,17 @@ _DRAWERS: dict[type[Mark], Any] = {
 
 def _table(ax: Axes, scene: Scene) -> None:
     """Write the comparison as a table, one row a method, coloured like its curves."""
-    from qviz.core.compare import HEADERS
-
     ax.set_axis_off()
     cells = scene.table.cells()
-    widths = [0.22, *[0.13] * (len(HEADERS) - 1)]
+    widths = [0.24, 0.11, 0.08, 0.18, 0.15, 0.12, 0.12]
     table = ax.table(
-        cellText=cells, colLabels=HEADERS, colWidths=widths, loc="center", cellLoc="right", edges="horizontal"
+        cells, colLabels=HEADERS, colWidths=widths, loc="center", cellLoc="right", edges="horizontal"
     )
     table.auto_set_font_size(False)
     table.set_fontsize(11)
     table.scale(1.0, 2.0)
-    for i, role in enumerate(scene.roles):
-        table[i + 1, 0].get_text().set(color=LOOKS[role].color, weight="bold")
-    for i in range(len(cells) + 1):
-        table[i, 0].get_text().set_horizontalalignment("left")
+    for (i, k), cell in table.get_celld().items():
+        cell.PAD = 0.05
+        cell.get_text().set_horizontalalignment("left" if k == 0 else "right")
+        if k == 0 and i > 0:
+            cell.get_text().set(color=LOOKS[scene.roles[i - 1]].color, weight="bold")

@@ -88,14 +88,8 @@ def staircase(
         y3 = np.repeat(y, 3)
         marks.append(Band(ROLES[i], x3, np.minimum(x3, y3), np.maximum(x3, y3)))
         gap = np.full_like(left, np.nan)
-        marks.append(
-            Line(
-                ROLES[i],
-                np.column_stack([left, right, gap]).ravel(),
-                np.column_stack([y, y, gap]).ravel(),
-                label=name,
-            )
-        )
+        x = np.column_stack([left, right, gap]).ravel()[:-1]
+        marks.append(Line(ROLES[i], x, np.column_stack([y, y, gap]).ravel()[:-1], label=name))
         widest = int(np.argmax(right - left))
         words.append(
             f"{name} has {len(y)} steps for x from {low:.3g} to {high:.3g}; "
@@ -123,7 +117,7 @@ def error(x: Data, methods: Methods, *, bins: int = 81, unit: str = "") -> Panel
     named = calibrated(methods, data)
     values = {name: _errors(q, data) for name, q in named.items()}
     rms = {name: e.rms for name, e in values.items()}
-    reach = 3.2 * max(rms.values()) or 1.0
+    reach = _round_up(3.0 * max(rms.values()) or 1.0)
     edges = np.linspace(-reach, reach, bins + 1)
     marks, words, top = [], [], 0.0
     for i, (name, e) in enumerate(values.items()):
@@ -134,7 +128,7 @@ def error(x: Data, methods: Methods, *, bins: int = 81, unit: str = "") -> Panel
     return Panel(
         "Histogram of the error",
         Axis(_with_unit("error Q(x) − x", unit), -reach, reach),
-        Axis("share of values (%)", 0.0, 1.08 * (top or 1.0)),
+        Axis("share of values (%)", 0.0, _round_up(top or 1.0)),
         tuple(marks),
         " ".join(words),
     )
@@ -295,6 +289,18 @@ def _named(methods: Methods) -> dict[str, Method]:
     if not 1 <= len(methods) <= MAX_METHODS:
         raise ValueError(f"a panel shows 1 to {MAX_METHODS} methods, got {len(methods)}")
     return dict(methods)
+
+
+def _round_up(value: float) -> float:
+    """Return the next round number: limits that hold still while a slider moves."""
+    decade = 10.0 ** np.floor(np.log10(value))
+    return float(
+        next(
+            m * decade
+            for m in (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0)
+            if m * decade >= value
+        )
+    )
 
 
 def _with_unit(label: str, unit: str) -> str:

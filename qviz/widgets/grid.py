@@ -71,7 +71,7 @@ class GridExplorer(Explorer):
         if tensor not in sources:
             raise ValueError(f"unknown tensor {tensor!r}; there are {list(sources)}")
         self.model = GridModel(sources, grids)
-        self._start, self._busy = "POT", False
+        self._start, self._busy, self._followed = "POT", False, 0.0
         self._make_controls(tensor, bits)
         self._fit_clip()
         self._live = [LivePanel(panel) for panel in self.scene().panels]
@@ -103,9 +103,9 @@ class GridExplorer(Explorer):
         return w.VBox([first, second, self._editor])
 
     def _picture_box(self) -> w.Widget:
-        cells = [*(live.widget for live in self._live), self._numbers]
-        columns = "repeat(auto-fit, minmax(420px, 1fr))"
-        return w.GridBox(cells, layout={"grid_template_columns": columns, "grid_gap": "4px", "width": "100%"})
+        columns = "repeat(auto-fit, minmax(380px, 1fr))"
+        layout = {"grid_template_columns": columns, "grid_gap": "4px", "width": "100%"}
+        return w.VBox([self._numbers, w.GridBox([live.widget for live in self._live], layout=layout)])
 
     def _connect(self) -> None:
         for name in ("bits", "grid_a", "grid_b", "rule", "per_channel"):
@@ -158,7 +158,8 @@ class GridExplorer(Explorer):
             self._refresh()
 
     def _on_clip(self, change: dict[str, Any]) -> None:
-        if not self._busy:
+        # a browser sends back what code sets, rounded its own way: that is nobody's move
+        if not self._busy and abs(change["new"] - self._followed) > self.clip.step / 2:
             with self._quietly():
                 self.rule.value = MANUAL
             self._refresh()
@@ -205,11 +206,14 @@ class GridExplorer(Explorer):
     def _fit_clip(self) -> None:
         """Give the Clip slider the span of the present tensor."""
         low, high = panels.limits(self.model.summary(self.tensor.value))
-        top = float(f"{max(abs(low), abs(high)):.2g}")
+        top = max(abs(low), abs(high))
+        decade = 10.0 ** np.floor(np.log10(top / CLIP_STEPS))
+        step = next(decade * m for m in (1, 2, 5, 10) if decade * m * CLIP_STEPS >= top)
+        self._decimals = max(0, -int(np.floor(np.log10(step) + 1e-9)))
         with self._quietly():
-            self.clip.min, self.clip.max = 0.0, top
-            self.clip.step = self.clip.min = top / CLIP_STEPS
-            self.clip.readout_format = f".{max(0, 3 - int(np.floor(np.log10(top))))}f"
+            self.clip.min, self.clip.max = 0.0, round(np.ceil(top / step) * step, self._decimals)
+            self.clip.step = self.clip.min = round(step, self._decimals)
+            self.clip.readout_format = f".{self._decimals}f"
 
     def _follow(self) -> None:
         """Let dependent controls show what holds: the clip that a rule found for A, the level chosen."""
@@ -217,7 +221,8 @@ class GridExplorer(Explorer):
         if c.rule != MANUAL and c.grid_a != CUSTOM:
             q = self.model.quantizer(c, c.grid_a)
             clip = float(q.range.scale.median()) * q.codebook.reach
-            self.clip.value = min(max(round(clip / self.clip.step), 1) * self.clip.step, self.clip.max)
+            clip = round(max(round(clip / self.clip.step), 1) * self.clip.step, self._decimals)
+            self._followed = self.clip.value = min(clip, self.clip.max)
         self._editor.layout.display = "flex" if c.edits else "none"
         if c.edits:
             levels = self.model.levels(c)

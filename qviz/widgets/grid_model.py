@@ -85,9 +85,7 @@ class GridModel:
             if name in (*grid_names(4), *PAPER, CUSTOM):
                 raise ValueError(f"a grid named {name!r} exists already; choose another name")
             if not isinstance(grid, Codebook) and not callable(grid):
-                raise TypeError(
-                    f"grid {name!r} must be a Codebook or a function of (tensor, bits), got {type(grid).__name__}"
-                )
+                raise TypeError(f"grid {name!r} must be a Codebook or a function, got {type(grid).__name__}")
         self.custom: dict[tuple[str, int], np.ndarray] = {}
         self._cache: dict[tuple, Any] = {}
 

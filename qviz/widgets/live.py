@@ -8,8 +8,9 @@ from typing import Any
 import bqplot
 import numpy as np
 from ipywidgets import Widget
+from matplotlib.ticker import MaxNLocator
 
-from qviz.plot.scene import Band, Bars, Line, Mark, Panel, Points, Rug, Steps
+from qviz.plot.scene import Axis, Band, Bars, Line, Mark, Panel, Points, Rug, Steps
 from qviz.plot.style import LOOKS
 
 Arrays = dict[str, np.ndarray]
@@ -18,8 +19,8 @@ Arrays = dict[str, np.ndarray]
 def _broken(left: np.ndarray, right: np.ndarray, low: float, high: float) -> Arrays:
     """Return many separate two-point lines as one line with NaN between them (one SVG path)."""
     gap = np.full(len(left), np.nan)
-    ends = np.broadcast_to(np.array([low, high, np.nan]), (len(left), 3))
-    return {"x": np.column_stack([left, right, gap]).ravel(), "y": np.ascontiguousarray(ends).ravel()}
+    y = np.tile([low, high, np.nan], len(left))
+    return {"x": np.column_stack([left, right, gap]).ravel()[:-1], "y": y[:-1]}  # bqplot wants a number last
 
 
 def _outline(edges: np.ndarray, heights: np.ndarray, base: float | None) -> Arrays:
@@ -70,6 +71,15 @@ def _bqplot_mark(mark: Mark, scales: dict[str, bqplot.Scale]) -> bqplot.Mark:
     return bqplot.Lines(**common, line_style=dash, stroke_width=2)
 
 
+def _ticks(axis: Axis) -> dict[str, Any]:
+    """Return label, round tick values and a format with as many decimals as they need."""
+    at = MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]).tick_values(axis.low, axis.high)
+    at = at[(at >= axis.low) & (at <= axis.high)]
+    step = at[1] - at[0] if len(at) > 1 else 1.0
+    decimals = next((d for d in range(8) if abs(round(step, d) - step) < 1e-3 * step), 8)
+    return {"label": axis.label, "tick_values": at, "tick_format": f".{decimals}f"}
+
+
 class LivePanel:
     """One bqplot figure that follows a sequence of panels of the same shape.
 
@@ -87,15 +97,11 @@ class LivePanel:
         self.y = bqplot.LinearScale(min=panel.y.low, max=panel.y.high)
         scales = {"x": self.x, "y": self.y}
         self.marks = [_bqplot_mark(mark, scales) for mark in panel.marks]
+        bare = {"grid_lines": "none"}
         self.axes = [
-            bqplot.Axis(scale=self.x, label=panel.x.label, num_ticks=7, grid_lines="none"),
+            bqplot.Axis(scale=self.x, label_offset="2.6em", **bare, **_ticks(panel.x)),
             bqplot.Axis(
-                scale=self.y,
-                label=panel.y.label,
-                orientation="vertical",
-                num_ticks=6,
-                grid_lines="none",
-                label_offset="3.2em",
+                scale=self.y, label_offset="3.4em", orientation="vertical", **bare, **_ticks(panel.y)
             ),
         ]
         self.widget = bqplot.Figure(
@@ -103,7 +109,9 @@ class LivePanel:
             axes=self.axes,
             title=panel.title,
             animation_duration=0,
-            fig_margin={"top": 36, "bottom": 44, "left": 62, "right": 18},
+            padding_x=0,
+            padding_y=0,
+            fig_margin={"top": 36, "bottom": 50, "left": 66, "right": 18},
             layout={"width": "auto", "height": height, "min_width": "300px"},
         )
 
@@ -121,7 +129,7 @@ class LivePanel:
             (self.y, {"min": panel.y.low, "max": panel.y.high}),
         ]
         wanted += [(live, dict(arrays(mark))) for live, mark in zip(self.marks, panel.marks, strict=True)]
-        wanted += [(self.axes[0], {"label": panel.x.label}), (self.axes[1], {"label": panel.y.label})]
+        wanted += [(live, _ticks(axis)) for live, axis in zip(self.axes, (panel.x, panel.y), strict=True)]
         changed = [(w, {k: v for k, v in new.items() if not _same(getattr(w, k), v)}) for w, new in wanted]
         return [(w, new) for w, new in changed if new]
 

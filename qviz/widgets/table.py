@@ -22,7 +22,8 @@ def table_html(scene: Scene) -> str:
     """
     if scene.table is None:
         raise ValueError(f"the scene {scene.title!r} has no table")
-    cell = 'style="padding:4px 8px;text-align:right"'
+    cell = 'style="padding:2px 10px;text-align:right"'
+    left = 'style="padding:2px 10px;text-align:left"'
     head = "".join(f'<th scope="col" {cell}>{h}</th>' for h in HEADERS[1:])
     rows = []
     for role, cells in zip(scene.roles, scene.table.cells(), strict=True):
@@ -31,11 +32,11 @@ def table_html(scene: Scene) -> str:
             f'<span aria-hidden="true" style="display:inline-block;width:2em;vertical-align:middle;'
             f'margin-right:.5em;border-top:4px {CSS_DASH[look.dash]} {look.color}"></span>'
         )
-        name = f'<th scope="row" style="padding:4px 8px;text-align:left">{swatch}{html.escape(cells[0])}</th>'
+        name = f'<th scope="row" {left}>{swatch}{html.escape(cells[0])}</th>'
         rows.append("<tr>" + name + "".join(f"<td {cell}>{v}</td>" for v in cells[1:]) + "</tr>")
-    caption = f'<caption style="text-align:left;padding:8px">{html.escape(scene.title)}</caption>'
-    style = "border-collapse:collapse;font-variant-numeric:tabular-nums;line-height:1.6"
-    first = '<th scope="col" style="padding:4px 8px;text-align:left">grid</th>'
+    caption = f'<caption style="text-align:left;padding:4px 10px">{html.escape(scene.title)}</caption>'
+    style = "border-collapse:collapse;font-variant-numeric:tabular-nums;line-height:1.4;white-space:nowrap"
+    first = f'<th scope="col" {left}>grid</th>'
     return (
         f'<table class="qviz-table" style="{style}">{caption}<thead><tr>{first}{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
