@@ -35,12 +35,15 @@ def run(_: argparse.Namespace) -> int:
 
 
 def versions() -> Iterator[str]:
-    """Yield what runs, in which version, and where."""
+    """Yield what runs, in which version (torch's names its build, CPU or CUDA), and where."""
+    import torch
+
     import qviz
 
     yield f"qviz {qviz.__version__} in {Path(qviz.__file__).parent}"
     yield f"python {platform.python_version()} on {platform.platform(terse=True)}"
-    for package in ("numpy", "torch", "safetensors"):
+    yield f"torch {torch.__version__}, {torch.get_num_threads()} threads"
+    for package in ("numpy", "safetensors"):
         yield f"{package} {importlib.metadata.version(package)}"
 
 

@@ -49,13 +49,8 @@ def read(file: Path) -> NotebookNode:
     for number, cell in enumerate(notebook.cells):
         cell.metadata.pop("lines_to_next_cell", None)
         cell.id = hashlib.sha256(f"{number}\n{cell.source}".encode()).hexdigest()[:8]
-    notebook.metadata = nbformat.from_dict(
-        {
-            "jupytext": {"formats": "ipynb,py:percent"},
-            "kernelspec": KERNEL,
-            "language_info": {"name": "python"},
-        }
-    )
+    # Without jupytext's pairing: it would have Lab refuse to open a notebook newer than its script.
+    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     return notebook
 
 

@@ -1,0 +1,252 @@
+"""GridExplorer in a real JupyterLab: levels dragged by mouse and moved by keyboard, light, dark and narrow."""
+
+from __future__ import annotations
+
+import re
+
+import jupytext
+import nbformat
+import pytest
+
+from tests.browser.lab import PANEL, open_lab
+
+pytestmark = pytest.mark.browser
+
+NOTEBOOK = """# %%
+from qviz.widgets import GridExplorer
+
+e = GridExplorer(tensor="stem (real)", bits=3)
+e.grid_a.value = "custom"
+e
+"""
+THEME = "(name) => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})"
+TO_TOP = "(e) => e.closest('.jp-OutputArea-output').scrollIntoView({block: 'start'})"
+LEVELS = 7
+
+# Each text's box must lie inside the picture it belongs to, and no two texts of one picture may meet.
+TEXTS = """(figure) => {
+  const outer = figure.getBoundingClientRect(), problems = [], seen = [];
+  for (const text of figure.querySelectorAll('text')) {
+    const box = text.getBoundingClientRect(), said = text.textContent;
+    const shown = said.trim() && box.width && getComputedStyle(text).visibility !== 'hidden';
+    if (!shown || getComputedStyle(text).display === 'none') continue;
+    if (box.left < outer.left - 1 || box.right > outer.right + 1 || box.top < outer.top - 1
+        || box.bottom > outer.bottom + 1) problems.push(`clipped: ${said}`);
+    for (const [other, b] of seen) {
+      const wide = Math.min(box.right, b.right) - Math.max(box.left, b.left);
+      const high = Math.min(box.bottom, b.bottom) - Math.max(box.top, b.top);
+      if (wide > 1 && high > 2) problems.push(`overlap: ${said} / ${other}`);
+    }
+    seen.push([said, box]);
+  }
+  return problems;
+}"""
+
+# Contrast of every text in the pictures and the table with what is behind it, WCAG 2.2: (L1 + .05) / (L2 + .05).
+CONTRAST = """(output) => {
+  const rgb = (value) => value.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const c = rgb(getComputedStyle(e).backgroundColor);
+      if (c.length === 3 || c[3] > 0.5) return c;
+    }
+    return [255, 255, 255];
+  };
+  const worst = {};
+  for (const e of output.querySelectorAll('svg.bqplot text, .bqplot text, .qviz-table td, .qviz-table th, '
+      + '.qviz-table caption, .widget-label')) {
+    if (!e.textContent.trim() || !e.getBoundingClientRect().width) continue;
+    const style = getComputedStyle(e), fill = e.tagName === 'text' ? style.fill : style.color;
+    if (!/rgb/.test(fill)) continue;
+    const [a, b] = [light(rgb(fill)), light(behind(e))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    const kind = e.tagName === 'text' ? 'picture' : e.closest('table') ? 'table' : 'label';
+    if (!(kind in worst) || ratio < worst[kind][0]) worst[kind] = [ratio, e.textContent.trim()];
+  }
+  return worst;
+}"""
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory):
+    path = tmp_path_factory.mktemp("explorer") / "explorer.ipynb"
+    nbformat.write(jupytext.reads(NOTEBOOK, fmt="py:percent"), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def shots(checkout):
+    folder = checkout / "tests" / "shots"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lab(notebook):
+    with open_lab(notebook) as lab:
+        assert lab.errors() == []
+        lab.wait_until_still()
+        table(lab).evaluate(TO_TOP)
+        yield lab
+        assert lab.errors() == []
+        assert lab.console == []
+
+
+@pytest.fixture(autouse=True)
+def fresh(lab):
+    """Every test begins with the levels as the grid made them."""
+    lab.page.get_by_role("button", name="Reset").click()
+    lab.wait_until_still()
+
+
+def table(lab):
+    return lab.page.locator(f"{PANEL} .qviz-table")
+
+
+def custom(lab):
+    """Levels, bits, MSE, … of grid A, as the page shows them."""
+    return table(lab).locator("tbody tr").first.locator("td").all_inner_texts()
+
+
+def dots(lab):
+    """The middle of each dot, from left to right, in pixels."""
+    boxes = [dot.bounding_box() for dot in lab.page.locator(f"{PANEL} .bqplot .dot_grp path").all()]
+    return sorted((b["x"] + b["width"] / 2, b["y"] + b["height"] / 2) for b in boxes)
+
+
+def drag(lab, k, to):
+    """Drag the k-th dot to the place ``to`` on the x axis, and let go."""
+    x, y = dots(lab)[k]
+    lab.page.mouse.move(x, y)
+    lab.page.mouse.down()
+    timing = lab.timed(lambda: lab.page.mouse.move(to, y, steps=12), on="pointermove")
+    lab.page.mouse.up()
+    lab.wait_until_still()
+    return timing
+
+
+def box(lab, label):
+    """The input that ipywidgets shows for a description."""
+    name = lab.page.locator(".widget-label", has_text=re.compile(rf"^\s*{label}\s*$"))
+    return lab.page.locator(f"{PANEL} .widget-text").filter(has=name).locator("input")
+
+
+def number(lab, label):
+    return float(box(lab, label).input_value())
+
+
+def test_a_dragged_level_changes_the_table(lab, shots):
+    before, places = custom(lab), dots(lab)
+    assert len(places) == LEVELS
+    target = (places[5][0] + 3 * places[4][0]) / 4
+    timing = drag(lab, 5, target)
+    after, moved = custom(lab), dots(lab)
+    lab.screenshot(shots / "grid-explorer-dragged.png")
+    assert timing.changes > 1  # the picture follows while the mouse moves
+    assert after[:2] == before[:2]
+    assert float(after[2]) != float(before[2])
+    assert moved[5][0] == pytest.approx(target, abs=3)
+    assert moved[5][1] == pytest.approx(places[5][1], abs=1)  # along x only
+    assert [m[0] for i, m in enumerate(moved) if i != 5] == pytest.approx(
+        [p[0] for i, p in enumerate(places) if i != 5], abs=1
+    )
+    assert number(lab, "Level") == 6
+
+
+def test_a_level_dragged_far_stops_at_its_neighbour(lab, shots):
+    before, places = custom(lab), dots(lab)
+    drag(lab, 5, places[0][0])
+    moved = dots(lab)
+    lab.screenshot(shots / "grid-explorer-stopped.png")
+    assert custom(lab)[2] != before[2]
+    assert 0 <= moved[5][0] - moved[4][0] < 4
+    assert [m[0] for m in moved[:5]] == pytest.approx([p[0] for p in places[:5]], abs=1)
+    lab.page.get_by_role("button", name="Reset").press("Enter")
+    lab.wait_until_still()
+    assert custom(lab) == before
+    assert [m[0] for m in dots(lab)] == pytest.approx([p[0] for p in places], abs=1)
+
+
+def test_a_level_can_be_dragged_again_after_it_stopped(lab):
+    places = dots(lab)
+    drag(lab, 5, places[0][0])
+    stopped = custom(lab)
+    drag(lab, 5, places[5][0])
+    assert dots(lab)[5][0] == pytest.approx(places[5][0], abs=3)
+    assert custom(lab) != stopped
+
+
+def test_the_same_by_keyboard(lab):
+    before, places = custom(lab), dots(lab)
+    box(lab, "Level").fill("2")
+    box(lab, "Level").press("Enter")
+    lab.wait_until_still()
+    value = number(lab, "Value")
+    box(lab, "Value").fill(str(value + 0.05))
+    box(lab, "Value").press("Enter")
+    lab.wait_until_still()
+    assert number(lab, "Value") == pytest.approx(value + 0.05)
+    assert custom(lab)[2] != before[2]
+    assert dots(lab)[1][0] > places[1][0] + 2
+    box(lab, "Value").fill("99")
+    box(lab, "Value").press("Enter")
+    lab.wait_until_still()
+    assert number(lab, "Value") < 1
+    assert 0 <= dots(lab)[2][0] - dots(lab)[1][0] < 4
+    lab.page.get_by_role("button", name="Reset").press("Enter")
+    lab.wait_until_still()
+    assert custom(lab) == before
+
+
+def test_tab_reaches_every_control_in_reading_order(lab):
+    first = lab.page.locator(f"{PANEL} .widget-dropdown select").first
+    first.focus()
+    names = []
+    for _ in range(14):
+        names.append(
+            lab.page.evaluate("""() => {
+              const e = document.activeElement, box = e.closest('.jupyter-widgets');
+              return (box?.querySelector('.widget-label')?.textContent || e.textContent).trim();
+            }""")
+        )
+        lab.page.keyboard.press("Tab")
+    wanted = ["Tensor", "Bits", "Clip", "Grid A", "Grid B", "Range", "Per channel", "Level", "Value"]
+    wanted += ["Mirror signs", "Reset"]
+    reached = [name for i, name in enumerate(names) if name in wanted and name not in names[:i]]
+    assert reached == wanted
+
+
+def test_mirror_moves_the_twin(lab):
+    mirror = lab.page.get_by_role("checkbox", name="Mirror signs")
+    mirror.check()
+    lab.wait_until_still()
+    places = dots(lab)
+    drag(lab, 6, places[6][0] - 30)
+    moved = dots(lab)
+    mirror.uncheck()
+    assert moved[6][0] == pytest.approx(places[6][0] - 30, abs=3)
+    assert moved[0][0] == pytest.approx(places[0][0] + 30, abs=3)
+
+
+@pytest.mark.parametrize("width", [1500, 900])
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+def test_everything_can_be_read(lab, shots, theme, width):
+    lab.page.set_viewport_size({"width": width, "height": 1000})
+    lab.page.evaluate(THEME, theme)
+    lab.wait_until_still(800)
+    table(lab).evaluate(TO_TOP)
+    lab.screenshot(shots / f"grid-explorer-{theme.split()[1].lower()}-{width}.png")
+    figures = lab.page.locator(f"{PANEL} .bqplot.figure, {PANEL} .bqplot-figure, {PANEL} .bqplot")
+    output = table(lab).locator("xpath=ancestor::*[contains(@class, 'jp-OutputArea-output')]")
+    problems = [found for figure in figures.all() for found in figure.evaluate(TEXTS)]
+    contrast = output.evaluate(CONTRAST)
+    overflow = output.evaluate("(e) => e.scrollWidth - e.clientWidth")
+    lab.page.evaluate(THEME, "JupyterLab Light")
+    lab.page.set_viewport_size({"width": 1500, "height": 1000})
+    assert problems == []
+    assert set(contrast) == {"picture", "table", "label"}
+    assert all(ratio >= 4.5 for ratio, _ in contrast.values()), contrast
+    assert overflow <= 0

@@ -1,0 +1,42 @@
+"""What every test shares: a headless matplotlib, hypothesis profiles, and browser tests only where one is."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+os.environ["MPLBACKEND"] = "agg"
+
+# No deadline: a busy machine is not a failing property. `make test` tries the same examples every time,
+# `make test SLOW=1` looks for new ones.
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=300, print_blob=True)
+settings.load_profile("steady")
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The repository's root."""
+    return Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the browser tests, with the reason, where there is nothing to run them with."""
+    reason = _no_browser()
+    if reason:
+        for item in items:
+            if item.get_closest_marker("browser"):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _no_browser() -> str | None:
+    for module in ("playwright", "jupyterlab"):
+        if importlib.util.find_spec(module) is None:
+            return f"{module} is not installed"
+    from tests.browser.lab import NO_CHROMIUM, find_chromium
+
+    return None if find_chromium() else NO_CHROMIUM

@@ -1,0 +1,289 @@
+"""What ends up on the axes, asked of matplotlib's artists; and what must not happen beside it."""
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import StepPatch
+
+import qviz
+import qviz.plot
+from qviz import Fixed, Quantizer, compare, post, pot, uniform
+from qviz.plot import panels
+from qviz.plot.draw import DASHES, draw, figure, png
+from qviz.plot.scene import Axis, Band, Line, Panel, Points, Rug, Scene, Steps
+from qviz.plot.style import LOOKS
+
+X = torch.randn(500, generator=torch.Generator().manual_seed(1))
+TWO = {"POT": Quantizer(pot(3), range=Fixed(1.5)), "POST": Quantizer(post(3), range=Fixed(1.5))}
+HELPERS = {
+    "levels": lambda **kw: qviz.plot.levels(X, TWO, **kw),
+    "staircase": lambda **kw: qviz.plot.staircase(TWO, **kw),
+    "error": lambda **kw: qviz.plot.error(X, TWO, **kw),
+    "contribution": lambda **kw: qviz.plot.contribution(X, TWO, **kw),
+}
+PANELS = {
+    "levels": panels.levels(X, TWO),
+    "staircase": panels.staircase(TWO),
+    "error": panels.error(X, TWO),
+    "contribution": panels.contribution(X, TWO),
+}
+
+
+@pytest.fixture
+def ax():
+    return Figure().add_subplot()
+
+
+@pytest.fixture(autouse=True)
+def pyplot_left_as_it_was():
+    before = plt.get_fignums()
+    yield
+    plt.close("all")
+    assert before == []
+
+
+def legend(ax):
+    return {text.get_text(): handle for text, handle in zip(*legend_parts(ax), strict=True)}
+
+
+def legend_parts(ax):
+    return ax.get_legend().get_texts(), ax.get_legend().legend_handles
+
+
+# --- artists ----------------------------------------------------------------------------------------------
+
+
+def test_staircase_lines_have_the_panels_numbers_and_looks(ax):
+    draw(PANELS["staircase"], ax)
+    lines = [mark for mark in PANELS["staircase"].marks if isinstance(mark, Line)]
+    assert len(ax.lines) == len(lines) == 3
+    for artist, mark in zip(ax.lines, lines, strict=True):
+        np.testing.assert_array_equal(artist.get_xdata(), mark.x)
+        np.testing.assert_array_equal(artist.get_ydata(), mark.y)
+        assert artist.get_label() == mark.label
+        assert to_hex(artist.get_color()) == LOOKS[mark.role].color
+        assert artist.get_linestyle() == DASHES[LOOKS[mark.role].dash]
+
+
+def test_band_has_the_corners_of_both_curves(ax):
+    draw(PANELS["staircase"], ax)
+    bands = [mark for mark in PANELS["staircase"].marks if isinstance(mark, Band)]
+    assert len(ax.collections) == len(bands) == 2
+    for artist, mark in zip(ax.collections, bands, strict=True):
+        (path,) = artist.get_paths()
+        corners = {tuple(v) for v in path.vertices.tolist()}
+        assert {*zip(mark.x, mark.low, strict=True), *zip(mark.x, mark.high, strict=True)} <= corners
+        assert to_hex(artist.get_facecolor()[0]) == LOOKS[mark.role].color
+
+
+def test_bars_and_outlines_are_stairs_with_the_panels_numbers(ax):
+    draw(PANELS["levels"], ax)
+    (bars,) = (p for p in ax.patches if isinstance(p, StepPatch))
+    heights, edges, baseline = bars.get_data()
+    np.testing.assert_array_equal(heights, PANELS["levels"].marks[0].heights)
+    np.testing.assert_array_equal(edges, PANELS["levels"].marks[0].edges)
+    assert (baseline, bars.get_fill()) == (0, True)
+    other = draw(PANELS["error"], Figure().add_subplot())
+    steps = [p for p in other.patches if isinstance(p, StepPatch)]
+    for artist, mark in zip(steps, PANELS["error"].marks, strict=True):
+        np.testing.assert_array_equal(artist.get_data().values, mark.heights)
+        assert not artist.get_fill()
+        assert artist.get_linestyle() == DASHES[LOOKS[mark.role].dash]
+
+
+def test_rug_is_upright_at_the_levels(ax):
+    draw(PANELS["levels"], ax)
+    rugs = [mark for mark in PANELS["levels"].marks if isinstance(mark, Rug)]
+    drawn = [c for c in ax.collections if isinstance(c, LineCollection)]
+    assert len(drawn) == 2
+    for artist, mark in zip(drawn, rugs, strict=True):
+        wanted = [[[x, mark.low], [x, mark.high]] for x in mark.x]
+        np.testing.assert_allclose(artist.get_segments(), wanted)
+
+
+def test_points_are_markers_without_a_line(ax):
+    panel = Panel("p", Axis("x", 0, 1), Axis("y", 0, 1), (Points("c", np.array([0.2, 0.7]), np.ones(2)),), "")
+    draw(panel, ax)
+    (points,) = ax.lines
+    assert points.get_xdata().tolist() == [0.2, 0.7]
+    assert (points.get_marker(), points.get_linestyle()) == (LOOKS["c"].marker, "None")
+
+
+@pytest.mark.parametrize("name", PANELS)
+def test_limits_labels_title_and_legend(ax, name):
+    panel = PANELS[name]
+    draw(panel, ax)
+    assert ax.get_xlim() == (panel.x.low, panel.x.high)
+    assert ax.get_ylim() == (panel.y.low, panel.y.high)
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == (panel.x.label, panel.y.label, panel.title)
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == [m.label for m in panel.marks if m.label]
+
+
+@pytest.mark.parametrize("name", PANELS)
+def test_legend_and_title_do_not_overlap_nor_cover_the_data(name):
+    fig = figure(Scene("one", (PANELS[name],)))
+    ax = fig.axes[0]
+    fig.draw_without_rendering()
+    row, title, inside = (a.get_window_extent() for a in (ax.get_legend(), ax.title, ax.patch))
+    assert inside.y1 <= row.y0 + 1 < row.y1 <= title.y0 + 1
+    assert fig.bbox.y1 >= title.y1
+    assert fig.bbox.x0 <= row.x0 < row.x1 <= fig.bbox.x1
+
+
+# --- as a guest on axes, in figures, in pyplot ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("helper", HELPERS.values(), ids=HELPERS)
+def test_helpers_return_the_axes_given_and_leave_pyplot_alone(ax, helper, monkeypatch):
+    def forbidden(*args, **kwargs):
+        raise AssertionError("a helper must neither show nor save")
+
+    monkeypatch.setattr(plt, "show", forbidden)
+    monkeypatch.setattr(Figure, "show", forbidden)
+    monkeypatch.setattr(Figure, "savefig", forbidden)
+    before = dict(mpl.rcParams)
+    assert helper(ax=ax) is ax
+    assert dict(mpl.rcParams) == before
+    assert plt.get_fignums() == []
+    assert len(ax.figure.axes) == 1
+    assert qviz.plot.describe(ax) == ax.qviz_text != ""
+
+
+@pytest.mark.parametrize("helper", HELPERS.values(), ids=HELPERS)
+def test_helpers_without_axes_make_one_figure_that_a_notebook_shows(helper):
+    before = dict(mpl.rcParams)
+    ax = helper()
+    assert plt.get_fignums() == [ax.figure.number]
+    assert dict(mpl.rcParams) == before
+
+
+def test_figure_is_not_known_to_pyplot():
+    figure(Scene("all", tuple(PANELS.values()), compare(X, TWO), ("a", "b")))
+    assert plt.get_fignums() == []
+
+
+def test_helpers_compose_with_the_users_own_axes():
+    fig, (top, bottom) = plt.subplots(2, 1, sharex=True)
+    (mine,) = top.plot([-1, 1], [0, 5], color="red", label="mine")
+    qviz.plot.levels(X, TWO, ax=top)
+    qviz.plot.error(X, TWO, ax=bottom)
+    assert mine in top.lines
+    assert "mine" in legend(top)
+    assert fig.axes == [top, bottom]
+    fig.draw_without_rendering()
+
+
+def test_line_keywords_reach_the_methods_but_not_the_ideal_line(ax):
+    qviz.plot.staircase(TWO, ax=ax, linewidth=5, alpha=0.5)
+    ideal, *methods = ax.lines
+    assert {line.get_linewidth() for line in methods} == {5}
+    assert {line.get_alpha() for line in methods} == {0.5}
+    assert ideal.get_linewidth() != 5
+    assert ideal.get_alpha() is None
+
+
+def test_any_callable_can_be_drawn(ax):
+    qviz.plot.staircase({"round": torch.round, "mine": lambda x: (x > 0).float()}, (-1, 2), ax=ax)
+    assert set(legend(ax)) == {"y = x", "round", "mine"}
+
+
+def test_describe_of_axes_that_qviz_did_not_draw_is_empty(ax):
+    assert qviz.plot.describe(ax) == ""
+
+
+def test_describe_has_the_numbers(ax):
+    text = qviz.plot.describe(qviz.plot.error(X, TWO, ax=ax))
+    error = TWO["POT"](X) - X
+    assert f"POT: error has RMS {error.square().mean().sqrt():.3g} and is at most {error.abs().max():.3g}" in text
+
+
+# --- scenes -----------------------------------------------------------------------------------------------
+
+
+def test_figure_holds_every_panel_and_the_table():
+    table = compare(X, TWO)
+    fig = figure(Scene("the title", tuple(PANELS.values()), table, ("a", "b")))
+    drawn = [ax for ax in fig.axes if ax.axison]
+    assert [ax.get_title() for ax in drawn] == [panel.title for panel in PANELS.values()]
+    assert fig.get_suptitle() == "the title"
+    (cells,) = (t.get_celld() for ax in fig.axes for t in ax.tables)
+    rows = {i for i, _ in cells}
+    columns = {k for _, k in cells}
+    text = [tuple(cells[i, k].get_text().get_text() for k in sorted(columns)) for i in sorted(rows)]
+    assert text[1:] == table.cells()
+    assert to_hex(cells[2, 0].get_text().get_color()) == LOOKS["b"].color
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, (6.4, 4.0)), (2, (13.33, 3.75)), (4, (13.33, 7.5))])
+def test_figure_has_the_size_of_a_slide(count, size):
+    fig = figure(Scene("s", tuple(PANELS.values())[:count]))
+    assert tuple(fig.get_size_inches()) == size
+    assert tuple(figure(Scene("s", (PANELS["error"],)), size=(3, 2)).get_size_inches()) == (3, 2)
+
+
+@pytest.mark.parametrize("names", [("A: POST paper", "B: uniform"), ("A: a name of some length", "B: mine")])
+@pytest.mark.parametrize("size", [1.0, 1e-2, 1e-5])
+def test_cells_of_the_table_do_not_overlap(names, size):
+    table = compare(size * X, dict(zip(names, [post(7, grid="paper"), uniform(8)], strict=True)))
+    fig = figure(Scene("t", (PANELS["error"],), table, ("a", "b")))
+    fig.draw_without_rendering()
+    cells = fig.axes[1].tables[0].get_celld()
+    boxes = {at: cell.get_text().get_window_extent() for at, cell in cells.items()}
+    for (i, k), box in boxes.items():
+        assert fig.bbox.x0 <= box.x0 < box.x1 <= fig.bbox.x1
+        if (i, k + 1) in boxes:
+            assert box.x1 < boxes[i, k + 1].x0, [cells[i, n].get_text().get_text() for n in (k, k + 1)]
+
+
+def test_png_is_one():
+    assert png(figure(Scene("s", (PANELS["error"],)))).startswith(b"\x89PNG\r\n")
+
+
+@pytest.mark.parametrize(
+    "shown", [PANELS["staircase"], Scene("s", (PANELS["error"],), compare(X, TWO), ("a", "b"))]
+)
+def test_mime_bundle_has_picture_and_text(shown):
+    data, metadata = shown._repr_mimebundle_()
+    assert data["image/png"].startswith(b"\x89PNG")
+    assert data["text/plain"] == metadata["image/png"]["alt"] == shown.text
+    assert plt.get_fignums() == []
+
+
+def test_scene_text_has_every_number_of_the_table():
+    table = compare(X, TWO)
+    text = Scene("s", (PANELS["error"],), table, ("a", "b")).text
+    for row, cells in zip(table.rows, table.cells(), strict=True):
+        assert f"{row.mse:#.4g}" in text
+        assert all(cell in text for cell in cells)
+
+
+def test_numbers_of_a_panel_are_its_marks():
+    numbers = PANELS["error"].numbers()
+    assert [n["mark"] for n in numbers] == ["Steps", "Steps"]
+    assert isinstance(PANELS["error"].marks[1], Steps)
+    assert numbers[1]["heights"] is PANELS["error"].marks[1].heights
+    assert numbers[1]["role"] == "b"
+
+
+# --- style ------------------------------------------------------------------------------------------------
+
+
+def test_colours_are_seaborns_colourblind_palette():
+    seaborn = pytest.importorskip("seaborn")
+    assert {look.color for look in LOOKS.values()} <= set(seaborn.color_palette("colorblind").as_hex())
+
+
+def test_methods_differ_by_more_than_colour():
+    looks = [LOOKS[role] for role in "abcd"]
+    for what in ("color", "dash", "marker", "hatch"):
+        assert len({getattr(look, what) for look in looks}) == 4, what
+    assert LOOKS["ideal"].color not in {look.color for look in looks}
+
+
+def test_every_look_has_a_dash_that_is_drawn():
+    assert {look.dash for look in LOOKS.values()} <= set(DASHES)

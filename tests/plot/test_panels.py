@@ -1,0 +1,429 @@
+"""The numbers of the panels, against numpy on the raw values."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+import qviz.plot
+from qviz import Codebook, Fixed, MinMax, Quantizer, Stochastic, Summary, apot, lloyd, post, pot, uniform
+from qviz.plot import panels
+from qviz.plot.scene import Band, Bars, Line, Rug, Steps
+from tests import oracles
+
+PANELS = {
+    "levels": panels.levels,
+    "staircase": lambda x, methods: panels.staircase(methods, panels.limits(panels.summary_of(x))),
+    "error": panels.error,
+    "contribution": panels.contribution,
+}
+BOOKS = [uniform(4), uniform(3, signed=False), pot(4), post(4), apot(4), Codebook([-1.0, -0.3, 0.2, 1.0])]
+UNLIKE = Codebook([-1.0, 0.0, 0.4, 1.0], [-0.9, 0.1, 0.3, 1.1], name="levels unlike knots")
+
+
+def ids(book):
+    return book.name if isinstance(book, Codebook) else None
+
+
+@pytest.fixture(scope="module")
+def x():
+    g = torch.Generator().manual_seed(5)
+    return torch.randn(9, 400, generator=g, dtype=torch.float64) * torch.linspace(0.5, 2, 9)[:, None]
+
+
+def direct(x, book, scale, offset=0.0):
+    """Code and output of every value, by the oracle's loop."""
+    code = oracles.codes((x - offset) / scale, book.borders.tolist())
+    return code, oracles.dequantize(code, book.levels.tolist(), scale, offset)
+
+
+def marks(panel, kind):
+    return [mark for mark in panel.marks if isinstance(mark, kind)]
+
+
+def treads(line):
+    """Left end, right end and height of each step of a line that NaN breaks; checks that form."""
+    xs, ys = (np.append(v, np.nan).reshape(-1, 3) for v in (line.x, line.y))
+    assert np.isnan(xs[:, 2]).all() and np.isnan(ys[:, 2]).all() and not np.isnan(xs[:, :2]).any()
+    assert np.array_equal(ys[:, 0], ys[:, 1])
+    return xs[:, 0], xs[:, 1], ys[:, 0]
+
+
+def read(line, at):
+    """Height of the staircase; a value on a border belongs to the step below."""
+    left, right, y = treads(line)
+    assert np.array_equal(left[1:], right[:-1])
+    return y[np.clip(np.searchsorted(right, at, side="left"), 0, len(y) - 1)]
+
+
+# --- levels -----------------------------------------------------------------------------------------------
+
+
+def test_histogram_is_numpys_and_adds_up_to_all_values(x):
+    (bars,) = marks(panels.levels(x, pot(4), bins=37), Bars)
+    values = x.numpy().ravel()
+    assert len(bars.heights) == 37
+    assert bars.edges[0] <= values.min() < values.max() <= bars.edges[-1]
+    assert bars.heights.sum() == pytest.approx(100)
+    np.testing.assert_allclose(bars.heights, np.histogram(values, bars.edges)[0] / values.size * 100)
+
+
+@pytest.mark.parametrize("book", [*BOOKS, UNLIKE], ids=ids)
+def test_ruler_stands_at_scale_times_level(x, book):
+    (rug,) = marks(panels.levels(x, Quantizer(book, range=Fixed(0.37))), Rug)
+    np.testing.assert_allclose(rug.x, [0.37 * v for v in book.levels.tolist()])
+
+
+def test_ruler_moves_with_the_offset(x):
+    (rug,) = marks(panels.levels(x, Quantizer(uniform(2), range=Fixed(0.5, 0.1))), Rug)
+    np.testing.assert_allclose(rug.x, [-0.9, -0.4, 0.1, 0.6])
+
+
+def test_ruler_of_channels_has_the_median_scale(x):
+    q = Quantizer(pot(3), range=MinMax(axis=0)).observe(x)
+    scale = np.median(np.abs(x.numpy()).max(1))  # of nine channels; the largest level is 1
+    np.testing.assert_allclose(marks(panels.levels(x, q), Rug)[0].x, scale * pot(3).levels.numpy())
+
+
+def test_rulers_lie_above_the_bars_one_above_the_other(x):
+    panel = panels.levels(x, {"a": pot(4), "b": post(4), "c": apot(4), "d": uniform(4)})
+    rows = [(rug.low, rug.high) for rug in marks(panel, Rug)]
+    ends = [marks(panel, Bars)[0].heights.max(), *(v for row in rows for v in row), panel.y.high]
+    assert len(rows) == 4
+    assert ends == sorted(ends)
+    assert len({rug.role for rug in marks(panel, Rug)}) == 4
+
+
+def test_a_bare_codebook_gets_the_scale_with_the_least_error(x):
+    (rug,) = marks(panels.levels(x, pot(4)), Rug)
+    sample = x.numpy().ravel()
+    best = oracles.sample_mse(sample, pot(4).levels.tolist(), rug.x[-1])
+    for factor in (0.8, 0.95, 1.05, 1.25):
+        assert best < oracles.sample_mse(sample, pot(4).levels.tolist(), factor * rug.x[-1])
+
+
+def test_levels_text_has_the_numbers(x):
+    panel = panels.levels(x, {"mine": Quantizer(pot(4), range=Fixed(2.0))})
+    inner = sum(abs(v) <= 0.5 for v in pot(4).levels.tolist())
+    assert "3,600 values" in panel.text
+    assert f"mine has 15 levels from -2 to 2, {inner} of them in the inner half" in panel.text
+
+
+def test_levels_text_names_the_ends_of_the_values_not_of_the_axis(x):
+    text = panels.levels(x, pot(4)).text
+    assert f"values from {float(x.min()):.3g} to {float(x.max()):.3g}" in text
+
+
+# --- staircase --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.37])
+@pytest.mark.parametrize("book", [*BOOKS, UNLIKE], ids=ids)
+def test_treads_are_the_quantizer_also_around_its_borders(book, scale):
+    q = Quantizer(book, range=Fixed(scale))
+    borders = scale * book.borders.numpy()
+    ulp = np.spacing(np.abs(borders)) * 4
+    at = np.concatenate([np.linspace(-2, 2, 999), borders - ulp, borders + ulp])
+    if scale == 0.5:  # a power of two: x / scale is exact, and so is the tie
+        at = np.concatenate([at, borders])
+    at = np.sort(at[(at > -2) & (at < 2)])
+    (line,) = marks(panels.staircase(q, (-2, 2)), Line)[1:]
+    np.testing.assert_allclose(read(line, at), q(torch.from_numpy(at)).numpy(), rtol=1e-15)
+    _, y = direct(at, book, scale)
+    np.testing.assert_allclose(read(line, at), y, rtol=1e-15)
+
+
+def test_treads_fill_what_is_shown_and_no_more():
+    (line,) = marks(panels.staircase(pot(4), (-0.3, 0.8)), Line)[1:]
+    left, right, y = treads(line)
+    assert (left[0], right[-1]) == (-0.3, 0.8)
+    assert y.tolist() == [v for v in pot(4).levels.tolist() if -0.25 <= v <= 1.0]
+    assert np.all(left < right)
+
+
+def test_inside_one_cell_there_is_one_step():
+    (line,) = marks(panels.staircase(uniform(4), (0.6, 1.4)), Line)[1:]
+    assert [v.tolist() for v in treads(line)] == [[0.6], [1.4], [1.0]]
+
+
+@pytest.mark.parametrize("xlim", [(0.5, 1.5), (-8.5, 8.5)])
+def test_limits_on_a_border_make_no_empty_step(xlim):
+    left, right, _ = treads(marks(panels.staircase(uniform(4), xlim), Line)[1])
+    assert np.all(left < right)
+    assert (left[0], right[-1]) == xlim
+
+
+def test_offset_moves_borders_and_treads():
+    q = Quantizer(uniform(3), range=Fixed(0.25, 0.1))
+    at = np.linspace(-1.5, 1.5, 501)
+    (line,) = marks(panels.staircase(q, (-1.5, 1.5)), Line)[1:]
+    np.testing.assert_allclose(read(line, at), direct(at, uniform(3), 0.25, 0.1)[1], atol=1e-12)
+
+
+@pytest.mark.parametrize("book", [*BOOKS, UNLIKE, lloyd(torch.randn(500), 3)], ids=ids)
+def test_band_lies_between_identity_and_staircase(book):
+    panel = panels.staircase(Quantizer(book, range=Fixed(0.7)), (-2, 2))
+    (band,), line = marks(panel, Band), marks(panel, Line)[1]
+    left, right, y = treads(line)
+    at = np.random.default_rng(0).uniform(-2, 2, 400)
+    stair = read(line, at)
+    np.testing.assert_allclose(np.interp(at, band.x, band.low), np.minimum(at, stair), atol=1e-12)
+    np.testing.assert_allclose(np.interp(at, band.x, band.high), np.maximum(at, stair), atol=1e-12)
+    for crossing in y[(left <= y) & (y <= right)]:  # where the staircase meets y = x
+        touching = (band.x == crossing) & (band.low == crossing) & (band.high == crossing)
+        assert touching.any(), crossing
+
+
+def test_area_of_the_band_is_the_integral_of_the_error():
+    q = Quantizer(post(4), range=Fixed(0.7))
+    panel = panels.staircase(q, (-2, 2))
+    (band,) = marks(panel, Band)
+    left, right, y = treads(marks(panel, Line)[1])
+    exact = sum(  # d/dx of (x - y)|x - y| / 2 is |x - y|
+        ((b - v) * abs(b - v) - (a - v) * abs(a - v)) / 2 for a, b, v in zip(left, right, y, strict=True)
+    )
+    assert np.trapezoid(band.high - band.low, band.x) == pytest.approx(exact, rel=1e-12)
+    fine = np.linspace(-2, 2, 200_001)
+    assert exact == pytest.approx(np.trapezoid(np.abs(direct(fine, post(4), 0.7)[1] - fine), fine), rel=1e-4)
+
+
+def test_ideal_line_is_the_identity():
+    ideal = marks(panels.staircase(pot(3), (-1, 2)), Line)[0]
+    assert ideal.role == "ideal"
+    assert np.array_equal(ideal.x, ideal.y)
+    assert (ideal.x[0], ideal.x[-1]) == (-1, 2)
+
+
+def test_callable_jumps_within_one_sample():
+    (line,) = marks(panels.staircase(torch.round, (-2, 2), n=401), Line)[1:]
+    left, right, y = treads(line)
+    assert y.tolist() == [-2, -1, 0, 1, 2]
+    np.testing.assert_allclose(right[:-1], [-1.5, -0.5, 0.5, 1.5], atol=0.0101)
+    assert (left[0], right[-1], line.label) == (-2, 2, "round")
+
+
+def test_random_rounding_is_sampled():
+    q = Quantizer(uniform(2), Stochastic(torch.Generator().manual_seed(0)), range=Fixed(1.0))
+    _, _, y = treads(marks(panels.staircase(q, (-2, 1)), Line)[1])
+    assert set(y.tolist()) == {-2.0, -1.0, 0.0, 1.0}
+    assert len(y) > 100
+
+
+def test_staircase_of_an_uncalibrated_quantizer_is_refused():
+    with pytest.raises(ValueError, match=r"mine: .* no scale yet"):
+        panels.staircase({"mine": Quantizer(pot(4))})
+
+
+def test_staircase_text_has_the_numbers():
+    text = panels.staircase({"mine": Quantizer(uniform(2), range=Fixed(1.0))}, (-4, 3)).text
+    assert "mine has 4 steps for x from -4 to 3; the widest, 2.5, is at y = -2" in text
+
+
+@pytest.mark.parametrize("xlim", [(1, -1), (1, 1), (float("nan"), 1), (float("-inf"), float("inf"))])
+def test_xlim_must_increase(xlim):
+    with pytest.raises(ValueError, match=re.escape(str(xlim))):
+        panels.staircase(pot(4), xlim)
+
+
+# --- error ------------------------------------------------------------------------------------------------
+
+
+def coarse(t):
+    return torch.round(2 * t) / 2
+
+
+def error_cases():
+    scales = torch.linspace(0.5, 2.0, 9)
+    yield "per tensor", Quantizer(pot(4), range=Fixed(1.7)), lambda x: direct(x, pot(4), 1.7)[1]
+    yield (
+        "per channel",
+        Quantizer(post(3), range=Fixed(scales, axis=0)),
+        lambda x: np.stack([direct(row, post(3), s)[1] for row, s in zip(x, scales.tolist(), strict=True)]),
+    )
+    yield (
+        "affine",
+        Quantizer(uniform(3), range=Fixed(0.6, 0.2)),
+        lambda x: direct(x, uniform(3), 0.6, 0.2)[1],
+    )
+    yield "callable", coarse, lambda x: np.round(2 * x) / 2
+
+
+@pytest.mark.parametrize(("kind", "q", "oracle"), list(error_cases()), ids=lambda v: v if isinstance(v, str) else "")
+def test_error_histogram_is_numpys(x, kind, q, oracle):
+    panel = panels.error(x, {kind: q}, bins=51)
+    (steps,) = marks(panel, Steps)
+    error = (oracle(x.numpy()) - x.numpy()).ravel()
+    counts = np.histogram(error, steps.edges)[0]
+    assert counts.sum() > 0.9 * error.size  # or the comparison would say little
+    np.testing.assert_allclose(steps.heights, counts / error.size * 100, atol=1e-9)
+    rms, worst = np.sqrt(np.mean(error**2)), np.abs(error).max()
+    assert f"{kind}: error has RMS {rms:.3g} and is at most {worst:.3g}" in panel.text
+    assert panel.x.high == -panel.x.low >= 3 * rms
+    assert panel.y.high >= steps.heights.max()
+
+
+def test_error_histogram_of_single_precision(x):
+    x = x.float()
+    (steps,) = marks(panels.error(x, Quantizer(post(4), range=Fixed(1.3))), Steps)
+    error = direct(x.double().numpy(), post(4), 1.3)[1] - x.double().numpy()
+    moved = np.abs(steps.heights / 100 * x.numel() - np.histogram(error, steps.edges)[0])
+    assert moved.sum() < 4  # values within one rounding of an edge
+
+
+def test_error_of_channels_on_another_axis_than_the_summarys():
+    x = torch.randn(8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    scales = torch.linspace(0.25, 4, 8, dtype=torch.float64)
+    q = Quantizer(uniform(3), range=Fixed(scales, axis=1))
+    error = np.stack([direct(c, uniform(3), s)[1] - c for c, s in zip(x.numpy().T, scales.tolist(), strict=True)])
+    for data in (x, Summary(x), Summary(x, axis=1), Summary(x, axis=0)):
+        (steps,) = marks(panels.error(data, q), Steps)
+        np.testing.assert_allclose(steps.heights / 100 * 64, np.histogram(error, steps.edges)[0], atol=1e-9)
+
+
+def test_perfect_quantizer_has_all_errors_in_the_middle_bin():
+    panel = panels.error(torch.tensor([-1.0, 0.0, 1.0]), Quantizer(uniform(2), range=Fixed(1.0)), bins=21)
+    (steps,) = marks(panel, Steps)
+    assert steps.heights[10] == pytest.approx(100)
+    assert steps.heights.sum() == pytest.approx(100)
+
+
+# --- contribution -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("book", [*BOOKS, UNLIKE], ids=ids)
+def test_contributions_are_per_cell_and_add_up_to_the_mse(x, book):
+    values = x.numpy().ravel()
+    panel = panels.contribution(x, {"mine": Quantizer(book, range=Fixed(0.8))})
+    (bars,) = marks(panel, Bars)
+    code, y = direct(values, book, 0.8)
+    squared = (y - values) ** 2
+    per_cell = [squared[code == k].sum() / values.size for k in range(len(book))]
+    np.testing.assert_allclose(bars.heights, per_cell, rtol=1e-9, atol=1e-12)
+    assert bars.heights.sum() == pytest.approx(oracles.mse(values, y))
+    borders = np.clip(0.8 * book.borders.numpy(), bars.edges[0], bars.edges[-1])
+    np.testing.assert_allclose(bars.edges[1:-1], borders)
+    assert bars.edges[0] <= values.min() < values.max() <= bars.edges[-1]
+    assert f"MSE {squared.mean():.4g}" in panel.text
+    assert f"{max(per_cell) / squared.mean():.0%}" in panel.text
+
+
+def test_contributions_of_channels_add_up_to_the_mse(x):
+    q = Quantizer(post(3), range=MinMax(axis=0)).observe(x)
+    heights = marks(panels.contribution(x, q), Bars)[0].heights
+    y = np.stack([direct(row, post(3), np.abs(row).max())[1] for row in x.numpy()])
+    assert heights.sum() == pytest.approx(oracles.mse(x.numpy(), y))
+
+
+def test_contributions_of_an_affine_quantizer_add_up_to_the_mse(x):
+    q = Quantizer(uniform(3), range=Fixed(0.6, 0.2))
+    (bars,) = marks(panels.contribution(x, q), Bars)
+    assert bars.heights.sum() == pytest.approx(oracles.mse(x.numpy(), direct(x.numpy(), uniform(3), 0.6, 0.2)[1]))
+
+
+def test_several_methods_are_outlines_not_bars(x):
+    panel = panels.contribution(x, {"a": pot(4), "b": post(4)})
+    assert [type(m) for m in panel.marks] == [Steps, Steps]
+    assert [m.role for m in panel.marks] == ["a", "b"]
+
+
+# --- what every panel does --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", PANELS.values(), ids=PANELS)
+def test_a_summary_gives_the_same_numbers(x, make):
+    one, other = make(x, {"q": pot(4)}), make(Summary(x), {"q": pot(4)})
+    assert one.text == other.text
+    for a, b in zip(one.marks, other.marks, strict=True):
+        for name, value in vars(a).items():
+            np.testing.assert_array_equal(value, vars(b)[name])
+
+
+@pytest.mark.parametrize("make", PANELS.values(), ids=PANELS)
+def test_arrays_are_taken_and_nothing_is_changed(x, make):
+    q = Quantizer(pot(4), range=Fixed(1.0))
+    array = x.numpy().copy()
+    make(array, q)
+    assert np.array_equal(array, x.numpy())
+    assert float(q.range.scale) == 1.0
+
+
+@pytest.mark.parametrize("make", PANELS.values(), ids=PANELS)
+def test_five_methods_are_too_many(x, make):
+    make(x, dict.fromkeys("abcd", pot(4)))
+    with pytest.raises(ValueError, match="1 to 4 methods, got 5"):
+        make(x, dict.fromkeys("abcde", pot(4)))
+    with pytest.raises(ValueError, match="1 to 4 methods, got 0"):
+        make(x, {})
+
+
+@pytest.mark.parametrize("name", ["levels", "error", "contribution"])
+def test_an_uncalibrated_quantizer_is_refused(x, name):
+    with pytest.raises(ValueError, match=r"mine: .* no scale yet"):
+        PANELS[name](x, {"mine": Quantizer(pot(4))})
+
+
+@pytest.mark.parametrize("name", ["levels", "contribution"])
+def test_a_callable_has_no_levels_to_show(x, name):
+    with pytest.raises(TypeError, match="round"):
+        PANELS[name](x, torch.round)
+
+
+@pytest.mark.parametrize("name", PANELS)
+def test_a_number_is_no_method(x, name):
+    with pytest.raises(TypeError, match="got int"):
+        PANELS[name](x, 3)
+
+
+@pytest.mark.parametrize("name", ["levels", "error"])
+def test_no_bins_are_refused_by_name(x, name):
+    with pytest.raises(ValueError, match=r"bins.*0"):
+        PANELS[name](x, pot(4), bins=0)
+
+
+@pytest.mark.parametrize("bad", [torch.tensor([]), torch.tensor([1.0, float("nan")]), torch.tensor([float("inf")])])
+@pytest.mark.parametrize("name", ["levels", "error", "contribution"])
+def test_unfit_data_is_refused(name, bad):
+    with pytest.raises(ValueError, match="empty|NaN or infinite"):
+        PANELS[name](bad, pot(4))
+
+
+def test_a_callable_that_returns_another_shape_is_refused(x):
+    with pytest.raises(ValueError, match=r"mine.*shape"):
+        panels.error(x, {"mine": torch.mean})
+
+
+ODD = {
+    "constant": torch.full((50,), 7.0),
+    "negative constant": torch.full((50,), -7.0),
+    "zeros": torch.zeros(50),
+    "one value": torch.tensor([0.3]),
+    "no dimension": torch.tensor(0.3),
+    "outlier": torch.cat([torch.linspace(-1, 1, 101), torch.tensor([1e6])]),
+    "tiny": torch.linspace(-1, 1, 101) * 1e-30,
+    "huge": torch.linspace(-1, 1, 101) * 1e30,
+    "far from zero": torch.linspace(-1, 1, 101) * 1e-4 + 1000,
+    "half": torch.linspace(-1, 1, 101).half(),
+    "bfloat16": torch.linspace(-1, 1, 101).bfloat16(),
+}
+
+
+@pytest.mark.parametrize("values", ODD.values(), ids=ODD)
+@pytest.mark.parametrize("make", PANELS.values(), ids=PANELS)
+def test_odd_data_draw_without_warnings(make, values):
+    panel = make(values, {"POT": pot(4), "uniform": uniform(4), "Lloyd": lloyd(values, 4)})
+    assert panel.x.low < panel.x.high
+    assert panel.y.low < panel.y.high
+    for mark in panel.marks:
+        for name in ("edges", "heights", "low", "high"):
+            assert np.isfinite(getattr(mark, name, 0.0)).all()
+    ax = qviz.plot.figure(qviz.plot.scene.Scene("odd", (panel,))).axes[0]
+    ax.figure.draw_without_rendering()
+    np.testing.assert_allclose(ax.get_xlim(), (panel.x.low, panel.x.high), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", PANELS)
+def test_units_are_in_the_labels(x, name):
+    methods = pot(4)
+    panel = panels.staircase(methods, unit="V") if name == "staircase" else PANELS[name](x, methods, unit="V")
+    assert panel.x.label.endswith("(V)")

@@ -1,0 +1,373 @@
+"""The command line: what it prints, what it refuses in one line and exit code 2, what it never overwrites."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import qviz
+from qviz.cli import doctor, lab, main, usage
+
+
+def run(capsys, *args):
+    """Run the command line in this process: (exit code, stdout, stderr)."""
+    try:
+        code = main([str(arg) for arg in args])
+    except SystemExit as stop:
+        code = stop.code
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.fixture
+def weights():
+    return torch.randn(2000, generator=torch.Generator().manual_seed(0))
+
+
+# --- usage
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ([], "no command"),
+        (["frob"], "invalid choice: 'frob'"),
+        (["--frob"], "--frob"),
+        (["lab", "--frob"], "--frob"),
+        (["lab", "--no-brow"], "--no-brow"),
+        (["lab", "--port", "many"], "'many'"),
+        (["lab", "no-such-notebook"], "no notebook 'no-such-notebook'"),
+        (["compare"], "FILE"),
+        (["compare", "absent.npy"], "absent.npy: no such file"),
+        (["compare", "x.npy", "--bits", "four"], "'four'"),
+        (["doctor", "extra"], "extra"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(capsys, args, says):
+    code, out, err = run(capsys, *args)
+    assert (code, out) == (2, "")
+    assert err.startswith("qviz")
+    assert says in err
+    assert err.count("\n") == 1
+
+
+def test_version_and_both_names():
+    script = Path(sys.executable).parent / "jupyter-qviz"
+    commands = [[sys.executable, "-m", "qviz.cli"], *([[script]] if script.exists() else [])]
+    for command in commands:
+        done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+        assert done.stdout == f"qviz {qviz.__version__}\n"
+
+
+# --- compare
+
+
+@pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8", ">f4", ">f8"])
+def test_compare_reads_every_float_npy(capsys, tmp_path, weights, dtype):
+    np.save(tmp_path / "w.npy", weights.numpy().astype(dtype))
+    code, out, err = run(capsys, "compare", tmp_path / "w.npy", "--bits", "3")
+    x = torch.from_numpy(weights.numpy().astype(dtype).astype(dtype[1:]))
+    assert (code, err) == (0, "")
+    assert out == f"{qviz.compare(x, bits=3)}\n"
+
+
+def test_compare_reads_fortran_order_and_many_dimensions(capsys, tmp_path, weights):
+    np.save(tmp_path / "w.npy", np.asfortranarray(weights.numpy().reshape(10, 20, 10)))
+    code, out, _ = run(capsys, "compare", tmp_path / "w.npy", "--json")
+    assert code == 0
+    assert json.loads(out) == qviz.compare(weights, bits=4).to_dict()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_compare_reads_every_float_safetensors(capsys, tmp_path, weights, dtype):
+    save_file({"w": weights.to(dtype), "b": torch.zeros(3)}, tmp_path / "m.safetensors")
+    code, out, err = run(capsys, "compare", tmp_path / "m.safetensors", "--tensor", "w")
+    assert (code, err) == (0, "")
+    assert out == f"{qviz.compare(weights.to(dtype), bits=4)}\n"
+
+
+def test_compare_needs_no_name_where_there_is_one_tensor(capsys, tmp_path, weights):
+    save_file({"only": weights}, tmp_path / "m.safetensors")
+    assert run(capsys, "compare", tmp_path / "m.safetensors")[0] == 0
+
+
+def test_json_has_no_infinity(capsys, tmp_path):
+    np.save(tmp_path / "zeros.npy", np.zeros(5))
+    code, out, _ = run(capsys, "compare", tmp_path / "zeros.npy", "--json")
+
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    rows = json.loads(out, parse_constant=refuse)
+    assert code == 0
+    assert rows["POT"]["mse"] == 0
+    assert rows["POT"]["sqnr_db"] is None
+
+
+class Bomb:
+    """What unpickling it does, a test can see."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return Path.touch, (self.target,)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".pkl", ".bin", ".npy", ".safetensors", ".txt"])
+def test_compare_never_unpickles(capsys, tmp_path, suffix):
+    file, fuse = tmp_path / f"w{suffix}", tmp_path / "exploded"
+    file.write_bytes(pickle.dumps(Bomb(fuse)))
+    code, _, err = run(capsys, "compare", file)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert not fuse.exists()
+    pickle.loads(file.read_bytes())
+    assert fuse.exists(), "the bomb is a dud: this test proved nothing"
+
+
+def test_compare_refuses_object_arrays_with_the_reason(capsys, tmp_path):
+    np.save(tmp_path / "w.npy", np.array([Bomb(tmp_path / "exploded"), None]), allow_pickle=True)
+    code, _, err = run(capsys, "compare", tmp_path / "w.npy")
+    assert code == 2
+    assert "unpickling runs code" in err
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int64", "uint8", "bool", "complex64", "S3"])
+def test_compare_refuses_other_npy_and_names_the_dtype(capsys, tmp_path, dtype):
+    np.save(tmp_path / "w.npy", np.ones(4).astype(dtype))
+    code, _, err = run(capsys, "compare", tmp_path / "w.npy")
+    assert code == 2
+    assert str(np.dtype(dtype)) in err
+
+
+def test_compare_refuses_integer_safetensors_and_names_the_dtype(capsys, tmp_path):
+    save_file({"codes": torch.ones(4, dtype=torch.int8)}, tmp_path / "m.safetensors")
+    code, _, err = run(capsys, "compare", tmp_path / "m.safetensors")
+    assert code == 2
+    assert "codes holds int8" in err
+
+
+def npz(path):
+    with path.open("wb") as file:
+        np.savez(file, a=np.ones(3))
+
+
+BROKEN = {
+    "empty.npy": lambda path: path.write_bytes(b""),
+    "cut.npy": lambda path: (np.save(path, np.ones(1000)), path.write_bytes(path.read_bytes()[:500])),
+    "zip.npy": npz,
+    "none.npy": lambda path: np.save(path, np.ones(0)),
+    "nan.npy": lambda path: np.save(path, np.full(3, np.nan)),
+    "cut.safetensors": lambda path: path.write_bytes(b"\x40\0\0\0\0\0\0\0{"),
+    "folder.npy": lambda path: path.mkdir(),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_compare_refuses_broken_files(capsys, tmp_path, name):
+    BROKEN[name](tmp_path / name)
+    code, out, err = run(capsys, "compare", tmp_path / name)
+    assert (code, out) == (2, "")
+    assert name in err
+    assert err.count("\n") == 1
+
+
+def test_compare_lists_the_tensors(capsys, tmp_path, weights):
+    file = tmp_path / "m.safetensors"
+    save_file({"a.weight": weights, "b.weight": weights.clone()}, file)
+    for args in ([], ["--tensor", "c.weight"]):
+        code, _, err = run(capsys, "compare", file, *args)
+        assert code == 2
+        assert "there are: a.weight, b.weight" in err
+    assert "no tensor 'c.weight'" in err
+
+
+def test_compare_refuses_a_name_for_a_npy_and_bits_out_of_range(capsys, tmp_path, weights):
+    np.save(tmp_path / "w.npy", weights.numpy())
+    assert "--tensor w" in run(capsys, "compare", tmp_path / "w.npy", "--tensor", "w")[2]
+    code, _, err = run(capsys, "compare", tmp_path / "w.npy", "--bits", "99")
+    assert code == 2
+    assert "99" in err
+
+
+# --- lab
+
+
+@pytest.fixture
+def shipped(tmp_path):
+    folder = tmp_path / "shipped"
+    (folder / "training" / ".ipynb_checkpoints").mkdir(parents=True)
+    for name in ("00-start-here.ipynb", "training/cifar10.ipynb"):
+        (folder / name).write_text(f"{name}, first edition")
+    (folder / "training" / ".ipynb_checkpoints" / "old.ipynb").write_text("not wanted")
+    return folder
+
+
+def test_copies_follow_the_shipped_files_until_they_are_changed(shipped, tmp_path):
+    folder, name = tmp_path / "mine", "00-start-here.ipynb"
+    assert "(2 files new or updated)" in list(lab.copy_notebooks(shipped, folder))[-1]
+    copied = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    assert copied == [lab.MANIFEST, name, "training/cifar10.ipynb"]
+
+    (shipped / name).write_text("second edition")
+    assert "(1 files new or updated)" in list(lab.copy_notebooks(shipped, folder))[-1]
+    assert (folder / name).read_text() == "second edition"
+
+    (folder / name).write_text("my work")
+    assert len(list(lab.copy_notebooks(shipped, folder))) == 1  # nothing new to offer: nothing to say
+    (shipped / name).write_text("third edition")
+    for _ in range(2):
+        lines = list(lab.copy_notebooks(shipped, folder))
+        assert lines[0].startswith(f"kept your {name}")
+        assert (folder / name).read_text() == "my work"
+
+    (folder / name).rename(folder / "mine.ipynb")
+    list(lab.copy_notebooks(shipped, folder))
+    assert (folder / name).read_text() == "third edition"
+    assert (folder / "mine.ipynb").read_text() == "my work"
+
+
+def test_a_file_that_was_there_before_is_never_overwritten(shipped, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "00-start-here.ipynb").write_text("somebody's")
+    lines = list(lab.copy_notebooks(shipped, folder))
+    assert lines[0].startswith("kept your 00-start-here.ipynb")
+    assert (folder / "00-start-here.ipynb").read_text() == "somebody's"
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_line(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = run(capsys, "lab", "--dir", tmp_path / "file")
+    assert code == 2
+    assert "cannot copy the notebooks" in err
+
+
+@pytest.mark.parametrize("name", ["training/cifar10", "training/cifar10.ipynb", "shipped/training/cifar10"])
+def test_a_notebook_is_found_by_name_and_by_path(monkeypatch, shipped, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    assert lab.find_notebook(shipped, name) == "training/cifar10.ipynb"
+
+
+@pytest.mark.parametrize("name", ["nine", "../outside", "training"])
+def test_a_notebook_outside_the_folder_is_not_found(shipped, tmp_path, name):
+    (tmp_path / "outside.ipynb").write_text("")
+    with pytest.raises(usage.UsageError, match="there are: 00-start-here, training/cifar10"):
+        lab.find_notebook(shipped, name)
+
+
+@pytest.fixture
+def started(monkeypatch, shipped):
+    """The JupyterLab command that would have been run; the notebooks are those of `shipped`, in place."""
+    from qviz.core import shipped as module
+
+    commands = []
+    monkeypatch.setattr(lab, "_become", lambda command: commands.append(command) or 0)
+    monkeypatch.setattr(module, "notebooks_dir", lambda: shipped)
+    return commands
+
+
+def test_lab_passes_its_options_on(capsys, monkeypatch, started, shipped):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    args = ("training/cifar10", "--no-browser", "--port", "8899", "--", "--ServerApp.quit_button=False")
+    assert run(capsys, "lab", *args)[0] == 0
+    assert started == [
+        [
+            *(sys.executable, "-m", "jupyterlab"),
+            f"--ServerApp.root_dir={shipped}",
+            "--LabApp.default_url=/lab/tree/training/cifar10.ipynb",
+            "--no-browser",
+            "--ServerApp.port=8899",
+            "--ServerApp.quit_button=False",
+        ]
+    ]
+
+
+def test_lab_as_root_says_so(capsys, monkeypatch, started):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert "--allow-root" in run(capsys, "lab")[1]
+    run(capsys, "lab", "--", "--allow-root")
+    assert [command.count("--allow-root") for command in started] == [1, 1]
+
+
+def test_lab_in_a_folder_of_ones_own(capsys, started, tmp_path):
+    code, out, _ = run(capsys, "lab", "--dir", tmp_path / "mine")
+    assert code == 0
+    assert str(tmp_path / "mine") in out
+    assert f"--ServerApp.root_dir={tmp_path / 'mine'}" in started[0]
+    assert (tmp_path / "mine" / "00-start-here.ipynb").exists()
+
+
+def test_lab_without_jupyterlab_names_the_extra(capsys, monkeypatch):
+    monkeypatch.setattr(lab, "missing", lambda extra: ["jupyterlab"])
+    code, _, err = run(capsys, "lab")
+    assert code == 2
+    assert "pip install 'qviz-quantization[lab]'" in err
+
+
+# --- doctor
+
+
+def test_doctor_is_well(capsys):
+    code, out, _ = run(capsys, "doctor")
+    assert code == 0, out
+    assert out.splitlines()[-1] == "all is well"
+    assert f"torch {torch.__version__}" in out
+
+
+@pytest.mark.parametrize("name", ["pot", "post", "uniform"])
+def test_doctor_notices_wrong_levels(capsys, monkeypatch, name):
+    right = getattr(qviz, name)(3)
+    monkeypatch.setattr(qviz, name, lambda bits: right)
+    code, out, _ = run(capsys, "doctor")
+    assert code == 1
+    assert f"{name}(4).levels" in out
+
+
+def test_doctor_notices_wrong_arithmetic(capsys, monkeypatch):
+    real = qviz.compare
+    monkeypatch.setattr(qviz, "compare", lambda x, *args, **kwargs: real(x * 1.01, *args, **kwargs))
+    code, out, _ = run(capsys, "doctor")
+    assert code == 1
+    assert "by hand it is" in out
+
+
+def test_doctor_notices_damaged_data(capsys, monkeypatch, tmp_path):
+    from qviz.core import shipped
+
+    def damaged():
+        raise ValueError("the sha256 differs")
+
+    monkeypatch.setattr(shipped, "verify", damaged)
+    monkeypatch.setattr(shipped, "notebooks_dir", lambda: tmp_path)
+    code, out, _ = run(capsys, "doctor")
+    assert code == 1
+    assert "the sha256 differs" in out
+    assert "no notebook" in out
+
+
+def test_doctor_says_how_to_install_what_is_missing(monkeypatch):
+    monkeypatch.setattr(doctor, "missing", lambda extra: ["onnx"] if extra == "export" else [])
+    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda package: "1")
+    assert list(doctor.extras())[-1] == "export: without onnx; pip install 'qviz-quantization[export]'"
+
+
+def test_the_extras_are_those_of_pyproject(checkout):
+    declared = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    modules = {"Pillow": "PIL"}
+    for extra, names in usage.EXTRAS.items():
+        own = [modules.get(name, name) for name in declared[extra] if not name.startswith("qviz-")]
+        assert sorted(own) == sorted(names), extra
+    assert set(declared) == {*usage.EXTRAS, "test", "all"}

@@ -1,0 +1,179 @@
+"""Imports run one way, heavy packages load only when asked for, and `import qviz` stays quick."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "qviz"
+
+# core <- {nn, export, plot} <- {widgets, labs} <- cli: a room imports itself and rooms of lower rank.
+# The top level (qviz itself) re-exports core, so core alone may not import it.
+RANK = {"core": 0, "qviz": 1, "nn": 2, "export": 2, "plot": 2, "widgets": 3, "labs": 3, "cli": 4}
+CORE_NEEDS = {"numpy", "torch", "safetensors"}
+CORE_MAY = {("core/shipped.py", "PIL.Image")}  # decodes the image sample, imported when that is asked for
+HEAVY = {"matplotlib", "seaborn", "pandas", "ipywidgets", "bqplot", "IPython", "jupyterlab", "PIL"}
+
+
+def room(module: str) -> str:
+    """qviz.core.grids -> core; qviz -> qviz, and so are names of qviz that are no module."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in RANK else "qviz"
+
+
+def module_of(file: Path, package: Path) -> str:
+    parts = [package.name, *file.relative_to(package).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(file: Path, package: Path) -> set[str]:
+    """Every module that a file imports, anywhere in it, by its full name."""
+    home = module_of(file, package).split(".")
+    if file.stem != "__init__":
+        home = home[:-1]
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join([*home[: len(home) - node.level + 1], *([node.module] if node.module else [])])
+            origin = base if node.level else node.module
+            names |= {f"{origin}.{alias.name}" for alias in node.names}
+    return names
+
+
+def violations(package: Path) -> list[str]:
+    found = []
+    for file in sorted(package.rglob("*.py")):
+        here, path = room(module_of(file, package)), file.relative_to(package).as_posix()
+        for name in sorted(imported(file, package)):
+            top = name.split(".")[0]
+            there = room(name) if top == "qviz" else None
+            if there and there != here and RANK[there] >= RANK[here]:
+                found.append(f"{path} imports {name}: {here} may not import {there}")
+            allowed = {*CORE_NEEDS, "qviz", *sys.stdlib_module_names}
+            if here == "core" and top not in allowed and (path, name) not in CORE_MAY:
+                found.append(f"{path} imports {name}: core knows {sorted(CORE_NEEDS)} only")
+    return found
+
+
+def test_imports_run_one_way():
+    assert violations(PACKAGE) == []
+
+
+def test_every_folder_is_a_room():
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders <= set(RANK), "a new folder of qviz needs a rank in this file"
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("core/grids.py", "import qviz.plot"),
+        ("core/grids.py", "from qviz import compare"),
+        ("core/grids.py", "from .. import plot"),
+        ("core/grids.py", "def f():\n    from ..plot import draw"),
+        ("core/grids.py", "import scipy"),
+        ("core/__init__.py", "from ..nn import layers"),
+        ("plot/draw.py", "from qviz.widgets import live"),
+        ("plot/draw.py", "from qviz.nn import layers"),
+        ("nn/layers.py", "from qviz import cli"),
+        ("widgets/grid.py", "import qviz.labs.checks"),
+        ("__init__.py", "from qviz.plot import draw"),
+    ],
+)
+def test_a_wrong_import_is_seen(tmp_path, file, line):
+    path = tmp_path / "qviz" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(line)
+    assert len(violations(tmp_path / "qviz")) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("core/grids.py", "from . import metrics\nfrom .codebook import Codebook\nimport torch, math"),
+        ("core/grids.py", "from __future__ import annotations"),
+        ("plot/draw.py", "from qviz import Codebook\nfrom qviz.core import metrics\nimport matplotlib"),
+        ("widgets/grid.py", "from qviz import plot\nfrom .live import Live"),
+        ("cli/lab.py", "from qviz.widgets import grid"),
+        ("__init__.py", "from qviz.core.grids import pot"),
+    ],
+)
+def test_a_right_import_is_let_be(tmp_path, file, line):
+    path = tmp_path / "qviz" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(line)
+    assert violations(tmp_path / "qviz") == []
+
+
+def python(code: str) -> object:
+    """Run code in a fresh interpreter and return what it prints as JSON."""
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_import_qviz_is_light():
+    code = """
+        import json, sys, torch
+        before = set(sys.modules)
+        import qviz, qviz.cli
+        new = {name.split(".")[0] for name in set(sys.modules) - before}
+        print(json.dumps([sorted(new), sorted(n for n in sys.modules if n.startswith("qviz."))]))
+    """
+    packages, own = python(code)
+    assert not HEAVY & set(packages)
+    assert not {"qviz.plot", "qviz.widgets"} & set(own)
+
+
+def test_import_qviz_is_quick():
+    code = """
+        import time, torch
+        start = time.perf_counter()
+        import qviz
+        print(time.perf_counter() - start)
+    """
+    assert min(python(code) for _ in range(3)) < 0.3
+
+
+@pytest.mark.parametrize("name", ["plot", "widgets"])
+def test_front_ends_load_when_asked_for(name):
+    code = f"""
+        import json, sys, qviz
+        before = "qviz.{name}" in sys.modules
+        qviz.{name}
+        print(json.dumps([before, "qviz.{name}" in sys.modules]))
+    """
+    assert python(code) == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "absent", "extra"),
+    [("plot", "matplotlib", "plot"), ("widgets", "ipywidgets", "lab"), ("widgets", "bqplot", "lab")],
+)
+def test_a_missing_extra_is_named(name, absent, extra):
+    code = f"""
+        import json, sys
+        sys.modules["{absent}"] = None  # as if it were not installed
+        import qviz
+        try:
+            qviz.{name}
+        except ImportError as error:
+            print(json.dumps(str(error)))
+    """
+    assert f"pip install 'qviz-quantization[{extra}]'" in python(code)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    import qviz
+
+    with pytest.raises(AttributeError, match="no attribute 'plots'"):
+        _ = qviz.plots

@@ -1,0 +1,200 @@
+"""LivePanel: marks made once, then only what differs is set, in one message a widget."""
+
+from collections import Counter
+
+import bqplot
+import ipywidgets
+import numpy as np
+import pytest
+import torch
+
+from qviz import pot, post, uniform
+from qviz.plot import panels
+from qviz.plot.scene import Axis, Band, Bars, Line, Mark, Panel, Points, Rug, Steps
+from qviz.plot.style import LOOKS
+from qviz.widgets import GridExplorer, tensors
+from qviz.widgets.live import LivePanel, apply, arrays
+
+X = torch.randn(300, generator=torch.Generator().manual_seed(3))
+EDGES, HEIGHTS = np.array([0.0, 1.0, 3.0]), np.array([2.0, 5.0])
+
+
+def panel(*marks, high=6.0):
+    return Panel("title", Axis("x", 0.0, 3.0), Axis("y (%)", 0.0, high), marks, "text")
+
+
+@pytest.fixture
+def messages(monkeypatch):
+    """Count the state updates that each widget sends to the page."""
+    sent = Counter()
+
+    def record(widget, msg, buffers=None):
+        if msg.get("method") == "update":
+            sent[widget] += 1
+
+    monkeypatch.setattr(ipywidgets.Widget, "_send", record)
+    return sent
+
+
+# --- what bqplot gets -------------------------------------------------------------------------------------
+
+
+def test_arrays_of_each_mark():
+    nan = np.nan
+    cases = [
+        (Line("a", np.array([0.0, 1.0]), np.array([2.0, 3.0])), [0, 1], [2, 3]),
+        (Points("c", np.array([0.5]), np.array([1.0])), [0.5], [1]),
+        (Rug("a", np.array([0.2, 0.4]), 1.0, 2.0), [0.2, 0.2, nan, 0.4, 0.4], [1, 2, nan, 1, 2]),
+        (Bars("data", EDGES, HEIGHTS), [0, 0, 1, 1, 3, 3], [0, 2, 2, 5, 5, 0]),
+        (Steps("a", EDGES, HEIGHTS), [0, 1, 1, 3], [2, 2, 5, 5]),
+        (Band("a", np.array([0.0, 1.0]), np.zeros(2), np.ones(2)), [0, 1, 1, 0], [1, 1, 0, 0]),
+    ]
+    for mark, x, y in cases:
+        np.testing.assert_array_equal(arrays(mark)["x"], x)
+        np.testing.assert_array_equal(arrays(mark)["y"], y)
+
+
+def test_a_mark_of_unknown_type_is_named():
+    with pytest.raises(TypeError, match="type Mark"):
+        arrays(Mark("a"))
+
+
+@pytest.mark.parametrize(
+    "wanted", [panels.levels(X, {"a": pot(4), "b": post(4)}), panels.staircase({"a": pot(4)})]
+)
+def test_marks_have_the_panels_numbers_colours_and_dashes(wanted):
+    live = LivePanel(wanted)
+    assert live.widget.title == wanted.title
+    for mark, made in zip(wanted.marks, live.widget.marks, strict=True):
+        np.testing.assert_array_equal(made.x, arrays(mark)["x"])
+        assert made.colors == [LOOKS[mark.role].color]
+        if isinstance(mark, Line):
+            assert made.line_style == LOOKS[mark.role].dash
+    (x, y) = live.widget.axes
+    assert (x.label, y.label) == (wanted.x.label, wanted.y.label)
+    assert (x.orientation, y.orientation) == ("horizontal", "vertical")
+    assert (x.scale.min, x.scale.max) == (wanted.x.low, wanted.x.high)
+    assert (y.scale.min, y.scale.max) == (wanted.y.low, wanted.y.high)
+    assert all(made.scales == {"x": x.scale, "y": y.scale} for made in live.widget.marks)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (-4.95, 4.85), (0, 1e-5), (-3e4, 3e4), (1000, 1000.1), (0, 100), (-3e-30, 3e-30)]
+)
+def test_ticks_are_round_inside_and_told_apart(low, high):
+    axis = LivePanel(Panel("t", Axis("x", low, high), Axis("y", 0, 1), (), "")).widget.axes[0]
+    at = axis.tick_values
+    assert 3 <= len(at) <= 9
+    assert low <= at.min() < at.max() <= high
+    shown = [format(v, axis.tick_format) for v in at]
+    assert len(set(shown)) == len(shown), shown
+    np.testing.assert_allclose([float(v) for v in shown], at, atol=1e-3 * (at[1] - at[0]))
+
+
+def test_only_movable_points_can_be_dragged_and_only_along_x():
+    marks = [Points("c", np.zeros(1), np.zeros(1), movable=m) for m in (True, False)]
+    yes, no = LivePanel(panel(*marks)).widget.marks
+    assert (yes.enable_move, yes.restrict_x, yes.update_on_move) == (True, True, True)
+    assert not no.enable_move
+
+
+# --- changes ----------------------------------------------------------------------------------------------
+
+
+def test_the_same_panel_changes_nothing():
+    one = panel(Rug("a", np.array([0.5, 1.0]), 0.0, 1.0), Bars("data", EDGES, HEIGHTS))
+    assert LivePanel(one).changes(one) == []
+
+
+def test_only_what_differs_is_set():
+    live = LivePanel(panel(Bars("data", EDGES, HEIGHTS), Steps("a", EDGES, HEIGHTS)))
+    ((widget, new),) = live.changes(panel(Bars("data", EDGES, HEIGHTS), Steps("a", EDGES, HEIGHTS + 1)))
+    assert widget is live.widget.marks[1]
+    assert list(new) == ["y"]
+    assert new["y"].tolist() == [3, 3, 6, 6]
+
+
+def test_a_new_limit_sets_scale_and_ticks():
+    marks = (Bars("data", EDGES, HEIGHTS),)
+    live = LivePanel(panel(*marks))
+    changed = {type(w).__name__: new for w, new in live.changes(panel(*marks, high=60.0))}
+    assert changed["LinearScale"] == {"max": 60.0}
+    assert set(changed["Axis"]) == {"tick_values"}
+
+
+def test_other_marks_are_refused():
+    live = LivePanel(panel(Bars("data", EDGES, HEIGHTS)))
+    with pytest.raises(ValueError, match="keeps its marks: Bars, got Steps"):
+        live.changes(panel(Steps("data", EDGES, HEIGHTS)))
+    with pytest.raises(ValueError, match="got Bars, Bars"):
+        live.changes(panel(*[Bars("data", EDGES, HEIGHTS)] * 2))
+
+
+def test_changes_are_applied_in_one_message_a_widget(messages):
+    live = LivePanel(panel(Bars("data", EDGES, HEIGHTS), Steps("a", EDGES, HEIGHTS)))
+    new = panel(Bars("data", EDGES * 2, HEIGHTS + 1), Steps("a", EDGES, HEIGHTS), high=50.0)
+    messages.clear()
+    apply(live.changes(new))
+    assert live.changes(new) == []
+    assert set(messages.values()) == {1}
+    assert live.widget.marks[0] in messages
+    assert live.widget.marks[1] not in messages
+
+
+STEPS = [
+    ("bits", 3),
+    ("bits", 8),
+    ("bits", 2),
+    ("grid_b", "Lloyd"),
+    ("rule", "min–max"),
+    ("clip", 1.0),
+    ("clip", 0.5),
+    ("rule", "MSE search"),
+    ("per_channel", True),
+    ("grid_a", "custom"),
+    ("level", 2),
+    ("value", 0.1),
+    ("mirror", True),
+    ("grid_a", "uniform"),
+]
+
+
+def test_each_step_sends_one_message_a_widget(messages):
+    e = GridExplorer(X.view(10, 30))
+    for control, value in STEPS:
+        messages.clear()
+        getattr(e, control).value = value
+        twice = {w.description or type(w).__name__: n for w, n in messages.items() if n > 1}
+        assert not twice, (control, value)
+        pictures = [w for w in messages if isinstance(w, bqplot.Mark)]
+        assert pictures or control == "level"
+
+
+def test_a_step_of_bits_leaves_the_histogram_alone(messages):
+    e = GridExplorer(X)
+    (bars,) = (m for m in e._live[0].marks if len(m.colors) and m.colors[0] == LOOKS["data"].color)
+    messages.clear()
+    e.bits.value = 5
+    assert bars not in messages
+    assert len(messages) > 5
+
+
+# --- every tensor, every bit width ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", tensors.sources())
+def test_every_tensor_at_every_bit_width(name):
+    e = GridExplorer(tensor=name)
+    e.grid_a.value, e.grid_b.value = "POT paper", "uniform"
+    for bits in range(2, 9):
+        e.bits.value = bits
+        assert e.grid_a.value == ("POT paper" if bits < 8 else "POT")
+        for row in e.data()["table"].values():
+            assert 0 < row["mse"] < float("inf")
+            assert 0 <= row["entropy"] <= row["bits"]
+        for live in e._live:
+            for mark in live.marks:
+                assert len(mark.x) == len(mark.y)
+                assert np.array_equal(np.isnan(mark.x), np.isnan(mark.y))
+    signed = bool((e.model.summary(name).x < 0).any())
+    assert e.quantizers()["B: uniform"].codebook.lo == (uniform(8).lo if signed else 0)
