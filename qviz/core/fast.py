@@ -81,33 +81,37 @@ def read(
     border: Tensor | None,
     spec: Spec,
 ) -> Tensor:
-    """Return the level of each u; NaN stays NaN.
+    """Return the level of each u, which is overwritten; NaN stays NaN.
 
     Args:
-        u: any shape, float32 or float64.
+        u: any shape, float32 or float64; scratch.
         knots: (K,), or None for a unit book.
-        levels: (K,), or None when they are the knots of a unit book.
+        levels: (K,), or None when they are the knots.
         borders: (K - 1,), or None for a unit book.
         border: B of each element for a unit book (round up where the fraction exceeds it), or None for 1/2.
         spec: of the recipe.
     """
     if not spec.unit:
         hard = select(u, borders, knots if levels is None else levels)
-        return torch.where(torch.isnan(u), u, hard)
-    if border is None:
-        code = (u - 0.5).ceil_().clamp_(spec.lo, spec.hi)
-    else:
-        code = (u.clamp(spec.lo, spec.hi) - border).ceil_().clamp_(spec.lo, spec.hi)
+        return hard.add_(_only_nan(u, knots[0], knots[-1]))
+    u = u.sub_(0.5) if border is None else u.clamp_(spec.lo, spec.hi).sub_(border)
+    code = u.ceil_().clamp_(spec.lo, spec.hi)
     if levels is None:
         return code
     if torch.compiler.is_compiling():
-        cuts = torch.arange(levels.numel() - 1, dtype=u.dtype, device=u.device) + (
-            spec.lo + 0.5
-        )
+        cuts = torch.arange(
+            levels.numel() - 1, dtype=code.dtype, device=code.device
+        ) + (spec.lo + 0.5)
         hard = select(code, cuts, levels)
     else:
         hard = take(levels, (code - spec.lo).nan_to_num_(0.0))
-    return torch.where(torch.isnan(u), u, hard)
+    return hard.add_(_only_nan(code, spec.lo, spec.hi))
+
+
+def _only_nan(u: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
+    """Return 0, or NaN where u is NaN: three cheap passes, where a mask costs a slow one."""
+    v = torch.clamp(u, low, high)
+    return v.sub_(v)
 
 
 class Quantize(torch.autograd.Function):
@@ -131,10 +135,16 @@ class Quantize(torch.autograd.Function):
         spec: Spec,
     ) -> Tensor:
         """Return y."""
-        u = _units(x.to(scale.dtype), scale, offset)
-        y = read(u, knots, levels, borders, border, spec)
+        y = read(
+            _units(x.to(scale.dtype), scale, offset),
+            knots,
+            levels,
+            borders,
+            border,
+            spec,
+        )
         if spec.rescale:
-            y = y * scale if offset is None else y * scale + offset
+            y = y.mul_(scale) if offset is None else y.mul_(scale).add_(offset)
         y = y.to(x.dtype)
         # y holds s * level; in half precision it is too coarse for the scale's gradient and is computed anew
         kept = (
@@ -157,100 +167,160 @@ class Quantize(torch.autograd.Function):
         x, grad = x.to(scale.dtype), grad.to(scale.dtype)
         u = _units(x, scale, offset)
         v = torch.clamp(u, *_ends(knots, spec))
-        inside = (
-            (u == v).to(grad.dtype).mul_(grad)
+        if need[1] and not spec.clipped:
+            seen = u.nan_to_num(posinf=spec.hi, neginf=spec.lo)  # inf * 0 would be NaN
+        else:
+            seen = v
+        inside = u.eq_(v).mul_(
+            grad
         )  # times a float mask: where() branches on random masks
-        slope, cell, t = _slope(v, knots, levels, borders, spec)
         passed = inside if spec.clipped else grad
+        slope, cell = _slope(v, knots, levels, spec)
+        d_knots = d_border = d_scale = d_offset = d_x = None
+        if knots is not None and need[3]:
+            d_knots = _d_knots(inside, v, cell, knots, levels)
+            if spec.rescale:
+                d_knots = d_knots * scale
+        if border is not None and need[6]:
+            d_border = -inside * scale if spec.rescale else -inside
         if slope is not None:
-            passed = passed * slope
-        d_scale = d_offset = d_knots = d_border = d_x = None
+            passed = slope.mul_(passed) if isinstance(slope, Tensor) else passed * slope
         if need[1]:
-            seen = (
-                v if spec.clipped else u.nan_to_num(posinf=spec.hi, neginf=spec.lo)
-            )  # inf * 0 would be NaN
-            d_scale = _total(passed, seen, scale, -1.0)
+            d_scale = -_total(passed, seen, scale)
             if not spec.rescale:
                 d_scale = d_scale / scale
             elif spec.through == "soft":
                 d_scale = d_scale + _total(grad, v, scale)
-            else:
-                hard = (
-                    read(u, knots, levels, borders, border, spec)
-                    if y is None
-                    else y
-                    if offset is None
-                    else y - offset
+            elif y is None:
+                d_scale = d_scale + _total(
+                    grad,
+                    read(
+                        _units(x, scale, offset), knots, levels, borders, border, spec
+                    ),
+                    scale,
                 )
-                part = _total(grad, hard, scale)
-                d_scale = d_scale + (part if y is None else part / scale)
+            else:
+                d_scale = (
+                    d_scale
+                    + _total(grad, y if offset is None else y - offset, scale) / scale
+                )
         if offset is not None and need[2]:
             d_offset = (
-                (grad - passed) if spec.rescale else -passed / scale
-            ).sum_to_size(offset.shape)
-        if knots is not None and need[3]:
-            d_knots = _d_knots(
-                inside * scale if spec.rescale else inside, t, cell, knots, levels
-            )
-        if border is not None and need[6]:
-            d_border = (-inside * scale if spec.rescale else -inside).sum_to_size(
-                border.shape
+                _summed(grad, offset) - _summed(passed, offset)
+                if spec.rescale
+                else -_summed(passed / scale, offset)
             )
         if need[0]:
             d_x = (passed if spec.rescale else passed / scale).to(dtype)
         return d_x, d_scale, d_offset, d_knots, None, None, d_border, None
 
 
-def _total(a: Tensor, b: Tensor, like: Tensor, sign: float = 1.0) -> Tensor:
-    """Return sign * the sum of a * b over the axes that ``like`` is broadcast along."""
+def _summed(a: Tensor, like: Tensor) -> Tensor:
+    """Return the sum of a over the axes that ``like`` is broadcast along."""
+    return a.sum().view(like.shape) if like.numel() == 1 else a.sum_to_size(like.shape)
+
+
+def _total(a: Tensor, b: Tensor, like: Tensor) -> Tensor:
+    """Return the sum of a * b over the axes that ``like`` is broadcast along."""
     if like.numel() == 1 and a.is_contiguous() and b.is_contiguous():
-        return (sign * torch.dot(a.view(-1), b.view(-1))).view(like.shape)
-    return sign * (a * b).sum_to_size(like.shape)
+        return torch.dot(a.view(-1), b.view(-1)).view(like.shape)
+    return _summed(a * b, like)
 
 
 def _slope(
-    v: Tensor,
-    knots: Tensor | None,
-    levels: Tensor | None,
-    borders: Tensor | None,
-    spec: Spec,
-) -> tuple[Tensor | float | None, Tensor | None, Tensor | None]:
-    """Return the slope of the surrogate at v (None for 1), and cell and t where the knots were searched."""
-    cell = t = slope = None
+    v: Tensor, knots: Tensor | None, levels: Tensor | None, spec: Spec
+) -> tuple[Tensor | float | None, Tensor | None]:
+    """Return the slope of the surrogate at v (None for 1; a fresh tensor else), and the cell where it was searched."""
+    cell = None
+    slope: Tensor | float | None = spec.gap if spec.unit and spec.mapped else None
     if not spec.unit and (spec.mapped or spec.coth is not None):
         cell = count_below(v, knots[1:-1])
-        if torch.compiler.is_compiling():
-            pick = lambda values: _tree(v, knots[1:-1], values, 0, values.numel() - 1)
-        else:
-            pick = lambda values: take(values, cell)
-        gap = knots.diff()
-        t = (v - pick(knots[:-1])) / pick(gap)
         if spec.mapped:
-            slope = pick(levels.diff() / gap)
-    elif spec.mapped:
-        slope = spec.gap
-    if spec.coth is not None:
-        g, a = spec.coth
-        f = (v - v.floor()) if spec.unit else t
-        z = torch.expm1((f - 0.5).abs_().add_(a).mul_(2.0))
-        coth = (
-            z.reciprocal_().mul_(2.0 * g).add_(g)
-        )  # g coth(z) = g (1 + 2 / (exp 2z - 1))
-        slope = coth if slope is None else coth.mul_(slope)
-    return slope, cell, t
+            slope = _pick(v, cell, knots, levels.diff() / knots.diff())
+    if spec.coth is None:
+        return slope, cell
+    g, a = spec.coth
+    if spec.unit:
+        t = v.floor().neg_().add_(v)
+    else:
+        t = (v - _pick(v, cell, knots, knots[:-1])).div_(
+            _pick(v, cell, knots, knots.diff())
+        )
+    # g coth(z) = g (1 + 2 / (exp(2 z) - 1))
+    coth = (
+        t.sub_(0.5)
+        .abs_()
+        .add_(a)
+        .mul_(2.0)
+        .expm1_()
+        .reciprocal_()
+        .mul_(2.0 * g)
+        .add_(g)
+    )
+    return (coth if slope is None else coth.mul_(slope)), cell
+
+
+def _pick(v: Tensor, cell: Tensor, knots: Tensor, values: Tensor) -> Tensor:
+    """Return values[cell], one for each cell."""
+    return (
+        select(v, knots[1:-1], values)
+        if torch.compiler.is_compiling()
+        else take(values, cell)
+    )
 
 
 def _d_knots(
-    inside: Tensor, t: Tensor, cell: Tensor, knots: Tensor, levels: Tensor
+    inside: Tensor, v: Tensor, cell: Tensor, knots: Tensor, levels: Tensor
 ) -> Tensor:
-    """Return the gradient of the knots: each cell moves its two, by how far the value is from each."""
-    cells = knots.numel() - 1
-    index = cell.reshape(-1).long()
-    weight = torch.zeros(2, cells, dtype=inside.dtype, device=inside.device)
-    weight[0].scatter_add_(0, index, inside.reshape(-1))
-    weight[1].scatter_add_(0, index, (inside * t).reshape(-1))
-    slope = levels.diff() / knots.diff()
+    """Return the gradient of the knots from two sums a cell, of g and of g v: each cell moves its two knots."""
+    cells, index = knots.numel() - 1, cell.reshape(-1).long()
+    flat, moment = inside.reshape(-1), (inside * v).reshape(-1)
+    if torch.compiler.is_compiling():  # bincount does not compile
+        total = inside.new_zeros(cells).scatter_add(0, index, flat)
+        moment = inside.new_zeros(cells).scatter_add(0, index, moment)
+    else:
+        total = torch.bincount(index, flat, cells)
+        moment = torch.bincount(index, moment, cells)
+    gap = knots.diff()
+    upper = (moment - knots[:-1] * total) / gap  # sum of g t
+    slope = levels.diff() / gap
     zero = slope.new_zeros(1)
-    return torch.cat([-slope * (weight[0] - weight[1]), zero]) + torch.cat(
-        [zero, -slope * weight[1]]
-    )
+    return torch.cat([slope * (upper - total), zero]) - torch.cat([zero, slope * upper])
+
+
+class Border(torch.autograd.Function):
+    """B = sigmoid(b0 + b1 v + b2 v²), v = (clamp(u) - lo) / (hi - lo), with gradients to b only.
+
+    ``apply(x, scale, offset, b, lo, hi)``; b is (3, …), broadcastable against x. Holds only B besides x.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor,
+        offset: Tensor | None,
+        b: Tensor,
+        lo: float,
+        hi: float,
+    ) -> Tensor:
+        """Return B with the shape of x."""
+        v = _units(x, scale, offset).clamp_(lo, hi).sub_(lo).div_(hi - lo)
+        border = torch.addcmul(b[1], b[2], v).mul_(v).add_(b[0]).sigmoid_()
+        ctx.save_for_backward(x, scale, offset, b, border)
+        ctx.span = lo, hi
+        return border
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradient of b."""
+        x, scale, offset, b, border = ctx.saved_tensors
+        lo, hi = ctx.span
+        v = _units(x, scale, offset).clamp_(lo, hi).sub_(lo).div_(hi - lo)
+        g = (1.0 - border).mul_(border).mul_(grad)
+        parts = []
+        for _ in range(3):
+            parts.append(_summed(g, b[0]))
+            g.mul_(v)
+        return None, None, None, torch.stack(parts), None, None

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from qviz.core.codebook import Codebook
+from qviz.core.fast import Border
 from qviz.core.rounding import Rounding
 from qviz.core.surrogate import Surrogate
 
@@ -110,6 +111,25 @@ class AdaptiveBorder(Rounding):
     def element(self, v: Tensor, codebook: Codebook) -> Tensor:
         """Return B for each element; the gradient goes to the coefficients, not back to v."""
         return torch.sigmoid(self.logits((v.detach() - codebook.lo) / self.steps))
+
+    def fast_element(
+        self, x: Tensor, scale: Tensor, offset: Tensor | None, codebook: Codebook
+    ) -> Tensor:
+        """Return B for each element of x, holding nothing but it until the backward pass."""
+        if self.kernel is not None:
+            return super().fast_element(x, scale, offset, codebook)
+        b = self.b.to(x.dtype)
+        if self.degree < 2:
+            b = torch.cat(
+                [b[: self.degree + 1], torch.zeros_like(b[self.degree + 1 :])]
+            )
+        if self.channels is not None:
+            b = b.view(
+                3, *(-1 if i == self.axis % x.ndim else 1 for i in range(x.ndim))
+            )
+        return Border.apply(
+            x.detach(), scale.detach(), offset, b, codebook.lo, codebook.hi
+        )
 
     def borders(self, codebook: Codebook) -> None:
         """Return None: the border depends on the value (see :func:`qviz.core.border.thresholds` for the folded form)."""

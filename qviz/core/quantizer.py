@@ -95,11 +95,11 @@ class Quantizer(nn.Module):
         z = self.range.transform(x.to(_check.compute_dtype(x)))
         scale, offset = self.range(z)
         spec, knots, levels, borders = self._tables(z.dtype)
-        border = None
-        if spec.unit:
-            border = self.rounding.element(
-                self._clamped(z, scale, offset), self.codebook
-            )
+        border = (
+            self.rounding.fast_element(z, scale, offset, self.codebook)
+            if spec.unit
+            else None
+        )
         source = x if type(self.range).transform is Range.transform else z
         y = Quantize.apply(source, scale, offset, knots, levels, borders, border, spec)
         return self.range.output(y).to(x.dtype)
@@ -192,10 +192,6 @@ class Quantizer(nn.Module):
             levels,
             self.rounding.borders(book).detach().to(dtype),
         )
-
-    def _clamped(self, z: Tensor, scale: Tensor, offset: Tensor | None) -> Tensor:
-        u = z / scale if offset is None else (z - offset) / scale
-        return u.detach().clamp(self.codebook.lo, self.codebook.hi)
 
     def _normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         x = self.range.transform(x.to(_check.compute_dtype(x)))

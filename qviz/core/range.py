@@ -253,7 +253,9 @@ class Percentile(StaticRange):
         self, rows: Tensor, codebook: Codebook, borders: Tensor | None
     ) -> tuple[Tensor, None]:
         need = radius(rows, codebook)
-        scale = torch.from_numpy(np.percentile(need.cpu().numpy(), self.percent, axis=1)).to(rows)
+        scale = torch.from_numpy(
+            np.percentile(need.cpu().numpy(), self.percent, axis=1)
+        ).to(rows)
         return torch.where(scale > 0, scale, need.amax(1)), None  # nearly all zeros
 
 

@@ -37,6 +37,13 @@ class Rounding(nn.Module):
         """
         return None
 
+    def fast_element(
+        self, x: Tensor, scale: Tensor, offset: Tensor | None, codebook: Codebook
+    ) -> Tensor | None:
+        """Return :meth:`element` for x that is not yet scaled."""
+        u = x / scale if offset is None else (x - offset) / scale
+        return self.element(u.detach().clamp(codebook.lo, codebook.hi), codebook)
+
     def observe(self, u: Tensor, codebook: Codebook) -> None:
         """Start from data, x in units of the knots; only learned roundings do anything."""
 
@@ -73,6 +80,11 @@ class Nearest(Rounding):
 
     threshold = True
     within_unit = True
+
+    def fast_element(
+        self, x: Tensor, scale: Tensor, offset: Tensor | None, codebook: Codebook
+    ) -> None:
+        """Return None: the border is 1/2 everywhere."""
 
     def borders(self, codebook: Codebook) -> Tensor:
         """Return the midpoints."""
