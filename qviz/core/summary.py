@@ -71,11 +71,11 @@ class Summary:
 
     def _fill(self, rows: Tensor) -> None:
         values = rows.cpu().to(_check.compute_dtype(rows)).numpy()
-        self.rows = torch.from_numpy(np.sort(values, axis=1))
+        self.rows = torch.from_numpy(np.ascontiguousarray(np.sort(values, axis=1)))
         zero = torch.zeros(len(self.rows), 1, dtype=torch.float64)
         wide = self.rows.double()
         self.sum1 = torch.cat([zero, wide.cumsum(1)], 1)
-        self.sum2 = torch.cat([zero, wide.square_().cumsum(1)], 1)
+        self.sum2 = torch.cat([zero, wide.square().cumsum(1)], 1)
 
     @property
     def numel(self) -> int:
