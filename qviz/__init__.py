@@ -11,6 +11,7 @@ import importlib
 from types import ModuleType
 
 from qviz.core import metrics as metrics
+from qviz.core import recipes as recipes
 from qviz.core import shipped as shipped
 from qviz.core.codebook import Codebook as Codebook
 from qviz.core.compare import Comparison as Comparison

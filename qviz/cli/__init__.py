@@ -46,7 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="qviz", description="See, touch, train and check neural-network quantization.")
+    parser = Parser(
+        prog="qviz",
+        description="See, touch, train and check neural-network quantization.",
+    )
     parser.add_argument("--version", action="version", version=f"qviz {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for command in (lab, compare, doctor):

@@ -29,7 +29,9 @@ def run(_: argparse.Namespace) -> int:
             print("  ok     ", check())
         except Exception as error:  # noqa: BLE001 - whatever is broken, the report names it and goes on
             broken += 1
-            print(f"  BROKEN  {check.__name__}: {type(error).__name__}: {one_line(str(error))}")
+            print(
+                f"  BROKEN  {check.__name__}: {type(error).__name__}: {one_line(str(error))}"
+            )
     print("something is broken" if broken else "all is well")
     return 1 if broken else 0
 
@@ -54,7 +56,9 @@ def extras() -> Iterator[str]:
             yield f"{extra}: without {', '.join(absent)}; {install(extra)}"
         else:
             packages = ["pillow" if module == "PIL" else module for module in modules]
-            yield f"{extra}: " + ", ".join(f"{p} {importlib.metadata.version(p)}" for p in packages)
+            yield f"{extra}: " + ", ".join(
+                f"{p} {importlib.metadata.version(p)}" for p in packages
+            )
 
 
 def check_data() -> str:
@@ -89,8 +93,12 @@ def check_levels() -> str:
     }
     for name, levels in published.items():
         got, want = getattr(qviz, name)(4).levels, torch.tensor(levels)
-        if got.shape != want.shape or not torch.allclose(got.cpu().float(), want, rtol=1e-6, atol=0):
-            raise ValueError(f"{name}(4).levels is {got.tolist()}, published are {levels}")
+        if got.shape != want.shape or not torch.allclose(
+            got.cpu().float(), want, rtol=1e-6, atol=0
+        ):
+            raise ValueError(
+                f"{name}(4).levels is {got.tolist()}, published are {levels}"
+            )
     return f"levels: {', '.join(published)} as published at 4 bits"
 
 
@@ -105,7 +113,10 @@ def check_compare() -> str:
 
     import qviz
 
-    x, y = torch.tensor([-2.0, -0.6, 0.05, 0.3, 0.43]), torch.tensor([-1.0, -0.5, 0.0, 0.25, 0.5])
+    x, y = (
+        torch.tensor([-2.0, -0.6, 0.05, 0.3, 0.43]),
+        torch.tensor([-1.0, -0.5, 0.0, 0.25, 0.5]),
+    )
     want = float(((x - y) ** 2).mean())
     got = qviz.compare(x, {"POST": qviz.post(4)}, range=1.0).to_dict()["POST"]["mse"]
     if abs(got - want) > 1e-6:

@@ -13,6 +13,27 @@ MAX_LEVELS = 256
 """A code is one byte, so a codebook holds at most 256 levels."""
 
 
+def keep_float64(
+    self: nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool = True
+) -> nn.Module:
+    """Move with the module, but keep buffers in float64: ``half()`` would merge close levels.
+
+    Used as ``_apply`` of the parts that have such buffers.
+    """
+    kept = {
+        name: buffer for name, buffer in self._buffers.items() if buffer is not None
+    }
+    for name, buffer in kept.items():
+        self._buffers[name] = buffer.float()  # some devices refuse float64
+    nn.Module._apply(self, fn, recurse)
+    for name, buffer in kept.items():
+        device = self._buffers[name].device
+        self._buffers[name] = buffer.to(
+            device, torch.float32 if device.type == "mps" else torch.float64
+        )
+    return self
+
+
 class Codebook(nn.Module):
     """Sorted knots on the input axis, and the output level that belongs to each.
 
@@ -50,7 +71,9 @@ class Codebook(nn.Module):
         knots = _increasing(knots, "knots")
         levels = knots.clone() if levels is None else _increasing(levels, "levels")
         if knots.shape != levels.shape:
-            raise ValueError(f"{len(knots)} knots need as many levels, got {len(levels)}")
+            raise ValueError(
+                f"{len(knots)} knots need as many levels, got {len(levels)}"
+            )
         self.name = name
         self.register_buffer("knots", knots)
         self.register_buffer("levels", levels)
@@ -61,26 +84,36 @@ class Codebook(nn.Module):
         knots, levels = self.knots.cpu(), self.levels.cpu()
         self.identity = bool(torch.equal(knots, levels))
         steps = torch.arange(len(knots), dtype=knots.dtype)
-        self.lo = float(knots[0])
-        self.hi = float(knots[-1])
+        self._span = float(knots[0]), float(knots[-1])
         self.unit = self.lo.is_integer() and bool(torch.equal(knots, self.lo + steps))
+        gaps = levels.diff()
+        even = len(levels) > 1 and bool(
+            ((gaps - gaps[0]).abs() <= 1e-12 * gaps[0]).all()
+        )
+        self.gap = float(gaps[0]) if even else None
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        """Move with the module, but keep float64: ``half()`` would merge close levels."""
-        kept = dict(self.named_buffers(recurse=False))
-        probe = fn(next(iter(kept.values())).float())
-        dtype = torch.float32 if probe.device.type == "mps" else torch.float64  # MPS has no float64
-        for name, buffer in kept.items():
-            setattr(self, name, buffer.to(device=probe.device, dtype=dtype))
-        return self
+    _apply = keep_float64
+
+    @property
+    def lo(self) -> float:
+        """The first knot."""
+        return self._span[0]
+
+    @property
+    def hi(self) -> float:
+        """The last knot."""
+        return self._span[1]
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._derive()
 
+    def observe(self, x: Tensor) -> None:
+        """Adapt to data; a fixed grid does nothing."""
+
     def __len__(self) -> int:
         """Number of levels, K."""
-        return self.knots.numel()
+        return self.levels.numel()
 
     def __repr__(self) -> str:
         return f"Codebook({self.name!r}, {len(self)} levels, {self.bits} bits)"
@@ -116,9 +149,15 @@ class Codebook(nn.Module):
         # torch.clamp passes the whole gradient on the end knots; maximum/minimum would halve it
         v = torch.clamp(u, knots[0], knots[-1])
         if len(self) == 1:
-            return torch.zeros_like(u, dtype=torch.int64), (v - v.detach()) + (u.detach() * 0)
+            return torch.zeros_like(u, dtype=torch.int64), (v - v.detach()) + (
+                u.detach() * 0
+            )
         if self.unit:
-            cell = (torch.ceil(v.detach()).nan_to_num(self.lo) - (self.lo + 1)).clamp_(min=0).long()
+            cell = (
+                (torch.ceil(v.detach()).nan_to_num(self.lo) - (self.lo + 1))
+                .clamp_(min=0)
+                .long()
+            )
         else:
             cell = count_below(v.detach(), knots[1:-1]).long()
         return cell, (v - knots[cell]) / (knots[1:] - knots[:-1])[cell]
@@ -154,23 +193,35 @@ def count_below(u: Tensor, borders: Tensor) -> Tensor:
 
 def take(levels: Tensor, code: Tensor) -> Tensor:
     """Read ``levels[code]`` with the shape of ``code``; ``code`` may hold whole floats."""
-    if code.is_contiguous():  # int32 index_select is three times faster than advanced indexing
+    if (
+        code.is_contiguous()
+    ):  # int32 index_select is three times faster than advanced indexing
         return levels.index_select(0, code.reshape(-1).int()).view(code.shape)
     return levels[code.long()]
 
 
 def _increasing(values: Sequence[float] | np.ndarray | Tensor, what: str) -> Tensor:
     """Return a fresh float64 vector after checking that it is finite and strictly increasing."""
-    v = torch.as_tensor(values, dtype=torch.float64).detach().clone()  # a list must not pass through float32
+    v = (
+        torch.as_tensor(values, dtype=torch.float64).detach().clone()
+    )  # a list must not pass through float32
     if v.ndim != 1 or v.numel() == 0:
-        raise ValueError(f"{what} must be a non-empty list of numbers, got shape {tuple(v.shape)}")
+        raise ValueError(
+            f"{what} must be a non-empty list of numbers, got shape {tuple(v.shape)}"
+        )
     if v.numel() > MAX_LEVELS:
-        raise ValueError(f"a codebook holds at most {MAX_LEVELS} {what} (one byte a code), got {v.numel()}")
+        raise ValueError(
+            f"a codebook holds at most {MAX_LEVELS} {what} (one byte a code), got {v.numel()}"
+        )
     if not torch.isfinite(v).all():
-        raise ValueError(f"{what} must be finite, got {v[~torch.isfinite(v)][0].item()}")
+        raise ValueError(
+            f"{what} must be finite, got {v[~torch.isfinite(v)][0].item()}"
+        )
     gap = v[1:] - v[:-1]
     if (gap <= 0).any():
         i = int((gap <= 0).nonzero()[0])
         kind = "duplicate" if gap[i] == 0 else "unsorted"
-        raise ValueError(f"{kind} {what}: {v[i].item()} is followed by {v[i + 1].item()}")
+        raise ValueError(
+            f"{kind} {what}: {v[i].item()} is followed by {v[i + 1].item()}"
+        )
     return v

@@ -96,7 +96,9 @@ def _geometric(bits: int, grid: str, ratio: float, name: str) -> Codebook:
     if grid not in ("strict", "paper"):
         raise ValueError(f'{name}: grid must be "strict" or "paper", got {grid!r}')
     if grid == "paper" and bits == 8:
-        raise ValueError(f"{name}: the paper grid at 8 bits has 257 levels, one more than a byte can index")
+        raise ValueError(
+            f"{name}: the paper grid at 8 bits has 257 levels, one more than a byte can index"
+        )
     count = 2 ** (bits - 1) - (grid == "strict")
     j = torch.arange(count, dtype=torch.float64)
     # exact powers of two at even steps: 2^(-j/2) instead of ratio^-j
@@ -127,7 +129,9 @@ def apot(bits: int) -> Codebook:
     terms: list[list[float]] = [[0.0] for _ in range(pairs + odd)]
     exponent = 0
     for turn in range(3 if pairs else 1):  # a two-bit term holds 0 and three powers
-        if odd and turn == (2 if pairs else 0):  # the one-bit term takes its only power here
+        if odd and turn == (
+            2 if pairs else 0
+        ):  # the one-bit term takes its only power here
             exponent += 1
             terms[-1].append(2.0**-exponent)
         for term in terms[:pairs]:
@@ -142,7 +146,9 @@ def apot(bits: int) -> Codebook:
 
 def _mirrored(magnitudes: Tensor, name: str) -> Codebook:
     m = magnitudes.sort().values
-    return Codebook(torch.cat([-m.flip(0), torch.zeros(1, dtype=m.dtype), m]), name=name)
+    return Codebook(
+        torch.cat([-m.flip(0), torch.zeros(1, dtype=m.dtype), m]), name=name
+    )
 
 
 def quantile(samples: Tensor | np.ndarray, bits: int) -> Codebook:
@@ -190,4 +196,6 @@ def lloyd(samples: Tensor | np.ndarray, bits: int) -> Codebook:
     """
     bits = _check.bits(bits, 1, 8, "lloyd")
     x = _check.finite(_check.float_tensor(samples, "samples"), "samples")
-    return Codebook(lloyd_centres(x.detach().cpu().float().numpy().ravel(), 2**bits), name="Lloyd")
+    return Codebook(
+        lloyd_centres(x.detach().cpu().float().numpy().ravel(), 2**bits), name="Lloyd"
+    )

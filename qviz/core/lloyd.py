@@ -34,12 +34,16 @@ class Masses:
         """Compute the prefix sums."""
         total = np.concatenate([[0.0], np.cumsum(weights)])
         moment = np.concatenate([[0.0], np.cumsum(weights * points)])
-        edges = np.concatenate([points[:1], (points[1:] + points[:-1]) / 2, points[-1:]])
+        edges = np.concatenate(
+            [points[:1], (points[1:] + points[:-1]) / 2, points[-1:]]
+        )
         return cls(points, weights, total, moment, edges)
 
     def cells(self, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return weight and moment of each centre's cell, and where the cells begin among the points."""
-        cut = np.searchsorted(self.points, (centres[1:] + centres[:-1]) / 2, side="right")
+        cut = np.searchsorted(
+            self.points, (centres[1:] + centres[:-1]) / 2, side="right"
+        )
         cut = np.concatenate([[0], cut, [len(self.points)]])
         return np.diff(self.total[cut]), np.diff(self.moment[cut]), cut
 
@@ -68,7 +72,9 @@ def _summary(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """
     low, high = float(x.min()), float(x.max())
     if len(x) > SORT_BELOW and high > low:
-        index = ((x - np.float32(low)) * np.float32((BINS - 1) / (high - low))).astype(np.int32)
+        index = ((x - np.float32(low)) * np.float32((BINS - 1) / (high - low))).astype(
+            np.int32
+        )
         count = np.bincount(index, minlength=BINS)
         used = count > 0
         if count[used].max() * 8 * k <= len(x):
@@ -82,7 +88,9 @@ def _companded(data: Masses, k: int, power: float) -> np.ndarray:
     """Return k starting centres at equal shares of density**power (1/3 is Panter and Dite's rule)."""
     width = np.maximum(np.diff(data.edges), np.finfo(np.float64).tiny)
     share = np.cumsum((data.weights / width) ** power * width)
-    return np.unique(np.interp((np.arange(k) + 0.5) / k * share[-1], share, data.points))
+    return np.unique(
+        np.interp((np.arange(k) + 0.5) / k * share[-1], share, data.points)
+    )
 
 
 def _iterate(data: Masses, centres: np.ndarray, steps: int) -> tuple[float, np.ndarray]:
@@ -126,7 +134,11 @@ def _spread(data: Masses, centres: np.ndarray, steps: int) -> np.ndarray:
 
 
 def _refill(
-    points: np.ndarray, cut: np.ndarray, n: np.ndarray, centres: np.ndarray, missing: int
+    points: np.ndarray,
+    cut: np.ndarray,
+    n: np.ndarray,
+    centres: np.ndarray,
+    missing: int,
 ) -> np.ndarray:
     """Add a centre in the middle of each of the heaviest cells that can be split."""
     splittable = np.where(np.diff(cut) > 1, n, -1.0)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from qviz.core import _check
 from qviz.core.codebook import Codebook, take
+from qviz.core.fast import Quantize, Spec
 from qviz.core.range import MSE, Range
 from qviz.core.rounding import Nearest, Rounding
 from qviz.core.surrogate import StraightThrough, Surrogate, beyond
@@ -58,31 +59,54 @@ class Quantizer(nn.Module):
         parts = {
             "codebook": (codebook, Codebook),
             "rounding": (rounding if rounding is not None else Nearest(), Rounding),
-            "surrogate": (surrogate if surrogate is not None else StraightThrough(), Surrogate),
+            "surrogate": (
+                surrogate if surrogate is not None else StraightThrough(),
+                Surrogate,
+            ),
             "range": (range if range is not None else MSE(), Range),
         }
         for name, (part, kind) in parts.items():
             if not isinstance(part, kind):
-                raise TypeError(f"{name} must be a {kind.__name__}, got {type(part).__name__}")
+                raise TypeError(
+                    f"{name} must be a {kind.__name__}, got {type(part).__name__}"
+                )
             setattr(self, name, part)
         self.soft = bool(soft)
 
     def observe(self, x: Tensor | np.ndarray) -> Quantizer:
-        """Calibrate the range on ``x`` and return the quantizer itself."""
+        """Calibrate on ``x`` and return the quantizer itself: codebook, range, then learned rounding."""
         x = _check.float_tensor(x)
-        self.range.observe(x, self.codebook, self.rounding.borders(self.codebook))
+        with torch.no_grad():
+            z = self.range.transform(x.detach().to(_check.compute_dtype(x)))
+            self.codebook.observe(z)
+            self.range.observe(z, self.codebook, self.rounding.borders(self.codebook))
+            self.rounding.observe(self._normalise(x)[0], self.codebook)
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the quantized tensor; differentiable when gradients are wanted."""
+        """Return the quantized tensor; differentiable in x and in what is learned.
+
+        Closed-form gradients (:class:`qviz.core.fast.Quantize`) where the parts have them, else the
+        composition; :meth:`reference` is always the composition.
+        """
         x = _check.float_tensor(x)
-        wants_grad = torch.is_grad_enabled() and (
-            x.requires_grad or any(p.requires_grad for p in self.parameters())
+        if self.soft or not self.surrogate.closed_form or not self._has_borders:
+            return self.reference(x)
+        z = self.range.transform(x.to(_check.compute_dtype(x)))
+        scale, offset = self.range(z)
+        spec, knots, levels, borders = self._tables(z.dtype)
+        border = (
+            self.rounding.fast_element(z, scale, offset, self.codebook)
+            if spec.unit
+            else None
         )
-        if wants_grad or self.soft:
-            return self._compose(x)["y"]
-        u, scale, offset = self._normalise(x)
-        return self._denormalise(self._read(u), scale, offset).to(x.dtype)
+        source = x if type(self.range).transform is Range.transform else z
+        y = Quantize.apply(source, scale, offset, knots, levels, borders, border, spec)
+        return self.range.output(y).to(x.dtype)
+
+    def reference(self, x: Tensor) -> Tensor:
+        """Return the same through the composition of the parts in plain autograd (twice differentiable)."""
+        return self._compose(_check.float_tensor(x))["y"]
 
     def codes(self, x: Tensor) -> Tensor:
         """Return the code of each value, uint8, the shape of ``x``; the lowest level has code 0.
@@ -113,11 +137,17 @@ class Quantizer(nn.Module):
             TypeError: codes are not integers.
             ValueError: a code has no level.
         """
-        if not isinstance(codes, Tensor) or codes.is_floating_point() or codes.is_complex():
+        if (
+            not isinstance(codes, Tensor)
+            or codes.is_floating_point()
+            or codes.is_complex()
+        ):
             raise TypeError(
                 f"codes must be an integer tensor, got {getattr(codes, 'dtype', type(codes).__name__)}"
             )
-        if codes.numel() and (int(codes.max()) >= len(self.codebook) or int(codes.min()) < 0):
+        if codes.numel() and (
+            int(codes.max()) >= len(self.codebook) or int(codes.min()) < 0
+        ):
             raise ValueError(
                 f"codes go from {int(codes.min())} to {int(codes.max())}, "
                 f"but the codebook has {len(self.codebook)} levels"
@@ -125,22 +155,56 @@ class Quantizer(nn.Module):
         compute = torch.float64 if dtype == torch.float64 else torch.float32
         hard = take(self.codebook.levels.to(compute), codes)
         scale, offset = self.range(hard)
-        return self._denormalise(hard, scale, offset).to(dtype)
+        return self.range.output(self._denormalise(hard, scale, offset)).to(dtype)
+
+    @property
+    def _has_borders(self) -> bool:
+        """Whether the decision is a threshold, of the cell or of the element."""
+        return self.rounding.threshold
+
+    def _tables(
+        self, dtype: torch.dtype
+    ) -> tuple[Spec, Tensor | None, Tensor | None, Tensor | None]:
+        """Return what the fast path needs to know: spec, knots, levels and borders (None where implied)."""
+        book = self.codebook
+        unit = (
+            book.unit
+            and self.rounding.within_unit
+            and (book.identity or book.gap is not None)
+        )
+        spec = Spec(
+            unit=unit,
+            lo=book.lo if unit or not self.surrogate.clipped else 0.0,
+            hi=book.hi if unit or not self.surrogate.clipped else 0.0,
+            mapped=not book.identity,
+            clipped=self.surrogate.clipped,
+            through=self.range.through,
+            rescale=self.range.rescale,
+            coth=self.surrogate.coth,
+            gap=book.gap if unit and not book.identity else None,
+        )
+        levels = None if book.identity else book.levels.to(dtype)
+        if unit:
+            return spec, None, levels, None
+        return (
+            spec,
+            book.knots.to(dtype),
+            levels,
+            self.rounding.borders(book).detach().to(dtype),
+        )
 
     def _normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        x = x.to(_check.compute_dtype(x))
+        x = self.range.transform(x.to(_check.compute_dtype(x)))
         scale, offset = self.range(x)
         # divide: x * (1 / s) moves values that sit on a border
         return (x / scale if offset is None else (x - offset) / scale), scale, offset
 
-    def _read(self, u: Tensor) -> Tensor:
-        """Return level[code(u)] with NaN put back, without building cells."""
-        hard = take(self.codebook.levels.to(u.dtype), self.rounding.encode(u, self.codebook))
-        return torch.where(torch.isnan(u), u, hard)
-
-    @staticmethod
-    def _denormalise(value: Tensor, scale: Tensor, offset: Tensor | None) -> Tensor:
-        return value * scale if offset is None else value * scale + offset
+    def _denormalise(
+        self, value: Tensor, scale: Tensor, offset: Tensor | None
+    ) -> Tensor:
+        if self.range.rescale:
+            value = value * scale if offset is None else value * scale + offset
+        return value
 
     def _compose(self, x: Tensor) -> dict[str, Tensor]:
         """Compute every intermediate in plain autograd: the readable reference."""
@@ -152,9 +216,30 @@ class Quantizer(nn.Module):
         soft = self.codebook.emit(cell, self.surrogate.relax(t))
         if not self.surrogate.clipped:
             soft = soft + beyond(u, self.codebook.lo, self.codebook.hi)
+        v = u.detach().clamp(self.codebook.lo, self.codebook.hi)
+        border = self.rounding.element(v, self.codebook)
+        if border is not None:  # a higher border lowers the result, inside the range
+            soft = soft - (border - border.detach()) * (v == u.detach())
         value = soft if self.soft else hard + (soft - soft.detach())
-        y = self._denormalise(value, scale, offset).to(x.dtype)
-        return {"u": u, "cell": cell, "t": t, "up": up, "hard": hard, "soft": soft, "y": y}
+        if (
+            self.range.through == "soft" and not self.soft
+        ):  # the scale sees what was cut off, not the rounding
+            relaxed = self._denormalise(soft, scale, offset)
+            y = self._denormalise(hard, scale, offset).detach() + (
+                relaxed - relaxed.detach()
+            )
+        else:
+            y = self._denormalise(value, scale, offset)
+        y = self.range.output(y).to(x.dtype)
+        return {
+            "u": u,
+            "cell": cell,
+            "t": t,
+            "up": up,
+            "hard": hard,
+            "soft": soft,
+            "y": y,
+        }
 
     def extra_repr(self) -> str:
         """Say whether the forward pass is soft."""
@@ -202,4 +287,8 @@ def probe(q: Quantizer, x: Tensor | np.ndarray) -> Probe:
     with torch.enable_grad():
         parts = q._compose(leaf)
         (dydx,) = torch.autograd.grad(parts["y"].sum(), leaf)
-    return Probe(x=leaf.detach(), dydx=dydx, **{name: part.detach() for name, part in parts.items()})
+    return Probe(
+        x=leaf.detach(),
+        dydx=dydx,
+        **{name: part.detach() for name, part in parts.items()},
+    )

@@ -9,40 +9,39 @@ import torch
 from torch import Tensor, nn
 
 from qviz.core import _check
-from qviz.core.codebook import Codebook
+from qviz.core.codebook import Codebook, keep_float64
 from qviz.core.summary import Summary
 
 
 class Range(nn.Module):
-    """Scale (and offset) per tensor, or per channel of ``axis``.
+    """How x is brought onto the knots, u = (x - offset) / scale, and how the level is brought back.
 
     Args:
         axis: the channel axis, one scale each; None for one scale in all.
 
     Attributes:
-        scale, offset: buffers, shape () or (C,); None until :meth:`observe` (or the constructor) sets them.
+        rescale: whether the output is offset + scale * level (else it is the level).
+        through: which value the scale's gradient sees, the "hard" level or (PACT) the "soft" one.
     """
 
-    scale: Tensor | None
-    offset: Tensor | None
+    rescale: bool = True
+    through: str = "hard"
 
     def __init__(self, axis: int | None = None) -> None:
         super().__init__()
         if axis is not None and (isinstance(axis, bool) or not isinstance(axis, int)):
             raise TypeError(f"axis must be an int or None, got {axis!r}")
         self.axis = axis
-        self.register_buffer("scale", None)
-        self.register_buffer("offset", None)
-
-    _apply = Codebook._apply  # float64 stays: a step rounded to half precision moves every level
 
     @property
     def calibrated(self) -> bool:
         """Whether a scale is set."""
-        return self.scale is not None
+        raise NotImplementedError
 
     @torch.no_grad()
-    def observe(self, x: Tensor, codebook: Codebook, borders: Tensor | None = None) -> Range:
+    def observe(
+        self, x: Tensor, codebook: Codebook, borders: Tensor | None = None
+    ) -> Range:
         """Set scale and offset from data; the state stays as it was when the data are refused.
 
         Args:
@@ -55,19 +54,30 @@ class Range(nn.Module):
         """
         x = _check.finite(_check.float_tensor(x)).detach()
         axis = _check.axis(self.axis, x)
-        rows = x.reshape(1, -1) if axis is None else x.movedim(axis, 0).reshape(x.shape[axis], -1)
+        rows = (
+            x.reshape(1, -1)
+            if axis is None
+            else x.movedim(axis, 0).reshape(x.shape[axis], -1)
+        )
         scale, offset = self._fit(rows.to(_check.compute_dtype(x)), codebook, borders)
-        scale = torch.where(scale > 0, scale, torch.ones_like(scale))  # all zeros: any step will do
+        scale = torch.where(
+            scale > 0, scale, torch.ones_like(scale)
+        )  # all zeros: any step will do
         self._set(scale if axis is not None else scale[0], offset)
         return self
 
-    def _fit(self, rows: Tensor, codebook: Codebook, borders: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _fit(
+        self, rows: Tensor, codebook: Codebook, borders: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         """Return scale (C,) and offset (C,) or None for rows (C, n)."""
         raise NotImplementedError
 
     def _set(self, scale: Tensor, offset: Tensor | None) -> None:
-        self.scale = scale.detach().double().clone()
-        self.offset = None if offset is None else offset.detach().double().clone().reshape(scale.shape)
+        raise NotImplementedError
+
+    def values(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return scale and offset for ``x``, differentiable in what is learned; (), (C,) or broadcastable."""
+        raise NotImplementedError
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return scale and offset, in the dtype of ``x`` and shaped to broadcast against it.
@@ -76,31 +86,80 @@ class Range(nn.Module):
             RuntimeError: nothing was observed yet.
             ValueError: ``x`` lacks the axis or has another number of channels.
         """
-        if self.scale is None:
+        if not self.calibrated:
             raise RuntimeError(
                 f"{type(self).__name__} has no scale yet: call observe(x) on the quantizer first"
             )
-        shape: tuple[int, ...] = ()
-        if self.scale.ndim:
-            axis = _check.axis(self.axis, x, self.scale.numel())
+        scale, offset = self.values(x)
+        if scale.ndim == 1:
+            axis = _check.axis(self.axis, x, scale.numel())
             shape = tuple(-1 if i == axis else 1 for i in range(x.ndim))
-        scale = self.scale.to(x.dtype).view(shape)
-        return scale, None if self.offset is None else self.offset.to(x.dtype).view(shape)
+            scale, offset = (
+                scale.view(shape),
+                None if offset is None else offset.view(shape),
+            )
+        return scale.to(x.dtype), None if offset is None else offset.to(x.dtype)
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        for name in ("scale", "offset"):  # a fresh range has None where the saved one has a tensor
-            if prefix + name in state_dict and getattr(self, name) is None:
-                setattr(self, name, torch.empty_like(state_dict[prefix + name]))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+    def transform(self, x: Tensor) -> Tensor:
+        """Return x as the grid is to see it; only DoReFa changes it."""
+        return x
+
+    def output(self, y: Tensor) -> Tensor:
+        """Return y as it leaves the quantizer; only N2UQ scales it once more."""
+        return y
 
     def extra_repr(self) -> str:
         """Show the axis in ``print(quantizer)``."""
         return f"axis={self.axis}"
 
 
-class Fixed(Range):
+class StaticRange(Range):
+    """A range that is set once and not learned.
+
+    Attributes:
+        scale, offset: float64 buffers of shape () or (C,); None until :meth:`observe` sets them.
+    """
+
+    scale: Tensor | None
+    offset: Tensor | None
+
+    def __init__(self, axis: int | None = None) -> None:
+        super().__init__(axis)
+        self.register_buffer("scale", None)
+        self.register_buffer("offset", None)
+
+    _apply = keep_float64  # float64 stays: a step rounded to half precision moves every level
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether a scale is set."""
+        return self.scale is not None
+
+    def _set(self, scale: Tensor, offset: Tensor | None) -> None:
+        self.scale = scale.detach().double().clone()
+        self.offset = (
+            None
+            if offset is None
+            else offset.detach().double().clone().reshape(scale.shape)
+        )
+
+    def values(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the buffers."""
+        return self.scale, self.offset
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        for name in (
+            "scale",
+            "offset",
+        ):  # a fresh range has None where the saved one has a tensor
+            if prefix + name in state_dict and getattr(self, name) is None:
+                setattr(self, name, torch.empty_like(state_dict[prefix + name]))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class Fixed(StaticRange):
     """A scale (and offset) that is given and stays; ``observe`` changes nothing.
 
     Args:
@@ -113,11 +172,17 @@ class Fixed(Range):
     """
 
     def __init__(
-        self, scale: float | Tensor = 1.0, offset: float | Tensor | None = None, *, axis: int | None = None
+        self,
+        scale: float | Tensor = 1.0,
+        offset: float | Tensor | None = None,
+        *,
+        axis: int | None = None,
     ) -> None:
         super().__init__(axis)
         scale = torch.as_tensor(scale, dtype=torch.float64)
-        offset = None if offset is None else torch.as_tensor(offset, dtype=torch.float64)
+        offset = (
+            None if offset is None else torch.as_tensor(offset, dtype=torch.float64)
+        )
         if scale.ndim > 1 or (scale.ndim == 1) != (axis is not None):
             raise ValueError(
                 f"a scale of shape {tuple(scale.shape)} does not fit axis={axis}: "
@@ -128,15 +193,19 @@ class Fixed(Range):
         if offset is not None and (
             offset.numel() not in (1, scale.numel()) or not torch.isfinite(offset).all()
         ):
-            raise ValueError(f"offset must be finite and have the shape of scale, got {offset.tolist()}")
+            raise ValueError(
+                f"offset must be finite and have the shape of scale, got {offset.tolist()}"
+            )
         self._set(scale, None if offset is None else offset.expand(scale.shape))
 
-    def observe(self, x: Tensor, codebook: Codebook, borders: Tensor | None = None) -> Fixed:
+    def observe(
+        self, x: Tensor, codebook: Codebook, borders: Tensor | None = None
+    ) -> Fixed:
         """Return self; a fixed range learns nothing."""
         return self
 
 
-class MinMax(Range):
+class MinMax(StaticRange):
     """The smallest scale that cuts nothing off.
 
     Symmetric: scale = max over x of x / knot on its side, offset 0; a side without knots (negative
@@ -151,9 +220,11 @@ class MinMax(Range):
         super().__init__(axis)
         self.symmetric = bool(symmetric)
 
-    def _fit(self, rows: Tensor, codebook: Codebook, borders: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _fit(
+        self, rows: Tensor, codebook: Codebook, borders: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         if self.symmetric:
-            return _radius(rows, codebook).amax(1), None
+            return radius(rows, codebook).amax(1), None
         low, high = rows.amin(1), rows.amax(1)
         width = codebook.hi - codebook.lo
         scale = (high - low) / (width if width > 0 else 1.0)
@@ -161,7 +232,7 @@ class MinMax(Range):
         return scale, low - scale * codebook.lo
 
 
-class Percentile(Range):
+class Percentile(StaticRange):
     """The scale that cuts off the outermost (100 - percent) % of each row.
 
     Args:
@@ -178,13 +249,17 @@ class Percentile(Range):
             raise ValueError(f"percent must be in (0, 100], got {percent}")
         self.percent = float(percent)
 
-    def _fit(self, rows: Tensor, codebook: Codebook, borders: Tensor | None) -> tuple[Tensor, None]:
-        radius = _radius(rows, codebook).cpu().numpy()
-        scale = torch.from_numpy(np.percentile(radius, self.percent, axis=1)).to(rows)
-        return torch.where(scale > 0, scale, _radius(rows, codebook).amax(1)), None  # nearly all zeros
+    def _fit(
+        self, rows: Tensor, codebook: Codebook, borders: Tensor | None
+    ) -> tuple[Tensor, None]:
+        need = radius(rows, codebook)
+        scale = torch.from_numpy(
+            np.percentile(need.cpu().numpy(), self.percent, axis=1)
+        ).to(rows)
+        return torch.where(scale > 0, scale, need.amax(1)), None  # nearly all zeros
 
 
-class MSE(Range):
+class MSE(StaticRange):
     """The scale with the least squared error, searched to four digits.
 
     A grid of scales from 2^-10 to 2 times the min-max scale, 8 % apart, then two refinements around
@@ -195,14 +270,18 @@ class MSE(Range):
         axis: the channel axis, or None.
     """
 
-    def _fit(self, rows: Tensor, codebook: Codebook, borders: Tensor | None) -> tuple[Tensor, None]:
+    def _fit(
+        self, rows: Tensor, codebook: Codebook, borders: Tensor | None
+    ) -> tuple[Tensor, None]:
         return search_scale(Summary.of_rows(rows), codebook, borders), None
 
 
-def search_scale(summary: Summary, codebook: Codebook, borders: Tensor | None = None) -> Tensor:
+def search_scale(
+    summary: Summary, codebook: Codebook, borders: Tensor | None = None
+) -> Tensor:
     """Return the scale with the least squared error for each row of the summary, float64, shape (C,)."""
     borders = codebook.borders if borders is None else borders
-    top = _radius(summary.ends(), codebook).amax(1)
+    top = radius(summary.ends(), codebook).amax(1)
     top = torch.where(top > 0, top, torch.ones_like(top))
     around, ratio = top, 2.0 ** (1 / 9)
     steps = torch.arange(-90.0, 10.0, dtype=torch.float64)
@@ -214,7 +293,7 @@ def search_scale(summary: Summary, codebook: Codebook, borders: Tensor | None = 
     return around
 
 
-def _radius(rows: Tensor, codebook: Codebook) -> Tensor:
+def radius(rows: Tensor, codebook: Codebook) -> Tensor:
     """Return how large the scale must be for each value to fall inside the knots; >= 0."""
     radius = torch.zeros_like(rows)
     if codebook.hi > 0:

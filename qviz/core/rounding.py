@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from qviz.core.codebook import Codebook, count_below
+from qviz.core.codebook import Codebook, count_below, keep_float64
 
 
 class Rounding(nn.Module):
@@ -14,16 +14,47 @@ class Rounding(nn.Module):
     One definition of the code holds everywhere: ``code = #{borders < u}``; a value on a border goes
     down. ``t > 1/2`` explains it, but is not the arithmetic (the two differ by one unit in the last
     place).
+
+    Attributes:
+        threshold: whether the decision is a threshold, of the cell (:meth:`borders`) or of the element
+            (:meth:`element`), so that the fast path can take it.
+        within_unit: whether integer knots need no search.
     """
+
+    threshold: bool = False
+    within_unit: bool = False
 
     def borders(self, codebook: Codebook) -> Tensor | None:
         """Return the border of each cell in units of u, float64, shape (K - 1,); None where it is random."""
         raise NotImplementedError
 
+    def element(self, v: Tensor, codebook: Codebook) -> Tensor | None:
+        """Return the border of each element, as a fraction of its cell, differentiable; None by default.
+
+        Args:
+            v: x in units of the knots, clamped to the end knots.
+            codebook: with integer knots.
+        """
+        return None
+
+    def fast_element(
+        self, x: Tensor, scale: Tensor, offset: Tensor | None, codebook: Codebook
+    ) -> Tensor | None:
+        """Return :meth:`element` for x that is not yet scaled."""
+        u = x / scale if offset is None else (x - offset) / scale
+        return self.element(u.detach().clamp(codebook.lo, codebook.hi), codebook)
+
+    def observe(self, u: Tensor, codebook: Codebook) -> None:
+        """Start from data, x in units of the knots; only learned roundings do anything."""
+
     def decide(self, u: Tensor, cell: Tensor, t: Tensor, codebook: Codebook) -> Tensor:
         """Return True where the value goes to the upper knot; the shape of ``u``."""
         border = self.borders(codebook).to(u.dtype)
-        return u > border[cell] if len(border) else torch.zeros_like(cell, dtype=torch.bool)
+        return (
+            u > border[cell]
+            if len(border)
+            else torch.zeros_like(cell, dtype=torch.bool)
+        )
 
     def encode(self, u: Tensor, codebook: Codebook) -> Tensor:
         """Return cell + decision without the memory that cells cost.
@@ -47,6 +78,14 @@ class Nearest(Rounding):
         tensor([-8., -1.,  0.,  1.])
     """
 
+    threshold = True
+    within_unit = True
+
+    def fast_element(
+        self, x: Tensor, scale: Tensor, offset: Tensor | None, codebook: Codebook
+    ) -> None:
+        """Return None: the border is 1/2 everywhere."""
+
     def borders(self, codebook: Codebook) -> Tensor:
         """Return the midpoints."""
         return codebook.borders
@@ -60,7 +99,13 @@ class Nearest(Rounding):
     def encode(self, u: Tensor, codebook: Codebook) -> Tensor:
         """Return the code of the nearest knot."""
         if codebook.unit:
-            return (u - 0.5).ceil_().clamp_(codebook.lo, codebook.hi).sub_(codebook.lo).nan_to_num_(0.0)
+            return (
+                (u - 0.5)
+                .ceil_()
+                .clamp_(codebook.lo, codebook.hi)
+                .sub_(codebook.lo)
+                .nan_to_num_(0.0)
+            )
         return super().encode(u, codebook)
 
 
@@ -80,7 +125,9 @@ class Stochastic(Rounding):
 
     def decide(self, u: Tensor, cell: Tensor, t: Tensor, codebook: Codebook) -> Tensor:
         """Return True with probability ``t``."""
-        draw = torch.rand(t.shape, dtype=t.dtype, device=t.device, generator=self.generator)
+        draw = torch.rand(
+            t.shape, dtype=t.dtype, device=t.device, generator=self.generator
+        )
         return draw < t
 
     def encode(self, u: Tensor, codebook: Codebook) -> Tensor:
@@ -101,6 +148,7 @@ class CellBorder(Rounding):
     """
 
     border: Tensor
+    threshold = True
 
     def __init__(self, codebook: Codebook, border: Tensor | list[float]) -> None:
         super().__init__()
@@ -113,10 +161,12 @@ class CellBorder(Rounding):
         outside = ~((border >= low) & (border <= high))
         if outside.any():
             k = int(outside.nonzero()[0])
-            raise ValueError(f"border {border[k]:g} lies outside its cell [{low[k]:g}, {high[k]:g}]")
+            raise ValueError(
+                f"border {border[k]:g} lies outside its cell [{low[k]:g}, {high[k]:g}]"
+            )
         self.register_buffer("border", border)
 
-    _apply = Codebook._apply  # float64 stays, for the reason given there
+    _apply = keep_float64  # float64 stays, for the reason given there
 
     @classmethod
     def logarithmic(cls, codebook: Codebook) -> CellBorder:

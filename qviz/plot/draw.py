@@ -29,7 +29,9 @@ def draw(panel: Panel, ax: Axes | None = None, **line_kw: Any) -> Axes:
 
         _, ax = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
     for mark in panel.marks:
-        _DRAWERS[type(mark)](ax, mark, line_kw if mark.role not in ("data", "ideal") else {})
+        _DRAWERS[type(mark)](
+            ax, mark, line_kw if mark.role not in ("data", "ideal") else {}
+        )
     legend = any(mark.label for mark in panel.marks)
     ax.set_title(panel.title, pad=22 if legend else None)
     ax.set(xlabel=panel.x.label, ylabel=panel.y.label)
@@ -37,8 +39,15 @@ def draw(panel: Panel, ax: Axes | None = None, **line_kw: Any) -> Axes:
     ax.set_ylim(panel.y.low, panel.y.high)
     ax.spines[["top", "right"]].set_visible(False)
     if legend:  # a row between title and axes: inside it would cover data
-        row = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "borderaxespad": 0.2, "ncols": 5}
-        ax.legend(frameon=False, fontsize="small", handlelength=1.8, columnspacing=1.2, **row)
+        row = {
+            "loc": "lower center",
+            "bbox_to_anchor": (0.5, 1.0),
+            "borderaxespad": 0.2,
+            "ncols": 5,
+        }
+        ax.legend(
+            frameon=False, fontsize="small", handlelength=1.8, columnspacing=1.2, **row
+        )
     ax.qviz_text = panel.text
     return ax
 
@@ -58,7 +67,10 @@ def figure(scene: Scene, *, size: tuple[float, float] | None = None) -> Figure:
     parts = len(scene.panels) + (scene.table is not None)
     columns = 1 if parts == 1 else 2
     rows = -(-parts // columns)
-    fig = Figure(figsize=size or ((6.4, 4.0) if parts == 1 else (13.33, 3.75 * rows)), layout="constrained")
+    fig = Figure(
+        figsize=size or ((6.4, 4.0) if parts == 1 else (13.33, 3.75 * rows)),
+        layout="constrained",
+    )
     axes = np.atleast_1d(fig.subplots(rows, columns)).ravel()
     for ax, panel in zip(axes, scene.panels, strict=False):
         draw(panel, ax)
@@ -97,7 +109,14 @@ def _line(ax: Axes, mark: Line, kw: dict[str, Any]) -> None:
 
 def _bars(ax: Axes, mark: Bars, kw: dict[str, Any]) -> None:
     look = LOOKS[mark.role]
-    ax.stairs(mark.heights, mark.edges, fill=True, color=look.color, alpha=0.5, label=mark.label or None)
+    ax.stairs(
+        mark.heights,
+        mark.edges,
+        fill=True,
+        color=look.color,
+        alpha=0.5,
+        label=mark.label or None,
+    )
     if mark.role != "data":
         ax.stairs(mark.heights, mark.edges, color=look.color, linewidth=1.0)
 
@@ -115,18 +134,34 @@ def _steps(ax: Axes, mark: Steps, kw: dict[str, Any]) -> None:
 
 def _band(ax: Axes, mark: Band, kw: dict[str, Any]) -> None:
     look = LOOKS[mark.role]
-    ax.fill_between(mark.x, mark.low, mark.high, color=look.color, alpha=0.22, linewidth=0)
+    ax.fill_between(
+        mark.x, mark.low, mark.high, color=look.color, alpha=0.22, linewidth=0
+    )
 
 
 def _rug(ax: Axes, mark: Rug, kw: dict[str, Any]) -> None:
     look = LOOKS[mark.role]
     width = 2.0 if len(mark.x) <= 64 else 0.7
-    ax.vlines(mark.x, mark.low, mark.high, color=look.color, linewidth=width, label=mark.label or None)
+    ax.vlines(
+        mark.x,
+        mark.low,
+        mark.high,
+        color=look.color,
+        linewidth=width,
+        label=mark.label or None,
+    )
 
 
 def _points(ax: Axes, mark: Points, kw: dict[str, Any]) -> None:
     look = LOOKS[mark.role]
-    ax.plot(mark.x, mark.y, look.marker, color=look.color, linestyle="none", label=mark.label or None)
+    ax.plot(
+        mark.x,
+        mark.y,
+        look.marker,
+        color=look.color,
+        linestyle="none",
+        label=mark.label or None,
+    )
 
 
 _DRAWERS: dict[type[Mark], Any] = {
@@ -145,7 +180,12 @@ def _table(ax: Axes, scene: Scene) -> None:
     cells = scene.table.cells()
     widths = [0.24, 0.11, 0.08, 0.18, 0.15, 0.12, 0.12]
     table = ax.table(
-        cells, colLabels=HEADERS, colWidths=widths, loc="center", cellLoc="right", edges="horizontal"
+        cells,
+        colLabels=HEADERS,
+        colWidths=widths,
+        loc="center",
+        cellLoc="right",
+        edges="horizontal",
     )
     table.auto_set_font_size(False)
     table.set_fontsize(11)

@@ -20,7 +20,10 @@ def _broken(left: np.ndarray, right: np.ndarray, low: float, high: float) -> Arr
     """Return many separate two-point lines as one line with NaN between them (one SVG path)."""
     gap = np.full(len(left), np.nan)
     y = np.tile([low, high, np.nan], len(left))
-    return {"x": np.column_stack([left, right, gap]).ravel()[:-1], "y": y[:-1]}  # bqplot wants a number last
+    return {
+        "x": np.column_stack([left, right, gap]).ravel()[:-1],
+        "y": y[:-1],
+    }  # bqplot wants a number last
 
 
 def _outline(edges: np.ndarray, heights: np.ndarray, base: float | None) -> Arrays:
@@ -65,7 +68,11 @@ def _bqplot_mark(mark: Mark, scales: dict[str, bqplot.Scale]) -> bqplot.Mark:
     if isinstance(mark, (Bars, Band)):
         opacity = 0.5 if isinstance(mark, Bars) else 0.2
         return bqplot.Lines(
-            **common, fill="inside", fill_colors=[look.color], fill_opacities=[opacity], stroke_width=0
+            **common,
+            fill="inside",
+            fill_colors=[look.color],
+            fill_opacities=[opacity],
+            stroke_width=0,
         )
     dash = "solid" if isinstance(mark, Rug) else look.dash
     return bqplot.Lines(**common, line_style=dash, stroke_width=2)
@@ -76,7 +83,9 @@ def _ticks(axis: Axis) -> dict[str, Any]:
     at = MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]).tick_values(axis.low, axis.high)
     at = at[(at >= axis.low) & (at <= axis.high)]
     step = at[1] - at[0] if len(at) > 1 else 1.0
-    decimals = next((d for d in range(8) if abs(round(step, d) - step) < 1e-3 * step), 8)
+    decimals = next(
+        (d for d in range(8) if abs(round(step, d) - step) < 1e-3 * step), 8
+    )
     return {"label": axis.label, "tick_values": at, "tick_format": f".{decimals}f"}
 
 
@@ -101,7 +110,11 @@ class LivePanel:
         self.axes = [
             bqplot.Axis(scale=self.x, label_offset="2.6em", **bare, **_ticks(panel.x)),
             bqplot.Axis(
-                scale=self.y, label_offset="3.4em", orientation="vertical", **bare, **_ticks(panel.y)
+                scale=self.y,
+                label_offset="3.4em",
+                orientation="vertical",
+                **bare,
+                **_ticks(panel.y),
             ),
         ]
         self.widget = bqplot.Figure(
@@ -123,14 +136,25 @@ class LivePanel:
         """
         kinds = tuple(type(mark) for mark in panel.marks)
         if kinds != self.kinds:
-            raise ValueError(f"a live panel keeps its marks: {_names(self.kinds)}, got {_names(kinds)}")
+            raise ValueError(
+                f"a live panel keeps its marks: {_names(self.kinds)}, got {_names(kinds)}"
+            )
         wanted: list[tuple[Widget, dict[str, Any]]] = [
             (self.x, {"min": panel.x.low, "max": panel.x.high}),
             (self.y, {"min": panel.y.low, "max": panel.y.high}),
         ]
-        wanted += [(live, dict(arrays(mark))) for live, mark in zip(self.marks, panel.marks, strict=True)]
-        wanted += [(live, _ticks(axis)) for live, axis in zip(self.axes, (panel.x, panel.y), strict=True)]
-        changed = [(w, {k: v for k, v in new.items() if not _same(getattr(w, k), v)}) for w, new in wanted]
+        wanted += [
+            (live, dict(arrays(mark)))
+            for live, mark in zip(self.marks, panel.marks, strict=True)
+        ]
+        wanted += [
+            (live, _ticks(axis))
+            for live, axis in zip(self.axes, (panel.x, panel.y), strict=True)
+        ]
+        changed = [
+            (w, {k: v for k, v in new.items() if not _same(getattr(w, k), v)})
+            for w, new in wanted
+        ]
         return [(w, new) for w, new in changed if new]
 
 

@@ -1,0 +1,232 @@
+"""Recipes: one function a method, each a few lines of parts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from qviz.core import _check
+from qviz.core.adaptive import EMACodebook, LearnedKnots
+from qviz.core.codebook import Codebook
+from qviz.core.grids import Grid, apot, post, pot, uniform
+from qviz.core.learned import (
+    AdaptiveStep,
+    InOutScale,
+    LearnedAffine,
+    LearnedBounds,
+    LearnedClip,
+    LearnedStep,
+    TanhRange,
+)
+from qviz.core.learned_rounding import AdaptiveBorder, LearnedRound, RectifiedSigmoid
+from qviz.core.quantizer import Quantizer
+from qviz.core.range import MSE, Fixed, Range
+from qviz.core.surrogate import SoftArgmax, StraightThrough
+
+
+def ste(
+    bits: int, *, signed: bool = True, clipped: bool = True, range: Range | None = None
+) -> Quantizer:
+    """Uniform grid, nearest rounding, straight-through gradient: the plain baseline."""
+    return Quantizer(
+        uniform(bits, signed=signed),
+        surrogate=StraightThrough(clipped),
+        range=range or MSE(),
+    )
+
+
+def dorefa_weight(bits: int) -> Quantizer:
+    """DoReFa: w → tanh(w) / max|tanh(w)|, then 2^b even levels in [-1, 1]; bits 2 to 8."""
+    n = 2 ** _check.bits(bits, 2, 8, "dorefa_weight") - 1
+    return Quantizer(uniform(bits, signed=False), range=TanhRange(n))
+
+
+def pact_activation(bits: int, *, alpha: float | None = None) -> Quantizer:
+    """PACT: unsigned uniform levels up to a learned clip α, whose gradient sees only what is cut off."""
+    book = uniform(bits, signed=False)
+    return Quantizer(
+        book, range=LearnedClip(book.hi, alpha, start="max", through="soft")
+    )
+
+
+def lsq(
+    bits: int,
+    *,
+    signed: bool = True,
+    step: float | Tensor | None = None,
+    channels: int | None = None,
+    axis: int = 0,
+) -> Quantizer:
+    """LSQ: uniform levels, a learned step with scaled gradient."""
+    book = uniform(bits, signed=signed)
+    return Quantizer(
+        book, range=LearnedStep(book.hi, step, channels=channels, axis=axis)
+    )
+
+
+def lsq_plus(
+    bits: int,
+    *,
+    signed: bool = True,
+    step: float | Tensor | None = None,
+    offset: float | Tensor = 0.0,
+    channels: int | None = None,
+    axis: int = 0,
+) -> Quantizer:
+    """LSQ+: LSQ with a learned offset."""
+    book = uniform(bits, signed=signed)
+    return Quantizer(
+        book, range=LearnedAffine(book.hi, step, offset, channels=channels, axis=axis)
+    )
+
+
+def apot_weight(bits: int, *, alpha: float | None = 3.0) -> Quantizer:
+    """APoT: sums of powers of two, a learned clip α that starts at 3 (the layer standardises its weights)."""
+    return Quantizer(apot(bits), range=LearnedClip(1.0, alpha))
+
+
+def adaround_weight(bits: int, weight: Tensor, *, axis: int | None = 0) -> Quantizer:
+    """AdaRound: uniform levels at a fixed MSE-searched step, one learned decision for each weight."""
+    rounding = LearnedRound(tuple(weight.shape))
+    q = Quantizer(uniform(bits), rounding, RectifiedSigmoid(rounding), MSE(axis))
+    return q.observe(weight)
+
+
+def daq_weight(
+    bits: int,
+    *,
+    gamma: float = 2.0,
+    sigma: float = 1.0,
+    bounds: tuple[float, float] | None = None,
+) -> Quantizer:
+    """DAQ for (standardised) weights: learned bounds, distance-aware slope, levels (2 k - R) / R."""
+    top = 2 ** _check.bits(bits, 1, 8, "daq_weight") - 1
+    return Quantizer(
+        _daq_book(top, signed=True),
+        None,
+        SoftArgmax(gamma, sigma),
+        LearnedBounds(top, init=bounds),
+    )
+
+
+def daq_activation(
+    bits: int,
+    *,
+    gamma: float = 2.0,
+    sigma: float = 2.0,
+    signed: bool = False,
+    bounds: tuple[float, float] | None = None,
+) -> Quantizer:
+    """DAQ for activations: post-ReLU with one learned bound and levels k / R; ``signed`` with two."""
+    top = 2 ** _check.bits(bits, 1, 8, "daq_activation") - 1
+    bound = LearnedBounds(top, signed=signed, centred=False, init=bounds)
+    return Quantizer(
+        _daq_book(top, signed=signed), None, SoftArgmax(gamma, sigma), bound
+    )
+
+
+def _daq_book(top: int, *, signed: bool) -> Codebook:
+    k = torch.arange(top + 1, dtype=torch.float64)
+    return Codebook(k, (2 * k - top) / top if signed else k / top, name="DAQ")
+
+
+def soft_argmax(
+    bits: int,
+    *,
+    beta: float,
+    sigma: float = 1.0,
+    signed: bool = True,
+    bounds: tuple[float, float] | None = None,
+) -> Quantizer:
+    """Kernel soft argmax at a fixed temperature: the soft forward pass that DAQ's controller replaces."""
+    top = 2 ** _check.bits(bits, 1, 8, "soft_argmax") - 1
+    surrogate = SoftArgmax(sigma=sigma, beta=beta)
+    bound = LearnedBounds(top, signed=signed, centred=signed, init=bounds)
+    return Quantizer(_daq_book(top, signed=signed), None, surrogate, bound, soft=True)
+
+
+def asq_activation(
+    bits: int, channels: int, *, mode: str = "paper", step: float | None = None
+) -> Quantizer:
+    """ASQ: unsigned uniform levels, step s β(x) with β from a small network that reads the sample."""
+    book = uniform(bits, signed=False)
+    return Quantizer(book, range=AdaptiveStep(book.hi, channels, mode=mode, init=step))
+
+
+def pot_weight(
+    bits: int,
+    *,
+    channels: int | None = None,
+    axis: int = 0,
+    grid: Grid = "strict",
+    start: str = "mse",
+    alpha=None,
+) -> Quantizer:
+    """Powers of two under a learned clip α per output channel."""
+    return _clipped(pot(bits, grid=grid), alpha, start, channels, axis)
+
+
+def post_weight(
+    bits: int,
+    *,
+    channels: int | None = None,
+    axis: int = 0,
+    grid: Grid = "strict",
+    start: str = "mse",
+    alpha=None,
+) -> Quantizer:
+    """Powers of the square root of two under a learned clip α per output channel."""
+    return _clipped(post(bits, grid=grid), alpha, start, channels, axis)
+
+
+def _clipped(
+    book: Codebook,
+    alpha: float | Tensor | None,
+    start: str,
+    channels: int | None,
+    axis: int,
+) -> Quantizer:
+    return Quantizer(
+        book,
+        range=LearnedClip(
+            1.0, alpha, start=start, normalise=True, channels=channels, axis=axis
+        ),
+    )
+
+
+def adq_weight(
+    bits: int,
+    *,
+    decay: float = 0.99,
+    tie_sign: bool = False,
+    init: str = "quantile",
+    generator: torch.Generator | None = None,
+) -> Quantizer:
+    """ADQ for weights: quantile codebook adapted by EMA; the gradient passes everywhere."""
+    book = EMACodebook(
+        bits, decay=decay, tie_sign=tie_sign, init=init, generator=generator
+    )
+    return Quantizer(book, surrogate=StraightThrough(clipped=False), range=Fixed(1.0))
+
+
+def n2uq_activation(
+    bits: int, *, start: float = 0.0, widths: Tensor | list[float] | None = None
+) -> Quantizer:
+    """N2UQ: learned thresholds, uniform levels, generalized straight-through gradient."""
+    return Quantizer(LearnedKnots(bits, start=start, widths=widths), range=InOutScale())
+
+
+def aquant_activation(
+    bits: int,
+    *,
+    channels: int | None = None,
+    degree: int = 2,
+    fused: bool = False,
+    step: float | None = None,
+) -> Quantizer:
+    """AQuant: unsigned uniform levels, learned step, rounding border a function of the activation."""
+    book = uniform(bits, signed=False)
+    rounding = AdaptiveBorder(
+        int(book.hi - book.lo), channels=channels, degree=degree, fused=fused
+    )
+    return Quantizer(book, rounding, range=LearnedStep(book.hi, step))
