@@ -29,9 +29,7 @@ def run(_: argparse.Namespace) -> int:
             print("  ok     ", check())
         except Exception as error:  # noqa: BLE001 - whatever is broken, the report names it and goes on
             broken += 1
-            print(
-                f"  BROKEN  {check.__name__}: {type(error).__name__}: {one_line(str(error))}"
-            )
+            print(f"  BROKEN  {check.__name__}: {type(error).__name__}: {one_line(str(error))}")
     print("something is broken" if broken else "all is well")
     return 1 if broken else 0
 
@@ -56,9 +54,7 @@ def extras() -> Iterator[str]:
             yield f"{extra}: without {', '.join(absent)}; {install(extra)}"
         else:
             packages = ["pillow" if module == "PIL" else module for module in modules]
-            yield f"{extra}: " + ", ".join(
-                f"{p} {importlib.metadata.version(p)}" for p in packages
-            )
+            yield f"{extra}: " + ", ".join(f"{p} {importlib.metadata.version(p)}" for p in packages)
 
 
 def check_data() -> str:
@@ -93,12 +89,8 @@ def check_levels() -> str:
     }
     for name, levels in published.items():
         got, want = getattr(qviz, name)(4).levels, torch.tensor(levels)
-        if got.shape != want.shape or not torch.allclose(
-            got.cpu().float(), want, rtol=1e-6, atol=0
-        ):
-            raise ValueError(
-                f"{name}(4).levels is {got.tolist()}, published are {levels}"
-            )
+        if got.shape != want.shape or not torch.allclose(got.cpu().float(), want, rtol=1e-6, atol=0):
+            raise ValueError(f"{name}(4).levels is {got.tolist()}, published are {levels}")
     return f"levels: {', '.join(published)} as published at 4 bits"
 
 

@@ -24,15 +24,9 @@ def add_to(commands: Any) -> None:
         help="open the notebooks in JupyterLab",
         epilog="What follows -- goes to jupyter lab: qviz lab -- --ServerApp.ip=0.0.0.0",
     )
-    parser.add_argument(
-        "notebook", nargs="?", default="00-start-here", help="default: %(default)s"
-    )
-    parser.add_argument(
-        "--dir", type=Path, help="copy the notebooks there and work on the copies"
-    )
-    parser.add_argument(
-        "--no-browser", action="store_true", help="print the address, open nothing"
-    )
+    parser.add_argument("notebook", nargs="?", default="00-start-here", help="default: %(default)s")
+    parser.add_argument("--dir", type=Path, help="copy the notebooks there and work on the copies")
+    parser.add_argument("--no-browser", action="store_true", help="print the address, open nothing")
     parser.add_argument("--port", type=int)
     parser.set_defaults(run=run)
 
@@ -57,11 +51,7 @@ def run(options: argparse.Namespace) -> int:
         command.append("--no-browser")
     if options.port is not None:
         command.append(f"--ServerApp.port={options.port}")
-    if (
-        hasattr(os, "geteuid")
-        and os.geteuid() == 0
-        and "--allow-root" not in options.passed_on
-    ):
+    if hasattr(os, "geteuid") and os.geteuid() == 0 and "--allow-root" not in options.passed_on:
         print("running as root: adding --allow-root")
         command.append("--allow-root")
     return _become([*command, *options.passed_on])
@@ -77,11 +67,7 @@ def _become(command: list[str]) -> int:
 
 def notebooks_in(folder: Path) -> list[Path]:
     """Return every notebook below ``folder``, checkpoints left out."""
-    return [
-        path
-        for path in sorted(folder.rglob("*.ipynb"))
-        if ".ipynb_checkpoints" not in path.parts
-    ]
+    return [path for path in sorted(folder.rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
 
 
 def find_notebook(folder: Path, name: str) -> str:
@@ -94,9 +80,7 @@ def find_notebook(folder: Path, name: str) -> str:
     for path in ((folder / wanted).resolve(), Path(wanted).resolve()):
         if path.is_file() and path.is_relative_to(folder):
             return path.relative_to(folder).as_posix()
-    known = ", ".join(
-        str(path.relative_to(folder).with_suffix("")) for path in notebooks_in(folder)
-    )
+    known = ", ".join(str(path.relative_to(folder).with_suffix("")) for path in notebooks_in(folder))
     raise UsageError(f"no notebook {name!r} in {folder}; there are: {known or 'none'}")
 
 
@@ -114,11 +98,7 @@ def copy_notebooks(source: Path, folder: Path) -> Iterator[str]:
     copied = 0
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        manifest = (
-            json.loads(manifest_file.read_text("utf-8"))
-            if manifest_file.exists()
-            else {}
-        )
+        manifest = json.loads(manifest_file.read_text("utf-8")) if manifest_file.exists() else {}
         for path in sorted(path for path in source.rglob("*") if path.is_file()):
             if ".ipynb_checkpoints" in path.parts or "__pycache__" in path.parts:
                 continue

@@ -25,9 +25,7 @@ def one_line(message: str) -> str:
 
 def missing(extra: str) -> list[str]:
     """Return the modules of ``extra`` that are not installed."""
-    return [
-        module for module in EXTRAS[extra] if importlib.util.find_spec(module) is None
-    ]
+    return [module for module in EXTRAS[extra] if importlib.util.find_spec(module) is None]
 
 
 def install(extra: str) -> str:

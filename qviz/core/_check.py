@@ -18,11 +18,10 @@ def float_tensor(x: Tensor | np.ndarray | list | tuple, name: str = "x") -> Tens
     if isinstance(x, (list, tuple)):
         x = np.asarray(x, dtype=np.float64)
     if isinstance(x, np.ndarray):
-        if x.dtype.kind != "f":
-            raise TypeError(
-                f"{name} must hold floating-point numbers, got dtype {x.dtype}"
-            )
-        x = torch.from_numpy(np.ascontiguousarray(x)).view(x.shape)
+        if x.dtype.kind != "f" or x.dtype.itemsize > 8:
+            raise TypeError(f"{name} must hold floating-point numbers of up to 64 bits, got dtype {x.dtype}")
+        shape, native = x.shape, x.dtype.newbyteorder("=")
+        x = torch.from_numpy(np.require(x, native, ["C", "W", "O"])).view(shape)  # copies what is read-only
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor or an array, got {type(x).__name__}")
     if not x.is_floating_point():
@@ -36,9 +35,7 @@ def finite(x: Tensor, name: str = "x") -> Tensor:
     """Return ``x``; raise ValueError with the count when a value is NaN or infinite."""
     bad = int((~torch.isfinite(x)).sum())
     if bad:
-        raise ValueError(
-            f"{name} holds {bad} of {x.numel()} values that are NaN or infinite"
-        )
+        raise ValueError(f"{name} holds {bad} of {x.numel()} values that are NaN or infinite")
     return x
 
 
@@ -65,9 +62,7 @@ def axis(value: int | None, x: Tensor, channels: int | None = None) -> int | Non
     if value is None:
         return None
     if not -x.ndim <= value < x.ndim:
-        raise ValueError(
-            f"axis {value} does not exist in a tensor of shape {tuple(x.shape)}"
-        )
+        raise ValueError(f"axis {value} does not exist in a tensor of shape {tuple(x.shape)}")
     value %= x.ndim
     if channels is not None and x.shape[value] != channels:
         raise ValueError(

@@ -13,24 +13,18 @@ MAX_LEVELS = 256
 """A code is one byte, so a codebook holds at most 256 levels."""
 
 
-def keep_float64(
-    self: nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool = True
-) -> nn.Module:
+def keep_float64(self: nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
     """Move with the module, but keep buffers in float64: ``half()`` would merge close levels.
 
     Used as ``_apply`` of the parts that have such buffers.
     """
-    kept = {
-        name: buffer for name, buffer in self._buffers.items() if buffer is not None
-    }
+    kept = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
     for name, buffer in kept.items():
         self._buffers[name] = buffer.float()  # some devices refuse float64
     nn.Module._apply(self, fn, recurse)
     for name, buffer in kept.items():
         device = self._buffers[name].device
-        self._buffers[name] = buffer.to(
-            device, torch.float32 if device.type == "mps" else torch.float64
-        )
+        self._buffers[name] = buffer.to(device, torch.float32 if device.type == "mps" else torch.float64)
     return self
 
 
@@ -71,9 +65,7 @@ class Codebook(nn.Module):
         knots = _increasing(knots, "knots")
         levels = knots.clone() if levels is None else _increasing(levels, "levels")
         if knots.shape != levels.shape:
-            raise ValueError(
-                f"{len(knots)} knots need as many levels, got {len(levels)}"
-            )
+            raise ValueError(f"{len(knots)} knots need as many levels, got {len(levels)}")
         self.name = name
         self.register_buffer("knots", knots)
         self.register_buffer("levels", levels)
@@ -87,9 +79,7 @@ class Codebook(nn.Module):
         self._span = float(knots[0]), float(knots[-1])
         self.unit = self.lo.is_integer() and bool(torch.equal(knots, self.lo + steps))
         gaps = levels.diff()
-        even = len(levels) > 1 and bool(
-            ((gaps - gaps[0]).abs() <= 1e-12 * gaps[0]).all()
-        )
+        even = len(levels) > 1 and bool(((gaps - gaps[0]).abs() <= 1e-12 * gaps[0]).all())
         self.gap = float(gaps[0]) if even else None
 
     _apply = keep_float64
@@ -149,15 +139,9 @@ class Codebook(nn.Module):
         # torch.clamp passes the whole gradient on the end knots; maximum/minimum would halve it
         v = torch.clamp(u, knots[0], knots[-1])
         if len(self) == 1:
-            return torch.zeros_like(u, dtype=torch.int64), (v - v.detach()) + (
-                u.detach() * 0
-            )
+            return torch.zeros_like(u, dtype=torch.int64), (v - v.detach()) + (u.detach() * 0)
         if self.unit:
-            cell = (
-                (torch.ceil(v.detach()).nan_to_num(self.lo) - (self.lo + 1))
-                .clamp_(min=0)
-                .long()
-            )
+            cell = (torch.ceil(v.detach()).nan_to_num(self.lo) - (self.lo + 1)).clamp_(min=0).long()
         else:
             cell = count_below(v.detach(), knots[1:-1]).long()
         return cell, (v - knots[cell]) / (knots[1:] - knots[:-1])[cell]
@@ -184,7 +168,7 @@ def count_below(u: Tensor, borders: Tensor) -> Tensor:
         Whole numbers 0 … K - 1 with the shape of ``u``: its float dtype up to 64 borders, else int32.
     """
     if borders.numel() > 64:
-        return torch.bucketize(u, borders, out_int32=True)
+        return _laid_out(u, torch.bucketize(u.contiguous(), borders, out_int32=True))
     total, above = torch.zeros_like(u), torch.empty_like(u)
     for border in borders.unbind():
         total += torch.gt(u, border, out=above)
@@ -193,35 +177,27 @@ def count_below(u: Tensor, borders: Tensor) -> Tensor:
 
 def take(levels: Tensor, code: Tensor) -> Tensor:
     """Read ``levels[code]`` with the shape of ``code``; ``code`` may hold whole floats."""
-    if (
-        code.is_contiguous()
-    ):  # int32 index_select is three times faster than advanced indexing
-        return levels.index_select(0, code.reshape(-1).int()).view(code.shape)
-    return levels[code.long()]
+    # int32 index_select is three times faster than advanced indexing
+    return _laid_out(code, levels.index_select(0, code.contiguous().view(-1).int()).view(code.shape))
+
+
+def _laid_out(like: Tensor, values: Tensor) -> Tensor:
+    """Return ``values`` in the memory order of ``like`` (channels_last stays channels_last)."""
+    return values if like.is_contiguous() else torch.empty_like(like, dtype=values.dtype).copy_(values)
 
 
 def _increasing(values: Sequence[float] | np.ndarray | Tensor, what: str) -> Tensor:
     """Return a fresh float64 vector after checking that it is finite and strictly increasing."""
-    v = (
-        torch.as_tensor(values, dtype=torch.float64).detach().clone()
-    )  # a list must not pass through float32
+    v = torch.as_tensor(values, dtype=torch.float64).detach().clone()  # a list must not pass through float32
     if v.ndim != 1 or v.numel() == 0:
-        raise ValueError(
-            f"{what} must be a non-empty list of numbers, got shape {tuple(v.shape)}"
-        )
+        raise ValueError(f"{what} must be a non-empty list of numbers, got shape {tuple(v.shape)}")
     if v.numel() > MAX_LEVELS:
-        raise ValueError(
-            f"a codebook holds at most {MAX_LEVELS} {what} (one byte a code), got {v.numel()}"
-        )
+        raise ValueError(f"a codebook holds at most {MAX_LEVELS} {what} (one byte a code), got {v.numel()}")
     if not torch.isfinite(v).all():
-        raise ValueError(
-            f"{what} must be finite, got {v[~torch.isfinite(v)][0].item()}"
-        )
+        raise ValueError(f"{what} must be finite, got {v[~torch.isfinite(v)][0].item()}")
     gap = v[1:] - v[:-1]
     if (gap <= 0).any():
         i = int((gap <= 0).nonzero()[0])
         kind = "duplicate" if gap[i] == 0 else "unsorted"
-        raise ValueError(
-            f"{kind} {what}: {v[i].item()} is followed by {v[i + 1].item()}"
-        )
+        raise ValueError(f"{kind} {what}: {v[i].item()} is followed by {v[i + 1].item()}")
     return v

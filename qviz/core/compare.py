@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import html
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -59,13 +60,11 @@ class Comparison:
         for row in self.rows:
             if row.method == method:
                 return row
-        raise KeyError(
-            f"no method {method!r}; there are {[row.method for row in self.rows]}"
-        )
+        raise KeyError(f"no method {method!r}; there are {[row.method for row in self.rows]}")
 
     def to_dict(self) -> dict[str, dict[str, float | int | str | None]]:
-        """Return {method: {column: value}} of plain numbers, ready for JSON."""
-        return {row.method: asdict(row) for row in self.rows}
+        """Return {method: {column: value}}, ready for strict JSON: plain numbers, None for infinite ones."""
+        return {row.method: {k: _finite(v) for k, v in asdict(row).items()} for row in self.rows}
 
     def cells(self) -> list[tuple[str, ...]]:
         """Return the rows as text, one string a column, as every front end shows them."""
@@ -107,6 +106,10 @@ class Comparison:
             for c in self.cells()
         )
         return f'<table class="qviz-compare"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _finite(value: float | int | str | None) -> float | int | str | None:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def grid_names(bits: int) -> tuple[str, ...]:
@@ -178,12 +181,11 @@ def compare(
         methods = [methods]
     if not isinstance(methods, Mapping):
         methods = {name: build_grid(name, x, bits) for name in methods}
-    summary = functools.cache(
-        lambda: Summary(x)
-    )  # sorted once, when the first codebook needs it
-    return Comparison(
-        tuple(_row(name, method, x, range, summary) for name, method in methods.items())
-    )
+    for name in methods:
+        if not isinstance(name, str):
+            raise TypeError(f"a method's name must be a str, got {name!r}")
+    summary = functools.cache(lambda: Summary(x))  # sorted once, when the first codebook needs it
+    return Comparison(tuple(_row(name, method, x, range, summary) for name, method in methods.items()))
 
 
 def _row(
@@ -206,19 +208,13 @@ def _row(
     return _figures(name, x, y, counts, len(method.codebook), scale)
 
 
-def _range_for(
-    codebook: Codebook, range: Range | float | None, summary: Callable[[], Summary]
-) -> Range:
+def _range_for(codebook: Codebook, range: Range | float | None, summary: Callable[[], Summary]) -> Range:
     """Return a range of the codebook's own; ``observe`` calibrates it, or does nothing if it is fixed."""
     if range is None:
         return Fixed(search_scale(summary(), codebook)[0])
     if isinstance(range, Range):
         return copy.deepcopy(range)
-    if (
-        isinstance(range, bool)
-        or not isinstance(range, (int, float))
-        or not 0 < range < float("inf")
-    ):
+    if isinstance(range, bool) or not isinstance(range, (int, float)) or not 0 < range < float("inf"):
         raise ValueError(f"range must be a Range or a positive clip, got {range!r}")
     return Fixed(float(range) / codebook.reach)
 
@@ -232,16 +228,12 @@ def _callable_row(name: str, method: Callable[[Tensor], Tensor], x: Tensor) -> R
         y = method(x.clone())
     if not isinstance(y, Tensor) or y.shape != x.shape:
         got = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
-        raise ValueError(
-            f"{name}: a callable must return a tensor of shape {tuple(x.shape)}, got {got}"
-        )
+        raise ValueError(f"{name}: a callable must return a tensor of shape {tuple(x.shape)}, got {got}")
     values, counts = torch.unique(y, return_counts=True)
     return _figures(name, x, y, counts, len(values), None)
 
 
-def _figures(
-    name: str, x: Tensor, y: Tensor, counts: Tensor, levels: int, scale: float | None
-) -> Row:
+def _figures(name: str, x: Tensor, y: Tensor, counts: Tensor, levels: int, scale: float | None) -> Row:
     return Row(
         method=name,
         levels=levels,

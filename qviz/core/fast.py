@@ -60,9 +60,7 @@ def _tree(u: Tensor, borders: Tensor, values: Tensor, low: int, high: int) -> Te
         return values[low]
     middle = (low + high) // 2
     right = _tree(u, borders, values, middle + 1, high)
-    return torch.where(
-        u > borders[middle], right, _tree(u, borders, values, low, middle)
-    )
+    return torch.where(u > borders[middle], right, _tree(u, borders, values, low, middle))
 
 
 def _units(x: Tensor, scale: Tensor, offset: Tensor | None) -> Tensor:
@@ -99,9 +97,7 @@ def read(
     if levels is None:
         return code
     if torch.compiler.is_compiling():
-        cuts = torch.arange(
-            levels.numel() - 1, dtype=code.dtype, device=code.device
-        ) + (spec.lo + 0.5)
+        cuts = torch.arange(levels.numel() - 1, dtype=code.dtype, device=code.device) + (spec.lo + 0.5)
         hard = select(code, cuts, levels)
     else:
         hard = take(levels, (code - spec.lo).nan_to_num_(0.0))
@@ -147,11 +143,7 @@ class Quantize(torch.autograd.Function):
             y = y.mul_(scale) if offset is None else y.mul_(scale).add_(offset)
         y = y.to(x.dtype)
         # y holds s * level; in half precision it is too coarse for the scale's gradient and is computed anew
-        kept = (
-            y
-            if spec.rescale and spec.through == "hard" and x.dtype == scale.dtype
-            else None
-        )
+        kept = y if spec.rescale and spec.through == "hard" and x.dtype == scale.dtype else None
         ctx.save_for_backward(x, scale, offset, knots, levels, borders, border, kept)
         ctx.spec = spec
         return y
@@ -167,13 +159,9 @@ class Quantize(torch.autograd.Function):
         x, grad = x.to(scale.dtype), grad.to(scale.dtype)
         u = _units(x, scale, offset)
         v = torch.clamp(u, *_ends(knots, spec))
-        if need[1] and not spec.clipped:
-            seen = u.nan_to_num(posinf=spec.hi, neginf=spec.lo)  # inf * 0 would be NaN
-        else:
-            seen = v
-        inside = u.eq_(v).mul_(
-            grad
-        )  # times a float mask: where() branches on random masks
+        # inf * 0 would be NaN
+        seen = v if spec.clipped or not need[1] else u.nan_to_num(posinf=spec.hi, neginf=spec.lo)
+        inside = u.eq_(v).mul_(grad)  # times a float mask: where() branches on random masks
         passed = inside if spec.clipped else grad
         slope, cell = _slope(v, knots, levels, spec)
         d_knots = d_border = d_scale = d_offset = d_x = None
@@ -184,7 +172,9 @@ class Quantize(torch.autograd.Function):
         if border is not None and need[6]:
             d_border = -inside * scale if spec.rescale else -inside
         if slope is not None:
-            passed = slope.mul_(passed) if isinstance(slope, Tensor) else passed * slope
+            passed = slope.mul_(inside) if isinstance(slope, Tensor) else inside * slope
+            if not spec.clipped:  # outside the grid the gradient passes as it is
+                passed = passed + (grad - inside)
         if need[1]:
             d_scale = -_total(passed, seen, scale)
             if not spec.rescale:
@@ -194,16 +184,11 @@ class Quantize(torch.autograd.Function):
             elif y is None:
                 d_scale = d_scale + _total(
                     grad,
-                    read(
-                        _units(x, scale, offset), knots, levels, borders, border, spec
-                    ),
+                    read(_units(x, scale, offset), knots, levels, borders, border, spec),
                     scale,
                 )
             else:
-                d_scale = (
-                    d_scale
-                    + _total(grad, y if offset is None else y - offset, scale) / scale
-                )
+                d_scale = d_scale + _total(grad, y if offset is None else y - offset, scale) / scale
         if offset is not None and need[2]:
             d_offset = (
                 _summed(grad, offset) - _summed(passed, offset)
@@ -230,7 +215,7 @@ def _total(a: Tensor, b: Tensor, like: Tensor) -> Tensor:
 def _slope(
     v: Tensor, knots: Tensor | None, levels: Tensor | None, spec: Spec
 ) -> tuple[Tensor | float | None, Tensor | None]:
-    """Return the slope of the surrogate at v (None for 1; a fresh tensor else), and the cell where it was searched."""
+    """Return the surrogate's slope at v (None for 1, else a fresh tensor), and the cell if searched."""
     cell = None
     slope: Tensor | float | None = spec.gap if spec.unit and spec.mapped else None
     if not spec.unit and (spec.mapped or spec.coth is not None):
@@ -243,36 +228,19 @@ def _slope(
     if spec.unit:
         t = v.floor().neg_().add_(v)
     else:
-        t = (v - _pick(v, cell, knots, knots[:-1])).div_(
-            _pick(v, cell, knots, knots.diff())
-        )
+        t = (v - _pick(v, cell, knots, knots[:-1])).div_(_pick(v, cell, knots, knots.diff()))
     # g coth(z) = g (1 + 2 / (exp(2 z) - 1))
-    coth = (
-        t.sub_(0.5)
-        .abs_()
-        .add_(a)
-        .mul_(2.0)
-        .expm1_()
-        .reciprocal_()
-        .mul_(2.0 * g)
-        .add_(g)
-    )
+    coth = t.sub_(0.5).abs_().add_(a).mul_(2.0).expm1_().reciprocal_().mul_(2.0 * g).add_(g)
     return (coth if slope is None else coth.mul_(slope)), cell
 
 
 def _pick(v: Tensor, cell: Tensor, knots: Tensor, values: Tensor) -> Tensor:
     """Return values[cell], one for each cell."""
-    return (
-        select(v, knots[1:-1], values)
-        if torch.compiler.is_compiling()
-        else take(values, cell)
-    )
+    return select(v, knots[1:-1], values) if torch.compiler.is_compiling() else take(values, cell)
 
 
-def _d_knots(
-    inside: Tensor, v: Tensor, cell: Tensor, knots: Tensor, levels: Tensor
-) -> Tensor:
-    """Return the gradient of the knots from two sums a cell, of g and of g v: each cell moves its two knots."""
+def _d_knots(inside: Tensor, v: Tensor, cell: Tensor, knots: Tensor, levels: Tensor) -> Tensor:
+    """Return the gradient of the knots from two sums a cell, of g and of g v; each cell has two knots."""
     cells, index = knots.numel() - 1, cell.reshape(-1).long()
     flat, moment = inside.reshape(-1), (inside * v).reshape(-1)
     if torch.compiler.is_compiling():  # bincount does not compile

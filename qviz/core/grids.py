@@ -64,7 +64,7 @@ def pot(bits: int, *, grid: Grid = "strict") -> Codebook:
         >>> pot(3).levels.tolist()
         [-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0]
     """
-    return _geometric(bits, grid, 2.0, "POT")
+    return _geometric(bits, grid, 1.0, "POT")
 
 
 def post(bits: int, *, grid: Grid = "strict") -> Codebook:
@@ -88,21 +88,19 @@ def post(bits: int, *, grid: Grid = "strict") -> Codebook:
         >>> [round(v, 5) for v in post(3).levels.tolist()]
         [-1.0, -0.70711, -0.5, 0.0, 0.5, 0.70711, 1.0]
     """
-    return _geometric(bits, grid, 2.0**0.5, "POST")
+    return _geometric(bits, grid, 0.5, "POST")
 
 
-def _geometric(bits: int, grid: str, ratio: float, name: str) -> Codebook:
+def _geometric(bits: int, grid: str, octaves: float, name: str) -> Codebook:
+    """Build {0, ±2^(-j * octaves)}; whole octaves come out as exact powers of two."""
     bits = _check.bits(bits, 2, 8, name)
     if grid not in ("strict", "paper"):
         raise ValueError(f'{name}: grid must be "strict" or "paper", got {grid!r}')
     if grid == "paper" and bits == 8:
-        raise ValueError(
-            f"{name}: the paper grid at 8 bits has 257 levels, one more than a byte can index"
-        )
+        raise ValueError(f"{name}: the paper grid at 8 bits has 257 levels, one more than a byte can index")
     count = 2 ** (bits - 1) - (grid == "strict")
     j = torch.arange(count, dtype=torch.float64)
-    # exact powers of two at even steps: 2^(-j/2) instead of ratio^-j
-    magnitudes = torch.pow(2.0, -j * float(np.log2(ratio)))
+    magnitudes = torch.pow(2.0, -j * octaves)
     return _mirrored(magnitudes, name if grid == "strict" else f"{name} paper")
 
 
@@ -129,9 +127,7 @@ def apot(bits: int) -> Codebook:
     terms: list[list[float]] = [[0.0] for _ in range(pairs + odd)]
     exponent = 0
     for turn in range(3 if pairs else 1):  # a two-bit term holds 0 and three powers
-        if odd and turn == (
-            2 if pairs else 0
-        ):  # the one-bit term takes its only power here
+        if odd and turn == (2 if pairs else 0):  # the one-bit term takes its only power here
             exponent += 1
             terms[-1].append(2.0**-exponent)
         for term in terms[:pairs]:
@@ -146,9 +142,7 @@ def apot(bits: int) -> Codebook:
 
 def _mirrored(magnitudes: Tensor, name: str) -> Codebook:
     m = magnitudes.sort().values
-    return Codebook(
-        torch.cat([-m.flip(0), torch.zeros(1, dtype=m.dtype), m]), name=name
-    )
+    return Codebook(torch.cat([-m.flip(0), torch.zeros(1, dtype=m.dtype), m]), name=name)
 
 
 def quantile(samples: Tensor | np.ndarray, bits: int) -> Codebook:
@@ -196,6 +190,5 @@ def lloyd(samples: Tensor | np.ndarray, bits: int) -> Codebook:
     """
     bits = _check.bits(bits, 1, 8, "lloyd")
     x = _check.finite(_check.float_tensor(samples, "samples"), "samples")
-    return Codebook(
-        lloyd_centres(x.detach().cpu().float().numpy().ravel(), 2**bits), name="Lloyd"
-    )
+    x = x.detach().cpu().to(_check.compute_dtype(x))
+    return Codebook(lloyd_centres(x.numpy().ravel(), 2**bits), name="Lloyd")

@@ -50,17 +50,13 @@ class LearnedRange(Range):
         offset = self._offset()
         return None if offset is None else offset.detach()
 
-    def _parameter(
-        self, init: float | Tensor | None, *, positive: bool = True
-    ) -> nn.Parameter:
+    def _parameter(self, init: float | Tensor | None, *, positive: bool = True) -> nn.Parameter:
         """Return a parameter of this range's shape; ``init`` marks the range as calibrated."""
         shape = () if self.channels is None else (self.channels,)
         if init is None:
             return nn.Parameter(torch.ones(shape))
         value = torch.as_tensor(init, dtype=torch.float32).detach()
-        if not bool(torch.isfinite(value).all()) or (
-            positive and not bool((value > 0).all())
-        ):
+        if not bool(torch.isfinite(value).all()) or (positive and not bool((value > 0).all())):
             raise ValueError(
                 f"init must be {'positive and ' if positive else ''}finite, got {value.tolist()}"
             )
@@ -77,9 +73,7 @@ class LearnedRange(Range):
         """Return scale and offset."""
         return self._scale(), self._offset()
 
-    def observe(
-        self, x: Tensor, codebook: Codebook, borders: Tensor | None = None
-    ) -> LearnedRange:
+    def observe(self, x: Tensor, codebook: Codebook, borders: Tensor | None = None) -> LearnedRange:
         """Set the parameters from data, in place (an optimiser that holds them goes on working)."""
         super().observe(x, codebook, borders)
         self._ready = True
@@ -137,9 +131,7 @@ class LearnedStep(LearnedRange):
         """Return the step with its scaled gradient."""
         return scale_gradient(self._scale(), self._factor(x)), None
 
-    def _fit(
-        self, rows: Tensor, codebook: Codebook, borders: Tensor | None
-    ) -> tuple[Tensor, None]:
+    def _fit(self, rows: Tensor, codebook: Codebook, borders: Tensor | None) -> tuple[Tensor, None]:
         return 2.0 * rows.abs().mean(1) / math.sqrt(self.qmax), None
 
     @torch.no_grad()
@@ -158,9 +150,9 @@ class LearnedAffine(LearnedStep):
         channels: number of channels, or None. axis: their axis.
 
     References:
-        Bhalgat et al., "LSQ+", CVPR Workshops 2020, arXiv:2004.09576. Gradients as in the code of ZouJiu1/LSQplus:
-        d y / d offset is 1 outside the range and 0 inside. The min-max start is this project's choice (the paper
-        searches for the least squared error).
+        Bhalgat et al., "LSQ+", CVPR Workshops 2020, arXiv:2004.09576. Gradients as in the code of
+        ZouJiu1/LSQplus: d y / d offset is 1 outside the range and 0 inside. The min-max start is this
+        project's choice (the paper searches for the least squared error).
     """
 
     def __init__(
@@ -182,13 +174,9 @@ class LearnedAffine(LearnedStep):
 
     def values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return step and offset with their scaled gradients."""
-        return scale_gradient(self._scale(), self._factor(x)), scale_gradient(
-            self.shift, self._factor(x)
-        )
+        return scale_gradient(self._scale(), self._factor(x)), scale_gradient(self.shift, self._factor(x))
 
-    def _fit(
-        self, rows: Tensor, codebook: Codebook, borders: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _fit(self, rows: Tensor, codebook: Codebook, borders: Tensor | None) -> tuple[Tensor, Tensor]:
         scale = (rows.amax(1) - rows.amin(1)) / max(codebook.hi - codebook.lo, 1.0)
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
         return scale, rows.amin(1) - scale * codebook.lo
@@ -207,8 +195,8 @@ class LearnedClip(LearnedRange):
         init: starting clip(s) > 0; default: ``observe``.
         start: what ``observe`` does: "mse" searches the clip with the least squared error, "quantile" takes
             the 0.99 quantile of |x| (ASQ's code), "max" the largest |x|.
-        through: "hard", the clip sees the rounding error too (POST, APoT); "soft", it sees only what is cut off
-            (PACT: dy/dα = 1 above the clip and 0 inside).
+        through: "hard", the clip sees the rounding error too (POST, APoT); "soft", it sees only what is cut
+            off (PACT: dy/dα = 1 above the clip and 0 inside).
         normalise: multiply the gradient by 1 / sqrt(n), n the values that share the clip (POST).
         channels: number of channels, or None. axis: their axis.
 
@@ -216,8 +204,9 @@ class LearnedClip(LearnedRange):
         ValueError: an unknown start, or init not positive.
 
     References:
-        Choi et al., "PACT", 2018, arXiv:1805.06085, section 3. Li et al., "APoT", ICLR 2020, arXiv:1909.13144,
-        section 2.3. Zhou et al. (ASQ), arXiv:2504.17263, released code post.py; the lower bound on α is added here.
+        Choi et al., "PACT", 2018, arXiv:1805.06085, section 3. Li et al., "APoT", ICLR 2020,
+        arXiv:1909.13144, section 2.3. Zhou et al. (ASQ), arXiv:2504.17263, released code post.py; the lower
+        bound on α is added here.
     """
 
     def __init__(
@@ -247,16 +236,10 @@ class LearnedClip(LearnedRange):
 
     def values(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return clip / reach, its gradient scaled where asked for."""
-        factor = (
-            1.0 / math.sqrt(x.numel() / (self.channels or 1)) if self.normalise else 1.0
-        )
-        return scale_gradient(
-            self._scale(), factor
-        ) if self.normalise else self._scale(), None
+        factor = 1.0 / math.sqrt(x.numel() / (self.channels or 1)) if self.normalise else 1.0
+        return scale_gradient(self._scale(), factor) if self.normalise else self._scale(), None
 
-    def _fit(
-        self, rows: Tensor, codebook: Codebook, borders: Tensor | None
-    ) -> tuple[Tensor, None]:
+    def _fit(self, rows: Tensor, codebook: Codebook, borders: Tensor | None) -> tuple[Tensor, None]:
         if self.start == "mse":
             return search_scale(Summary.of_rows(rows), codebook, borders), None
         if self.start == "max":
@@ -264,10 +247,7 @@ class LearnedClip(LearnedRange):
         order = rows.abs().sort(1).values
         at = 0.99 * (order.shape[1] - 1)
         low, part = math.floor(at), at - math.floor(at)
-        clip = (
-            order[:, low] * (1 - part)
-            + order[:, min(low + 1, order.shape[1] - 1)] * part
-        )
+        clip = order[:, low] * (1 - part) + order[:, min(low + 1, order.shape[1] - 1)] * part
         return clip / self.reach, None
 
     @torch.no_grad()
@@ -289,7 +269,8 @@ class LearnedBounds(LearnedRange):
         ValueError: lower >= upper.
 
     References:
-        Kim, Lee and Ham, "Distance-aware Quantization", ICCV 2021, arXiv:2108.06983, equation (1) and released code.
+        Kim, Lee and Ham, "Distance-aware Quantization", ICCV 2021, arXiv:2108.06983, equation (1) and
+        released code.
     """
 
     rescale = False
@@ -305,9 +286,7 @@ class LearnedBounds(LearnedRange):
     ) -> None:
         super().__init__()
         if init is not None and not init[0] < init[1]:
-            raise ValueError(
-                f"the lower bound must be below the upper one, got {init[0]} and {init[1]}"
-            )
+            raise ValueError(f"the lower bound must be below the upper one, got {init[0]} and {init[1]}")
         if init is not None and not signed and init[0] != 0:
             raise ValueError(f"an unsigned range has the lower bound 0, got {init[0]}")
         self.top, self.signed, self.spread, self.centred = (
@@ -330,18 +309,10 @@ class LearnedBounds(LearnedRange):
     def _offset(self) -> Tensor | None:
         return self.lower if self.signed else None
 
-    def _fit(
-        self, rows: Tensor, codebook: Codebook, borders: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _fit(self, rows: Tensor, codebook: Codebook, borders: Tensor | None) -> tuple[Tensor, Tensor]:
         mean, std = rows.mean(1), rows.std(1) if rows.shape[1] > 1 else torch.zeros(1)
-        half = self.spread * torch.where(
-            std > 0, std, torch.ones_like(std)
-        )  # a constant: any width will do
-        low = (
-            (mean if self.centred else 0.0 * mean) - half
-            if self.signed
-            else torch.zeros_like(mean)
-        )
+        half = self.spread * torch.where(std > 0, std, torch.ones_like(std))  # a constant: any width will do
+        low = (mean if self.centred else 0.0 * mean) - half if self.signed else torch.zeros_like(mean)
         high = (mean if self.centred else 0.0 * mean) + half
         return (high - low) / self.top, low
 
@@ -354,15 +325,16 @@ class LearnedBounds(LearnedRange):
 class AdaptiveStep(LearnedStep):
     """ASQ's step: s β(x), where a small network reads the sample and answers with one positive number.
 
-    β = head(features), features = the mean over all positions of each channel; two linear layers C → C // 4 → 1
-    with ReLU between and after (one layer for C < 8), and a floor of 1e-8. It starts near 1. The gradient of s is
-    scaled as in LSQ, that of β is not; x gets a gradient through β as well.
+    β = head(features), features = the mean over all positions of each channel; two linear layers C → C // 4
+    → 1 with ReLU between and after (one layer for C < 8), and a floor of 1e-8. It starts near 1. The
+    gradient of s is scaled as in LSQ, that of β is not; x gets a gradient through β as well.
 
     Args:
         qmax: largest level of the codebook.
         channels: C, the length of axis 1 of x.
         mode: "paper" ends in ReLU and the floor (where the sum is negative β stands still: a dead zone);
-            "softplus" ends in softplus, which is 1 at the start too and has no dead zone (this project's addition).
+            "softplus" ends in softplus, which is 1 at the start too and has no dead zone (this project's
+            addition).
         init: starting step > 0.
 
     Shapes:
@@ -373,8 +345,8 @@ class AdaptiveStep(LearnedStep):
 
     References:
         Zhou et al., "Precision Neural Network Quantization via Learnable Adaptive Modules" (ASQ), 2025,
-        arXiv:2504.17263, released code asq.py. The output is code * s β, as the code has it; a published review
-        prints code * s.
+        arXiv:2504.17263, released code asq.py. The output is code * s β, as the code has it; a published
+        review prints code * s.
     """
 
     def __init__(
@@ -400,16 +372,10 @@ class AdaptiveStep(LearnedStep):
     def beta(self, x: Tensor) -> Tensor:
         """Return β for each sample, shape (N, 1, …, 1) with the axes of x."""
         if x.ndim < 2 or x.shape[1] != self.inputs:
-            raise ValueError(
-                f"x must be (N, {self.inputs}, ...), got shape {tuple(x.shape)}"
-            )
+            raise ValueError(f"x must be (N, {self.inputs}, ...), got shape {tuple(x.shape)}")
         pooled = x.flatten(2).mean(2) if x.ndim > 2 else x
         z = self.adapter(pooled.to(self.adapter[-1].weight.dtype))
-        b = (
-            torch.relu(z).clamp(min=1e-8)
-            if self.mode == "paper"
-            else nn.functional.softplus(z)
-        )
+        b = torch.relu(z).clamp(min=1e-8) if self.mode == "paper" else nn.functional.softplus(z)
         return b.view(-1, *(1,) * (x.ndim - 1))
 
     def values(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -440,9 +406,7 @@ class InOutScale(LearnedRange):
         """Return scale_out * y."""
         return y * self.scale_out.to(y.dtype)
 
-    def observe(
-        self, x: Tensor, codebook: Codebook, borders: Tensor | None = None
-    ) -> InOutScale:
+    def observe(self, x: Tensor, codebook: Codebook, borders: Tensor | None = None) -> InOutScale:
         """Return self; both scales start at 1, as in the released code."""
         return self
 
@@ -469,9 +433,7 @@ class TanhRange(Range):
         """True: there is nothing to calibrate."""
         return True
 
-    def observe(
-        self, x: Tensor, codebook: Codebook, borders: Tensor | None = None
-    ) -> TanhRange:
+    def observe(self, x: Tensor, codebook: Codebook, borders: Tensor | None = None) -> TanhRange:
         """Return self."""
         return self
 

@@ -1,4 +1,4 @@
-"""Learned roundings: AQuant's border as a function of the activation, and AdaRound's choice for each weight."""
+"""Learned roundings: AQuant's border as a function of the value, AdaRound's choice for each weight."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from qviz.core.surrogate import Surrogate
 
 
 class AdaptiveBorder(Rounding):
-    """Round up where the fraction exceeds B(v) = sigmoid(b0 + b1 v + b2 v²), v = (u - lo) / (hi - lo) in [0, 1].
+    """Round up where the fraction exceeds B(v) = sigmoid(b0 + b1 v + b2 v²), v = (u - lo) / (hi - lo).
 
-    Zero coefficients give B = 1/2, rounding to nearest. With R = hi - lo steps, B rises slower than u (so that the
-    integers are monotone in u) when |b1 + 2 b2 v| < 4 R on [0, 1]; :meth:`guard` makes it so.
+    Zero coefficients give B = 1/2, rounding to nearest. With R = hi - lo steps, B rises slower than u (so
+    that the integers are monotone in u) when |b1 + 2 b2 v| < 4 R on [0, 1]; :meth:`guard` makes it so.
 
     Args:
         steps: R.
@@ -32,8 +32,9 @@ class AdaptiveBorder(Rounding):
 
     References:
         Li et al., "Efficient Adaptive Activation Rounding for Post-Training Quantization" (AQuant), 2022,
-        arXiv:2208.11945. INFERRED: the form of B, its granularity, the guard and the fusion; the abstracts say that the
-        border is a function of the activation, coarse at run time, learned, and aware of global errors.
+        arXiv:2208.11945. INFERRED: the form of B, its granularity, the guard and the fusion; the abstracts
+        say that the border is a function of the activation, coarse at run time, learned, and aware of
+        global errors.
     """
 
     threshold = True
@@ -52,18 +53,14 @@ class AdaptiveBorder(Rounding):
         if degree not in (0, 1, 2):
             raise ValueError(f"degree must be 0, 1 or 2, got {degree}")
         if fused and channels is None:
-            raise ValueError(
-                "fusion works on channels; give their number, got channels=None"
-            )
+            raise ValueError("fusion works on channels; give their number, got channels=None")
         self.steps, self.channels, self.axis, self.degree = (
             int(steps),
             channels,
             axis,
             degree,
         )
-        self.b = nn.Parameter(
-            torch.zeros(3) if channels is None else torch.zeros(3, channels)
-        )
+        self.b = nn.Parameter(torch.zeros(3) if channels is None else torch.zeros(3, channels))
         self.kernel = nn.Parameter(torch.zeros(channels, 1, 3, 3)) if fused else None
         if fused:
             with torch.no_grad():
@@ -103,36 +100,26 @@ class AdaptiveBorder(Rounding):
         if self.degree == 2:
             z = torch.addcmul(z, b[2], v * v)
         if self.kernel is not None:
-            z = nn.functional.conv2d(
-                z, self.kernel.to(v.dtype), padding=1, groups=self.channels
-            )
+            z = nn.functional.conv2d(z, self.kernel.to(v.dtype), padding=1, groups=self.channels)
         return z
 
     def element(self, v: Tensor, codebook: Codebook) -> Tensor:
         """Return B for each element; the gradient goes to the coefficients, not back to v."""
         return torch.sigmoid(self.logits((v.detach() - codebook.lo) / self.steps))
 
-    def fast_element(
-        self, x: Tensor, scale: Tensor, offset: Tensor | None, codebook: Codebook
-    ) -> Tensor:
+    def fast_element(self, x: Tensor, scale: Tensor, offset: Tensor | None, codebook: Codebook) -> Tensor:
         """Return B for each element of x, holding nothing but it until the backward pass."""
         if self.kernel is not None:
             return super().fast_element(x, scale, offset, codebook)
         b = self.b.to(x.dtype)
         if self.degree < 2:
-            b = torch.cat(
-                [b[: self.degree + 1], torch.zeros_like(b[self.degree + 1 :])]
-            )
+            b = torch.cat([b[: self.degree + 1], torch.zeros_like(b[self.degree + 1 :])])
         if self.channels is not None:
-            b = b.view(
-                3, *(-1 if i == self.axis % x.ndim else 1 for i in range(x.ndim))
-            )
-        return Border.apply(
-            x.detach(), scale.detach(), offset, b, codebook.lo, codebook.hi
-        )
+            b = b.view(3, *(-1 if i == self.axis % x.ndim else 1 for i in range(x.ndim)))
+        return Border.apply(x.detach(), scale.detach(), offset, b, codebook.lo, codebook.hi)
 
     def borders(self, codebook: Codebook) -> None:
-        """Return None: the border depends on the value (see :func:`qviz.core.border.thresholds` for the folded form)."""
+        """Return None: the border depends on the value."""
 
     def decide(self, u: Tensor, cell: Tensor, t: Tensor, codebook: Codebook) -> Tensor:
         """Return True where the fraction exceeds B."""
@@ -142,12 +129,7 @@ class AdaptiveBorder(Rounding):
     def encode(self, u: Tensor, codebook: Codebook) -> Tensor:
         """Return the code by the border of each element."""
         v = u.clamp(codebook.lo, codebook.hi)
-        code = (
-            (v - self.element(v, codebook))
-            .ceil_()
-            .clamp_(codebook.lo, codebook.hi)
-            .sub_(codebook.lo)
-        )
+        code = (v - self.element(v, codebook)).ceil_().clamp_(codebook.lo, codebook.hi).sub_(codebook.lo)
         return code.nan_to_num_(0.0)
 
 
@@ -164,8 +146,8 @@ class LearnedRound(Rounding):
         v: V, float32, of that shape.
 
     References:
-        Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", ICML 2020, arXiv:2004.10568,
-        equations (22) and (23).
+        Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", ICML 2020,
+        arXiv:2004.10568, equations (22) and (23).
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -173,16 +155,14 @@ class LearnedRound(Rounding):
         self.v = nn.Parameter(torch.zeros(shape))
 
     def h(self) -> Tensor:
-        """Return h(V) in [0, 1], differentiable."""
+        """Give the rectified sigmoid of V, in [0, 1], differentiable."""
         return (1.2 * torch.sigmoid(self.v) - 0.1).clamp(0.0, 1.0)
 
     @torch.no_grad()
     def observe(self, u: Tensor, codebook: Codebook) -> None:
         """Set V so that h(V) is the coordinate in the cell."""
         if u.shape != self.v.shape:
-            raise ValueError(
-                f"made for weights of shape {tuple(self.v.shape)}, got {tuple(u.shape)}"
-            )
+            raise ValueError(f"made for weights of shape {tuple(self.v.shape)}, got {tuple(u.shape)}")
         _, t = codebook.locate(u)
         self.v.copy_(torch.logit((t + 0.1) / 1.2))
 
@@ -196,9 +176,7 @@ class LearnedRound(Rounding):
             ValueError: u has another shape than V.
         """
         if u.shape != self.v.shape:
-            raise ValueError(
-                f"made for weights of shape {tuple(self.v.shape)}, got {tuple(u.shape)}"
-            )
+            raise ValueError(f"made for weights of shape {tuple(self.v.shape)}, got {tuple(u.shape)}")
         return self.h() > 0.5
 
     def encode(self, u: Tensor, codebook: Codebook) -> Tensor:
@@ -216,10 +194,8 @@ class RectifiedSigmoid(Surrogate):
 
     def __init__(self, rounding: LearnedRound) -> None:
         super().__init__()
-        self._rounding = (
-            rounding,
-        )  # in a tuple: the module is registered once, as the quantizer's rounding
+        self._rounding = (rounding,)  # in a tuple: the module is registered once, as the quantizer's rounding
 
     def relax(self, t: Tensor) -> Tensor:
-        """Return h(V)."""
+        """Return the learned choice, whatever t is."""
         return self._rounding[0].h().to(t.dtype)

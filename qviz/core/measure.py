@@ -13,11 +13,7 @@ from qviz.core.summary import CellStats, Summary
 
 def searchable(q: Quantizer) -> bool:
     """Return whether borders and one scale per row tell everything about ``q`` (no offset, no chance)."""
-    return (
-        q.rounding.borders(q.codebook) is not None
-        and q.range.calibrated
-        and q.range.offset is None
-    )
+    return q.rounding.borders(q.codebook) is not None and q.range.calibrated and q.range.offset is None
 
 
 def cell_stats(q: Quantizer, data: Summary) -> CellStats:
@@ -64,12 +60,8 @@ def row(name: str, q: Quantizer, data: Summary) -> Row:
 
 def _searched(q: Quantizer, data: Summary) -> tuple[Tensor, Tensor, Tensor]:
     if not searchable(q):
-        raise ValueError(
-            "a summary cannot stand for a random rounding, an offset or an uncalibrated range"
-        )
+        raise ValueError("a summary cannot stand for a random rounding, an offset or an uncalibrated range")
     scale = torch.atleast_1d(q.range.scale)
     if len(scale) not in (1, len(data.rows)):
-        raise ValueError(
-            f"the quantizer has {len(scale)} channels, the summary {len(data.rows)}"
-        )
+        raise ValueError(f"the quantizer has {len(scale)} channels, the summary {len(data.rows)}")
     return q.codebook.levels, q.rounding.borders(q.codebook), scale

@@ -15,9 +15,7 @@ from qviz.core.quantizer import Quantizer
 def _pair(x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
     x, y = _check.float_tensor(x), _check.float_tensor(y, "y")
     if x.shape != y.shape:
-        raise ValueError(
-            f"x and y must have one shape, got {tuple(x.shape)} and {tuple(y.shape)}"
-        )
+        raise ValueError(f"x and y must have one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
     return x.detach().double(), y.detach().double()
 
 
@@ -43,6 +41,8 @@ def sqnr_db(x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> float:
 
 def sqnr_from(energy: float, sse: float) -> float:
     """Return 10 log10(energy / sse) with the two limits of :func:`sqnr_db`."""
+    if math.isnan(sse) or math.isnan(energy):
+        return math.nan
     if sse == 0.0:
         return math.inf
     return 10.0 * math.log10(energy / sse) if energy > 0.0 else -math.inf
@@ -60,9 +60,7 @@ def occupancy(q: Quantizer, x: Tensor | np.ndarray) -> Tensor:
     Raises:
         ValueError: x holds NaN.
     """
-    return torch.bincount(
-        q.codes(_check.float_tensor(x)).flatten(), minlength=len(q.codebook)
-    )
+    return torch.bincount(q.codes(_check.float_tensor(x)).flatten(), minlength=len(q.codebook))
 
 
 def entropy_bits(counts: Tensor | np.ndarray) -> float:
@@ -80,9 +78,7 @@ def entropy_bits(counts: Tensor | np.ndarray) -> float:
     """
     c = torch.as_tensor(counts).double()
     if c.numel() == 0 or bool((c < 0).any()) or not float(c.sum()) > 0:
-        raise ValueError(
-            f"counts must be non-negative with a positive sum, got {c.tolist()}"
-        )
+        raise ValueError(f"counts must be non-negative with a positive sum, got {c.tolist()}")
     p = c[c > 0] / c.sum()
     return max(0.0, float(-(p * p.log2()).sum()))
 

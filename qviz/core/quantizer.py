@@ -67,9 +67,7 @@ class Quantizer(nn.Module):
         }
         for name, (part, kind) in parts.items():
             if not isinstance(part, kind):
-                raise TypeError(
-                    f"{name} must be a {kind.__name__}, got {type(part).__name__}"
-                )
+                raise TypeError(f"{name} must be a {kind.__name__}, got {type(part).__name__}")
             setattr(self, name, part)
         self.soft = bool(soft)
 
@@ -95,11 +93,7 @@ class Quantizer(nn.Module):
         z = self.range.transform(x.to(_check.compute_dtype(x)))
         scale, offset = self.range(z)
         spec, knots, levels, borders = self._tables(z.dtype)
-        border = (
-            self.rounding.fast_element(z, scale, offset, self.codebook)
-            if spec.unit
-            else None
-        )
+        border = self.rounding.fast_element(z, scale, offset, self.codebook) if spec.unit else None
         source = x if type(self.range).transform is Range.transform else z
         y = Quantize.apply(source, scale, offset, knots, levels, borders, border, spec)
         return self.range.output(y).to(x.dtype)
@@ -137,20 +131,19 @@ class Quantizer(nn.Module):
             TypeError: codes are not integers.
             ValueError: a code has no level.
         """
-        if (
-            not isinstance(codes, Tensor)
-            or codes.is_floating_point()
-            or codes.is_complex()
-        ):
+        if not dtype.is_floating_point:
+            raise TypeError(f"dtype must be a floating-point dtype, got {dtype}")
+        integers = isinstance(codes, Tensor) and not (codes.is_floating_point() or codes.is_complex())
+        if not integers or codes.dtype == torch.bool:
             raise TypeError(
                 f"codes must be an integer tensor, got {getattr(codes, 'dtype', type(codes).__name__)}"
             )
-        if codes.numel() and (
-            int(codes.max()) >= len(self.codebook) or int(codes.min()) < 0
-        ):
+        if codes.numel() == 0:
+            raise ValueError(f"codes is empty: shape {tuple(codes.shape)}")
+        low, high = int(codes.min()), int(codes.max())
+        if low < 0 or high >= len(self.codebook):
             raise ValueError(
-                f"codes go from {int(codes.min())} to {int(codes.max())}, "
-                f"but the codebook has {len(self.codebook)} levels"
+                f"codes go from {low} to {high}, but the codebook has {len(self.codebook)} levels"
             )
         compute = torch.float64 if dtype == torch.float64 else torch.float32
         hard = take(self.codebook.levels.to(compute), codes)
@@ -162,16 +155,10 @@ class Quantizer(nn.Module):
         """Whether the decision is a threshold, of the cell or of the element."""
         return self.rounding.threshold
 
-    def _tables(
-        self, dtype: torch.dtype
-    ) -> tuple[Spec, Tensor | None, Tensor | None, Tensor | None]:
+    def _tables(self, dtype: torch.dtype) -> tuple[Spec, Tensor | None, Tensor | None, Tensor | None]:
         """Return what the fast path needs to know: spec, knots, levels and borders (None where implied)."""
         book = self.codebook
-        unit = (
-            book.unit
-            and self.rounding.within_unit
-            and (book.identity or book.gap is not None)
-        )
+        unit = book.unit and self.rounding.within_unit and (book.identity or book.gap is not None)
         spec = Spec(
             unit=unit,
             lo=book.lo if unit or not self.surrogate.clipped else 0.0,
@@ -199,9 +186,7 @@ class Quantizer(nn.Module):
         # divide: x * (1 / s) moves values that sit on a border
         return (x / scale if offset is None else (x - offset) / scale), scale, offset
 
-    def _denormalise(
-        self, value: Tensor, scale: Tensor, offset: Tensor | None
-    ) -> Tensor:
+    def _denormalise(self, value: Tensor, scale: Tensor, offset: Tensor | None) -> Tensor:
         if self.range.rescale:
             value = value * scale if offset is None else value * scale + offset
         return value
@@ -225,9 +210,7 @@ class Quantizer(nn.Module):
             self.range.through == "soft" and not self.soft
         ):  # the scale sees what was cut off, not the rounding
             relaxed = self._denormalise(soft, scale, offset)
-            y = self._denormalise(hard, scale, offset).detach() + (
-                relaxed - relaxed.detach()
-            )
+            y = self._denormalise(hard, scale, offset).detach() + (relaxed - relaxed.detach())
         else:
             y = self._denormalise(value, scale, offset)
         y = self.range.output(y).to(x.dtype)

@@ -39,9 +39,7 @@ class Range(nn.Module):
         raise NotImplementedError
 
     @torch.no_grad()
-    def observe(
-        self, x: Tensor, codebook: Codebook, borders: Tensor | None = None
-    ) -> Range:
+    def observe(self, x: Tensor, codebook: Codebook, borders: Tensor | None = None) -> Range:
         """Set scale and offset from data; the state stays as it was when the data are refused.
 
         Args:
@@ -54,21 +52,13 @@ class Range(nn.Module):
         """
         x = _check.finite(_check.float_tensor(x)).detach()
         axis = _check.axis(self.axis, x)
-        rows = (
-            x.reshape(1, -1)
-            if axis is None
-            else x.movedim(axis, 0).reshape(x.shape[axis], -1)
-        )
+        rows = x.reshape(1, -1) if axis is None else x.movedim(axis, 0).reshape(x.shape[axis], -1)
         scale, offset = self._fit(rows.to(_check.compute_dtype(x)), codebook, borders)
-        scale = torch.where(
-            scale > 0, scale, torch.ones_like(scale)
-        )  # all zeros: any step will do
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale))  # all zeros: any step will do
         self._set(scale if axis is not None else scale[0], offset)
         return self
 
-    def _fit(
-        self, rows: Tensor, codebook: Codebook, borders: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def _fit(self, rows: Tensor, codebook: Codebook, borders: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return scale (C,) and offset (C,) or None for rows (C, n)."""
         raise NotImplementedError
 
@@ -137,11 +127,7 @@ class StaticRange(Range):
 
     def _set(self, scale: Tensor, offset: Tensor | None) -> None:
         self.scale = scale.detach().double().clone()
-        self.offset = (
-            None
-            if offset is None
-            else offset.detach().double().clone().reshape(scale.shape)
-        )
+        self.offset = None if offset is None else offset.detach().double().clone().reshape(scale.shape)
 
     def values(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the buffers."""
@@ -179,11 +165,9 @@ class Fixed(StaticRange):
         axis: int | None = None,
     ) -> None:
         super().__init__(axis)
-        scale = torch.as_tensor(scale, dtype=torch.float64)
-        offset = (
-            None if offset is None else torch.as_tensor(offset, dtype=torch.float64)
-        )
-        if scale.ndim > 1 or (scale.ndim == 1) != (axis is not None):
+        scale = _number(scale, "scale")
+        offset = None if offset is None else _number(offset, "offset")
+        if scale.ndim > 1 or (scale.ndim == 1) != (axis is not None) or scale.numel() == 0:
             raise ValueError(
                 f"a scale of shape {tuple(scale.shape)} does not fit axis={axis}: "
                 "give a number, or a vector and its axis"
@@ -193,14 +177,10 @@ class Fixed(StaticRange):
         if offset is not None and (
             offset.numel() not in (1, scale.numel()) or not torch.isfinite(offset).all()
         ):
-            raise ValueError(
-                f"offset must be finite and have the shape of scale, got {offset.tolist()}"
-            )
+            raise ValueError(f"offset must be finite and have the shape of scale, got {offset.tolist()}")
         self._set(scale, None if offset is None else offset.expand(scale.shape))
 
-    def observe(
-        self, x: Tensor, codebook: Codebook, borders: Tensor | None = None
-    ) -> Fixed:
+    def observe(self, x: Tensor, codebook: Codebook, borders: Tensor | None = None) -> Fixed:
         """Return self; a fixed range learns nothing."""
         return self
 
@@ -220,9 +200,7 @@ class MinMax(StaticRange):
         super().__init__(axis)
         self.symmetric = bool(symmetric)
 
-    def _fit(
-        self, rows: Tensor, codebook: Codebook, borders: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def _fit(self, rows: Tensor, codebook: Codebook, borders: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if self.symmetric:
             return radius(rows, codebook).amax(1), None
         low, high = rows.amin(1), rows.amax(1)
@@ -245,52 +223,58 @@ class Percentile(StaticRange):
 
     def __init__(self, percent: float = 99.9, axis: int | None = None) -> None:
         super().__init__(axis)
+        if isinstance(percent, bool) or not isinstance(percent, (int, float)):
+            raise TypeError(f"percent must be a number, got {percent!r}")
         if not 0 < percent <= 100:
             raise ValueError(f"percent must be in (0, 100], got {percent}")
         self.percent = float(percent)
 
-    def _fit(
-        self, rows: Tensor, codebook: Codebook, borders: Tensor | None
-    ) -> tuple[Tensor, None]:
+    def _fit(self, rows: Tensor, codebook: Codebook, borders: Tensor | None) -> tuple[Tensor, None]:
         need = radius(rows, codebook)
-        scale = torch.from_numpy(
-            np.percentile(need.cpu().numpy(), self.percent, axis=1)
-        ).to(rows)
+        scale = torch.from_numpy(np.percentile(need.cpu().numpy(), self.percent, axis=1)).to(rows)
         return torch.where(scale > 0, scale, need.amax(1)), None  # nearly all zeros
 
 
 class MSE(StaticRange):
     """The scale with the least squared error, searched to four digits.
 
-    A grid of scales from 2^-10 to 2 times the min-max scale, 8 % apart, then two refinements around
-    the best. Each candidate costs K searches in sorted data, not a pass over x (see
+    A grid of scales from 2^-10 to 2 times the min-max scale, 4 % apart, then three refinements around
+    the best four. Each candidate costs K searches in sorted data, not a pass over x (see
     :class:`qviz.core.summary.Summary`); the best scale may exceed the min-max one.
 
     Args:
         axis: the channel axis, or None.
     """
 
-    def _fit(
-        self, rows: Tensor, codebook: Codebook, borders: Tensor | None
-    ) -> tuple[Tensor, None]:
+    def _fit(self, rows: Tensor, codebook: Codebook, borders: Tensor | None) -> tuple[Tensor, None]:
         return search_scale(Summary.of_rows(rows), codebook, borders), None
 
 
-def search_scale(
-    summary: Summary, codebook: Codebook, borders: Tensor | None = None
-) -> Tensor:
+def _number(value: float | Tensor, what: str) -> Tensor:
+    try:
+        return torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as problem:
+        raise TypeError(f"{what} must be a number or a vector of numbers, got {value!r}") from problem
+
+
+def search_scale(summary: Summary, codebook: Codebook, borders: Tensor | None = None) -> Tensor:
     """Return the scale with the least squared error for each row of the summary, float64, shape (C,)."""
     borders = codebook.borders if borders is None else borders
     top = radius(summary.ends(), codebook).amax(1)
     top = torch.where(top > 0, top, torch.ones_like(top))
-    around, ratio = top, 2.0 ** (1 / 9)
-    steps = torch.arange(-90.0, 10.0, dtype=torch.float64)
-    for _ in range(3):
-        scales = around[:, None] * ratio**steps
+    lowest = torch.finfo(summary.rows.dtype).tiny  # the scale is used in the data's dtype
+    highest = torch.finfo(summary.rows.dtype).max / max(
+        codebook.reach, codebook.levels.abs().max().item(), 1.0
+    )
+    around, ratio = top[:, None], 2.0 ** (1 / 16)
+    steps = torch.arange(-160.0, 17.0, dtype=torch.float64)
+    for _ in range(4):
+        scales = (around[:, :, None] * ratio**steps).flatten(1).clamp(lowest, highest)
         error = summary.sse(codebook.levels, borders, scales)
-        around = scales.gather(1, error.argmin(1, keepdim=True))[:, 0]
-        ratio, steps = ratio ** (1 / 8), torch.arange(-8.0, 9.0, dtype=torch.float64)
-    return around
+        best = error.topk(min(4, error.shape[1]), largest=False).indices  # neighbours, or other valleys
+        around = scales.gather(1, best)
+        ratio, steps = ratio ** (1 / 6), torch.arange(-6.0, 7.0, dtype=torch.float64)
+    return around[:, 0]
 
 
 def radius(rows: Tensor, codebook: Codebook) -> Tensor:

@@ -24,9 +24,7 @@ from qviz.core.range import MSE, Fixed, Range
 from qviz.core.surrogate import SoftArgmax, StraightThrough
 
 
-def ste(
-    bits: int, *, signed: bool = True, clipped: bool = True, range: Range | None = None
-) -> Quantizer:
+def ste(bits: int, *, signed: bool = True, clipped: bool = True, range: Range | None = None) -> Quantizer:
     """Uniform grid, nearest rounding, straight-through gradient: the plain baseline."""
     return Quantizer(
         uniform(bits, signed=signed),
@@ -44,9 +42,7 @@ def dorefa_weight(bits: int) -> Quantizer:
 def pact_activation(bits: int, *, alpha: float | None = None) -> Quantizer:
     """PACT: unsigned uniform levels up to a learned clip α, whose gradient sees only what is cut off."""
     book = uniform(bits, signed=False)
-    return Quantizer(
-        book, range=LearnedClip(book.hi, alpha, start="max", through="soft")
-    )
+    return Quantizer(book, range=LearnedClip(book.hi, alpha, start="max", through="soft"))
 
 
 def lsq(
@@ -59,9 +55,7 @@ def lsq(
 ) -> Quantizer:
     """LSQ: uniform levels, a learned step with scaled gradient."""
     book = uniform(bits, signed=signed)
-    return Quantizer(
-        book, range=LearnedStep(book.hi, step, channels=channels, axis=axis)
-    )
+    return Quantizer(book, range=LearnedStep(book.hi, step, channels=channels, axis=axis))
 
 
 def lsq_plus(
@@ -75,9 +69,7 @@ def lsq_plus(
 ) -> Quantizer:
     """LSQ+: LSQ with a learned offset."""
     book = uniform(bits, signed=signed)
-    return Quantizer(
-        book, range=LearnedAffine(book.hi, step, offset, channels=channels, axis=axis)
-    )
+    return Quantizer(book, range=LearnedAffine(book.hi, step, offset, channels=channels, axis=axis))
 
 
 def apot_weight(bits: int, *, alpha: float | None = 3.0) -> Quantizer:
@@ -120,9 +112,7 @@ def daq_activation(
     """DAQ for activations: post-ReLU with one learned bound and levels k / R; ``signed`` with two."""
     top = 2 ** _check.bits(bits, 1, 8, "daq_activation") - 1
     bound = LearnedBounds(top, signed=signed, centred=False, init=bounds)
-    return Quantizer(
-        _daq_book(top, signed=signed), None, SoftArgmax(gamma, sigma), bound
-    )
+    return Quantizer(_daq_book(top, signed=signed), None, SoftArgmax(gamma, sigma), bound)
 
 
 def _daq_book(top: int, *, signed: bool) -> Codebook:
@@ -145,9 +135,7 @@ def soft_argmax(
     return Quantizer(_daq_book(top, signed=signed), None, surrogate, bound, soft=True)
 
 
-def asq_activation(
-    bits: int, channels: int, *, mode: str = "paper", step: float | None = None
-) -> Quantizer:
+def asq_activation(bits: int, channels: int, *, mode: str = "paper", step: float | None = None) -> Quantizer:
     """ASQ: unsigned uniform levels, step s β(x) with β from a small network that reads the sample."""
     book = uniform(bits, signed=False)
     return Quantizer(book, range=AdaptiveStep(book.hi, channels, mode=mode, init=step))
@@ -160,7 +148,7 @@ def pot_weight(
     axis: int = 0,
     grid: Grid = "strict",
     start: str = "mse",
-    alpha=None,
+    alpha: float | Tensor | None = None,
 ) -> Quantizer:
     """Powers of two under a learned clip α per output channel."""
     return _clipped(pot(bits, grid=grid), alpha, start, channels, axis)
@@ -173,7 +161,7 @@ def post_weight(
     axis: int = 0,
     grid: Grid = "strict",
     start: str = "mse",
-    alpha=None,
+    alpha: float | Tensor | None = None,
 ) -> Quantizer:
     """Powers of the square root of two under a learned clip α per output channel."""
     return _clipped(post(bits, grid=grid), alpha, start, channels, axis)
@@ -188,9 +176,7 @@ def _clipped(
 ) -> Quantizer:
     return Quantizer(
         book,
-        range=LearnedClip(
-            1.0, alpha, start=start, normalise=True, channels=channels, axis=axis
-        ),
+        range=LearnedClip(1.0, alpha, start=start, normalise=True, channels=channels, axis=axis),
     )
 
 
@@ -203,9 +189,7 @@ def adq_weight(
     generator: torch.Generator | None = None,
 ) -> Quantizer:
     """ADQ for weights: quantile codebook adapted by EMA; the gradient passes everywhere."""
-    book = EMACodebook(
-        bits, decay=decay, tie_sign=tie_sign, init=init, generator=generator
-    )
+    book = EMACodebook(bits, decay=decay, tie_sign=tie_sign, init=init, generator=generator)
     return Quantizer(book, surrogate=StraightThrough(clipped=False), range=Fixed(1.0))
 
 
@@ -226,7 +210,5 @@ def aquant_activation(
 ) -> Quantizer:
     """AQuant: unsigned uniform levels, learned step, rounding border a function of the activation."""
     book = uniform(bits, signed=False)
-    rounding = AdaptiveBorder(
-        int(book.hi - book.lo), channels=channels, degree=degree, fused=fused
-    )
+    rounding = AdaptiveBorder(int(book.hi - book.lo), channels=channels, degree=degree, fused=fused)
     return Quantizer(book, rounding, range=LearnedStep(book.hi, step))

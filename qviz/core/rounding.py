@@ -50,11 +50,7 @@ class Rounding(nn.Module):
     def decide(self, u: Tensor, cell: Tensor, t: Tensor, codebook: Codebook) -> Tensor:
         """Return True where the value goes to the upper knot; the shape of ``u``."""
         border = self.borders(codebook).to(u.dtype)
-        return (
-            u > border[cell]
-            if len(border)
-            else torch.zeros_like(cell, dtype=torch.bool)
-        )
+        return u > border[cell] if len(border) else torch.zeros_like(cell, dtype=torch.bool)
 
     def encode(self, u: Tensor, codebook: Codebook) -> Tensor:
         """Return cell + decision without the memory that cells cost.
@@ -81,9 +77,7 @@ class Nearest(Rounding):
     threshold = True
     within_unit = True
 
-    def fast_element(
-        self, x: Tensor, scale: Tensor, offset: Tensor | None, codebook: Codebook
-    ) -> None:
+    def fast_element(self, x: Tensor, scale: Tensor, offset: Tensor | None, codebook: Codebook) -> None:
         """Return None: the border is 1/2 everywhere."""
 
     def borders(self, codebook: Codebook) -> Tensor:
@@ -99,13 +93,7 @@ class Nearest(Rounding):
     def encode(self, u: Tensor, codebook: Codebook) -> Tensor:
         """Return the code of the nearest knot."""
         if codebook.unit:
-            return (
-                (u - 0.5)
-                .ceil_()
-                .clamp_(codebook.lo, codebook.hi)
-                .sub_(codebook.lo)
-                .nan_to_num_(0.0)
-            )
+            return (u - 0.5).ceil_().clamp_(codebook.lo, codebook.hi).sub_(codebook.lo).nan_to_num_(0.0)
         return super().encode(u, codebook)
 
 
@@ -125,9 +113,7 @@ class Stochastic(Rounding):
 
     def decide(self, u: Tensor, cell: Tensor, t: Tensor, codebook: Codebook) -> Tensor:
         """Return True with probability ``t``."""
-        draw = torch.rand(
-            t.shape, dtype=t.dtype, device=t.device, generator=self.generator
-        )
+        draw = torch.rand(t.shape, dtype=t.dtype, device=t.device, generator=self.generator)
         return draw < t
 
     def encode(self, u: Tensor, codebook: Codebook) -> Tensor:
@@ -161,9 +147,7 @@ class CellBorder(Rounding):
         outside = ~((border >= low) & (border <= high))
         if outside.any():
             k = int(outside.nonzero()[0])
-            raise ValueError(
-                f"border {border[k]:g} lies outside its cell [{low[k]:g}, {high[k]:g}]"
-            )
+            raise ValueError(f"border {border[k]:g} lies outside its cell [{low[k]:g}, {high[k]:g}]")
         self.register_buffer("border", border)
 
     _apply = keep_float64  # float64 stays, for the reason given there

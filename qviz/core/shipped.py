@@ -40,9 +40,7 @@ CIFAR10_CLASSES = (
     "truck",
 )
 _PACKAGE = Path(__file__).resolve().parents[1]
-_REPAIR = (
-    "restore the folder data (git checkout -- data), or reinstall qviz-quantization."
-)
+_REPAIR = "restore the folder data (git checkout -- data), or reinstall qviz-quantization."
 
 
 @dataclass(frozen=True)
@@ -119,9 +117,7 @@ def info(name: str) -> TensorInfo:
     """
     catalogue = _catalogue(data_dir())
     if name not in catalogue:
-        raise ValueError(
-            f"No shipped tensor is named {name!r}; choose from {', '.join(catalogue)}."
-        )
+        raise ValueError(f"No shipped tensor is named {name!r}; choose from {', '.join(catalogue)}.")
     return catalogue[name]
 
 
@@ -179,9 +175,7 @@ def cifar10_sample(split: str = "train") -> tuple[torch.Tensor, torch.Tensor]:
         raise ImportError(
             "The CIFAR-10 sample needs Pillow: pip install 'qviz-quantization[plot]'"
         ) from error
-    index = json.loads(
-        _trusted(data_dir() / "cifar10_sample.json").read_text(encoding="utf-8")
-    )
+    index = json.loads(_trusted(data_dir() / "cifar10_sample.json").read_text(encoding="utf-8"))
     with Image.open(_trusted(data_dir() / index[split]["mosaic"])) as picture:
         pixels = np.array(picture.convert("RGB"))
     rows, columns = pixels.shape[0] // 32, index["columns"]
@@ -216,9 +210,7 @@ def _check(path: Path) -> Path:
     if entry is None:
         raise ValueError(f"{path.name} is not listed in manifest.json; {_REPAIR}")
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path.name} is listed in manifest.json, but missing; {_REPAIR}"
-        )
+        raise FileNotFoundError(f"{path.name} is listed in manifest.json, but missing; {_REPAIR}")
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != entry["sha256"]:
         raise ValueError(

@@ -55,11 +55,7 @@ class Summary:
         x = _check.finite(_check.float_tensor(x)).detach()
         axis = _check.axis(axis, x)
         self.x = x
-        self._fill(
-            x.reshape(1, -1)
-            if axis is None
-            else x.movedim(axis, 0).reshape(x.shape[axis], -1)
-        )
+        self._fill(x.reshape(1, -1) if axis is None else x.movedim(axis, 0).reshape(x.shape[axis], -1))
 
     @classmethod
     def of_rows(cls, rows: Tensor) -> Summary:
@@ -92,9 +88,7 @@ class Summary:
 
     def count_below(self, edges: Tensor) -> Tensor:
         """Count values <= each edge; edges (C, m), any order, -> int64 (C, m)."""
-        return torch.searchsorted(
-            self.rows, edges.to(self.rows.dtype).contiguous(), right=True
-        )
+        return torch.searchsorted(self.rows, edges.to(self.rows.dtype).contiguous(), right=True)
 
     def sse(self, levels: Tensor, borders: Tensor, scales: Tensor) -> Tensor:
         """Return the squared error of each row at each candidate scale.
@@ -108,10 +102,7 @@ class Summary:
             float64 (C, S).
         """
         budget = max(1, 2_000_000 // (len(levels) * len(scales)))
-        parts = [
-            self._split(levels, borders, part)[1].sum(-1)
-            for part in scales.split(budget, dim=1)
-        ]
+        parts = [self._split(levels, borders, part)[1].sum(-1) for part in scales.split(budget, dim=1)]
         return torch.cat(parts, 1)
 
     def _split(
@@ -139,18 +130,14 @@ class Summary:
             scale: (1,) or (C,).
         """
         scales = scale.double().reshape(-1, 1).expand(len(self.rows), 1)
-        count, sse, cut, y = (
-            part[:, 0] for part in self._split(levels, borders, scales)
-        )
+        count, sse, cut, y = (part[:, 0] for part in self._split(levels, borders, scales))
         n = self.rows.shape[1]
         first = self.rows.gather(1, cut[:, :-1].clamp(max=n - 1)).double()
         last = self.rows.gather(1, (cut[:, 1:] - 1).clamp(min=0)).double()
         worst = torch.maximum((first - y).abs(), (last - y).abs()) * (count > 0)
         return CellStats(count.sum(0), sse.sum(0), worst.amax(0))
 
-    def error_counts(
-        self, levels: Tensor, borders: Tensor, scale: Tensor, edges: Tensor
-    ) -> Tensor:
+    def error_counts(self, levels: Tensor, borders: Tensor, scale: Tensor, edges: Tensor) -> Tensor:
         """Count the errors y - x in each bin [edge_j, edge_j+1), shape (m - 1,), int64.
 
         An error in a bin means x in (y - edge_j+1, y - edge_j] inside one cell: two searches a
@@ -158,9 +145,7 @@ class Summary:
         """
         scales = scale.double().reshape(-1, 1).expand(len(self.rows), 1)
         _, _, cut, y = (part[:, 0] for part in self._split(levels, borders, scales))
-        at = self.count_below((y[:, :, None] - edges.double()).flatten(1)).view(
-            *y.shape, len(edges)
-        )
+        at = self.count_below((y[:, :, None] - edges.double()).flatten(1)).view(*y.shape, len(edges))
         at = torch.minimum(torch.maximum(at, cut[:, :-1, None]), cut[:, 1:, None])
         return (at[..., :-1] - at[..., 1:]).sum((0, 1))
 

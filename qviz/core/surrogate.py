@@ -82,18 +82,16 @@ class SoftArgmax(Surrogate):
         ValueError: gamma, sigma or beta is not positive and finite.
 
     References:
-        Kim, Lee and Ham, "Distance-aware Quantization", ICCV 2021, arXiv:2108.06983, equations (7), (10), (11).
-        The paper calls σ a standard deviation, its released code divides by σ² and not 2 σ²; this follows the
-        code. The closed-form slope is derived here (and tested against the graph).
+        Kim, Lee and Ham, "Distance-aware Quantization", ICCV 2021, arXiv:2108.06983, equations (7), (10),
+        (11). The paper calls σ a standard deviation, its released code divides by σ² and not 2 σ²; this
+        follows the code. The closed-form slope is derived here (and tested against the graph).
 
     Example:
         >>> round(SoftArgmax(sigma=1.0).slope(torch.tensor(0.25, dtype=torch.float64)).item(), 6)
         0.434104
     """
 
-    def __init__(
-        self, gamma: float = 2.0, sigma: float = 1.0, beta: float | None = None
-    ) -> None:
+    def __init__(self, gamma: float = 2.0, sigma: float = 1.0, beta: float | None = None) -> None:
         super().__init__()
         for name, value in (("gamma", gamma), ("sigma", sigma), ("beta", beta)):
             if value is not None and not 0 < value < float("inf"):
@@ -103,7 +101,7 @@ class SoftArgmax(Surrogate):
 
     @property
     def coth(self) -> tuple[float, float] | None:
-        """(g, a) of the closed-form slope g coth(|t - 1/2| + a); None at a fixed temperature."""
+        """The constants g and a of the closed-form slope, g coth(|t - 1/2| + a); None at a fixed temperature."""
         if self.beta is not None:
             return None
         return self.gamma / (2.0 * math.sinh(self.gamma)), 1.0 / (2.0 * self.sigma**2)
@@ -114,7 +112,7 @@ class SoftArgmax(Surrogate):
         return self.beta is None
 
     def relax(self, t: Tensor) -> Tensor:
-        """Return the relaxed value of t through the whole graph, step by step as the paper has it."""
+        """Compute the relaxed value of t through the whole graph, step by step as the paper has it."""
         low, high = (
             torch.exp(-_abs(t)),
             torch.exp(-_abs(1.0 - t)),
@@ -132,15 +130,13 @@ class SoftArgmax(Surrogate):
         return (m - 0.5) / math.tanh(self.gamma / 2.0) + 0.5  # 1 - 2 λ = tanh(γ / 2)
 
     def slope(self, t: Tensor) -> Tensor:
-        """Return the closed-form derivative of :meth:`relax` under the controller.
+        """Compute the closed-form derivative of the relaxed value under the controller.
 
         Raises:
             ValueError: the temperature is fixed.
         """
         if self.coth is None:
-            raise ValueError(
-                f"a fixed temperature beta={self.beta} has no closed-form slope; use autograd"
-            )
+            raise ValueError(f"a fixed temperature beta={self.beta} has no closed-form slope; use autograd")
         g, a = self.coth
         return g * (1.0 + 2.0 / torch.expm1(2.0 * ((t - 0.5).abs() + a)))
 

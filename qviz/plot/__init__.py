@@ -20,9 +20,7 @@ from typing import Any
 try:
     from matplotlib.axes import Axes
 except ImportError as problem:
-    raise ImportError(
-        "qviz.plot needs matplotlib: pip install 'qviz-quantization[plot]'"
-    ) from problem
+    raise ImportError("qviz.plot needs matplotlib: pip install 'qviz-quantization[plot]'") from problem
 
 from qviz.plot import panels as panels
 from qviz.plot import scene as scene
@@ -69,8 +67,6 @@ def error(
     return draw(panels.error(x, methods, bins=bins, unit=unit), ax, **line_kw)
 
 
-def contribution(
-    x: panels.Data, methods: panels.Methods, *, unit: str = "", ax: Axes | None = None
-) -> Axes:
+def contribution(x: panels.Data, methods: panels.Methods, *, unit: str = "", ax: Axes | None = None) -> Axes:
     """Draw which cells the mean squared error comes from (:func:`panels.contribution`)."""
     return draw(panels.contribution(x, methods, unit=unit), ax)

@@ -29,9 +29,7 @@ def draw(panel: Panel, ax: Axes | None = None, **line_kw: Any) -> Axes:
 
         _, ax = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
     for mark in panel.marks:
-        _DRAWERS[type(mark)](
-            ax, mark, line_kw if mark.role not in ("data", "ideal") else {}
-        )
+        _DRAWERS[type(mark)](ax, mark, line_kw if mark.role not in ("data", "ideal") else {})
     legend = any(mark.label for mark in panel.marks)
     ax.set_title(panel.title, pad=22 if legend else None)
     ax.set(xlabel=panel.x.label, ylabel=panel.y.label)
@@ -45,9 +43,7 @@ def draw(panel: Panel, ax: Axes | None = None, **line_kw: Any) -> Axes:
             "borderaxespad": 0.2,
             "ncols": 5,
         }
-        ax.legend(
-            frameon=False, fontsize="small", handlelength=1.8, columnspacing=1.2, **row
-        )
+        ax.legend(frameon=False, fontsize="small", handlelength=1.8, columnspacing=1.2, **row)
     ax.qviz_text = panel.text
     return ax
 
@@ -134,9 +130,7 @@ def _steps(ax: Axes, mark: Steps, kw: dict[str, Any]) -> None:
 
 def _band(ax: Axes, mark: Band, kw: dict[str, Any]) -> None:
     look = LOOKS[mark.role]
-    ax.fill_between(
-        mark.x, mark.low, mark.high, color=look.color, alpha=0.22, linewidth=0
-    )
+    ax.fill_between(mark.x, mark.low, mark.high, color=look.color, alpha=0.22, linewidth=0)
 
 
 def _rug(ax: Axes, mark: Rug, kw: dict[str, Any]) -> None:

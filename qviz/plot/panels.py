@@ -85,25 +85,19 @@ def staircase(
     low, high = (float(v) for v in xlim)
     if not low < high:
         raise ValueError(f"xlim must be increasing, got {xlim}")
-    marks: list[Mark] = [
-        Line("ideal", np.array([low, high]), np.array([low, high]), label="y = x")
-    ]
+    marks: list[Mark] = [Line("ideal", np.array([low, high]), np.array([low, high]), label="y = x")]
     words = []
     named = _named(methods)
     for i, (name, q) in enumerate(named.items()):
         if isinstance(q, Codebook):
             q = Quantizer(q, range=Fixed(1.0))
         left, right, y = _treads(q, low, high, n)
-        x3 = np.column_stack(
-            [left, np.clip(y, left, right), right]
-        ).ravel()  # the middle: where y = x
+        x3 = np.column_stack([left, np.clip(y, left, right), right]).ravel()  # the middle: where y = x
         y3 = np.repeat(y, 3)
         marks.append(Band(ROLES[i], x3, np.minimum(x3, y3), np.maximum(x3, y3)))
         gap = np.full_like(left, np.nan)
         x = np.column_stack([left, right, gap]).ravel()[:-1]
-        marks.append(
-            Line(ROLES[i], x, np.column_stack([y, y, gap]).ravel()[:-1], label=name)
-        )
+        marks.append(Line(ROLES[i], x, np.column_stack([y, y, gap]).ravel()[:-1], label=name))
         widest = int(np.argmax(right - left))
         words.append(
             f"{name} has {len(y)} steps for x from {low:.3g} to {high:.3g}; "
@@ -138,9 +132,7 @@ def error(x: Data, methods: Methods, *, bins: int = 81, unit: str = "") -> Panel
         share = e.counts(edges) / data.numel * 100
         top = max(top, float(share.max()))
         marks.append(Steps(ROLES[i], edges, share, label=name))
-        words.append(
-            f"{name}: error has RMS {rms[name]:.3g} and is at most {e.worst:.3g}."
-        )
+        words.append(f"{name}: error has RMS {rms[name]:.3g} and is at most {e.worst:.3g}.")
     return Panel(
         "Histogram of the error",
         Axis(_with_unit("error Q(x) − x", unit), -reach, reach),
@@ -204,9 +196,7 @@ def calibrated(methods: Methods, data: Summary) -> dict[str, Method]:
         if isinstance(q, Codebook):
             q = Quantizer(q, range=MSE()).observe(data.x)
         elif isinstance(q, Quantizer) and not q.range.calibrated:
-            raise ValueError(
-                f"{name}: the quantizer's range has no scale yet; call observe(x) on it first"
-            )
+            raise ValueError(f"{name}: the quantizer's range has no scale yet; call observe(x) on it first")
         ready[name] = q
     return ready
 
@@ -234,23 +224,13 @@ def border_positions(q: Quantizer) -> np.ndarray:
 def _typical(q: Quantizer) -> tuple[float, float]:
     scale = torch.atleast_1d(q.range.scale)
     middle = int(scale.argsort()[(len(scale) - 1) // 2])
-    offset = (
-        0.0
-        if q.range.offset is None
-        else float(torch.atleast_1d(q.range.offset)[middle])
-    )
+    offset = 0.0 if q.range.offset is None else float(torch.atleast_1d(q.range.offset)[middle])
     return float(scale[middle]), offset
 
 
-def _treads(
-    q: Method, low: float, high: float, n: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _treads(q: Method, low: float, high: float, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return left end, right end and height of each step that is visible in [low, high]."""
-    if (
-        isinstance(q, Quantizer)
-        and q.rounding.borders(q.codebook) is not None
-        and not q.soft
-    ):
+    if isinstance(q, Quantizer) and q.rounding.borders(q.codebook) is not None and not q.soft:
         cuts, y = border_positions(q), level_positions(q)
         first, last = (
             np.searchsorted(cuts, low, side="right"),
@@ -306,9 +286,7 @@ def _matching(data: Summary, q: Quantizer) -> Summary:
 
 def _need_levels(name: str, q: Method) -> Quantizer:
     if not isinstance(q, Quantizer):
-        raise TypeError(
-            f"{name}: this panel needs a Quantizer or a Codebook, got {type(q).__name__}"
-        )
+        raise TypeError(f"{name}: this panel needs a Quantizer or a Codebook, got {type(q).__name__}")
     return q
 
 
@@ -324,9 +302,7 @@ def _named(methods: Methods) -> dict[str, Method]:
             )
         methods = {getattr(methods, "__name__", "Q"): methods}
     if not 1 <= len(methods) <= MAX_METHODS:
-        raise ValueError(
-            f"a panel shows 1 to {MAX_METHODS} methods, got {len(methods)}"
-        )
+        raise ValueError(f"a panel shows 1 to {MAX_METHODS} methods, got {len(methods)}")
     return dict(methods)
 
 

@@ -136,8 +136,7 @@ class Scene:
         parts = [self.title + ".", *(panel.text for panel in self.panels)]
         if self.table is not None:
             parts += [
-                f"{c[0]}: " + ", ".join(f"{h} {v}" for h, v in _columns(c)) + "."
-                for c in self.table.cells()
+                f"{c[0]}: " + ", ".join(f"{h} {v}" for h, v in _columns(c)) + "." for c in self.table.cells()
             ]
         return " ".join(parts)
 

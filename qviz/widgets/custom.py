@@ -41,11 +41,7 @@ def moved(
     left = new[index - 1] + gap if index else low
     right = new[index + 1] - gap if index + 1 < count else high
     if mirror:  # a level keeps its sign, or it would meet its twin
-        left, right = (
-            (max(left, gap / 2), right)
-            if index > twin
-            else (left, min(right, -gap / 2))
-        )
+        left, right = (max(left, gap / 2), right) if index > twin else (left, min(right, -gap / 2))
     if left <= right:
         new[index] = min(max(value, left), right)
         if mirror:
@@ -63,9 +59,5 @@ def displaced(before: np.ndarray, after: np.ndarray) -> int | None:
     if len(before) != len(after):
         return None
     distance = np.abs(after - before)
-    k = (
-        int(np.nanargmax(distance))
-        if len(distance) and not np.isnan(distance).all()
-        else 0
-    )
+    k = int(np.nanargmax(distance)) if len(distance) and not np.isnan(distance).all() else 0
     return k if len(distance) and distance[k] > 0 else None

@@ -30,9 +30,7 @@ class Explorer(ipywidgets.VBox):
     def data(self) -> dict[str, Any]:
         """Return the numbers behind the picture: each panel's marks, and the table."""
         scene = self.scene()
-        numbers: dict[str, Any] = {
-            panel.title: panel.numbers() for panel in scene.panels
-        }
+        numbers: dict[str, Any] = {panel.title: panel.numbers() for panel in scene.panels}
         if scene.table is not None:
             numbers["table"] = scene.table.to_dict()
         return numbers
@@ -69,19 +67,15 @@ class Explorer(ipywidgets.VBox):
     def _restore(self, values: dict[str, Any]) -> None:
         unknown = set(values) - set(self.controls)
         if unknown:
-            raise ValueError(
-                f"unknown controls {sorted(unknown)}; there are {sorted(self.controls)}"
-            )
+            raise ValueError(f"unknown controls {sorted(unknown)}; there are {sorted(self.controls)}")
         for name, value in values.items():
             try:
                 self.controls[name].value = value
-            except Exception as problem:  # traitlets raises several kinds; all mean: not a value of this control
-                raise ValueError(
-                    f"control {name!r} does not take {value!r}: {problem}"
-                ) from problem
-            if (
-                self.controls[name].value != value
-            ):  # bounded controls clamp instead of raising
+            except (
+                Exception
+            ) as problem:  # traitlets raises several kinds; all mean: not a value of this control
+                raise ValueError(f"control {name!r} does not take {value!r}: {problem}") from problem
+            if self.controls[name].value != value:  # bounded controls clamp instead of raising
                 raise ValueError(
                     f"control {name!r} does not take {value!r}; it made {self.controls[name].value!r}"
                 )

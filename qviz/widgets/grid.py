@@ -82,26 +82,14 @@ class GridExplorer(Explorer):
 
     def _make_controls(self, tensor: str, bits: int) -> None:
         grids = self.model.names(4)
-        self.tensor = w.Dropdown(
-            options=list(self.model.sources), value=tensor, description="Tensor", **WIDE
-        )
+        self.tensor = w.Dropdown(options=list(self.model.sources), value=tensor, description="Tensor", **WIDE)
         self.bits = w.IntSlider(value=bits, min=2, max=8, description="Bits", **WIDE)
-        self.clip = w.FloatSlider(
-            min=0.0, max=1.0, description="Clip", readout_format=".3f", **WIDE
-        )
-        self.grid_a = w.Dropdown(
-            options=grids, value="POT", description="Grid A", **WIDE
-        )
-        self.grid_b = w.Dropdown(
-            options=grids, value="POST", description="Grid B", **WIDE
-        )
+        self.clip = w.FloatSlider(min=0.0, max=1.0, description="Clip", readout_format=".3f", **WIDE)
+        self.grid_a = w.Dropdown(options=grids, value="POT", description="Grid A", **WIDE)
+        self.grid_b = w.Dropdown(options=grids, value="POST", description="Grid B", **WIDE)
         self.rule = w.Dropdown(options=[*RULES, MANUAL], description="Range", **WIDE)
-        self.per_channel = w.Checkbox(
-            value=False, description="Per channel", indent=False
-        )
-        self.level = w.BoundedIntText(
-            value=1, min=1, max=15, description="Level", **WIDE
-        )
+        self.per_channel = w.Checkbox(value=False, description="Per channel", indent=False)
+        self.level = w.BoundedIntText(value=1, min=1, max=15, description="Level", **WIDE)
         self.value = w.FloatText(description="Value", step=0.01, **WIDE)
         self.mirror = w.Checkbox(value=False, description="Mirror signs", indent=False)
         self.reset = w.Button(
@@ -121,13 +109,9 @@ class GridExplorer(Explorer):
         self.controls = {name: getattr(self, name) for name in names}
 
     def _control_box(self) -> w.Widget:
-        self._editor = w.Box(
-            [self.level, self.value, self.mirror, self.reset], layout=ROW
-        )
+        self._editor = w.Box([self.level, self.value, self.mirror, self.reset], layout=ROW)
         first = w.Box([self.tensor, self.bits, self.clip], layout=ROW)
-        second = w.Box(
-            [self.grid_a, self.grid_b, self.rule, self.per_channel], layout=ROW
-        )
+        second = w.Box([self.grid_a, self.grid_b, self.rule, self.per_channel], layout=ROW)
         return w.VBox([first, second, self._editor])
 
     def _picture_box(self) -> w.Widget:
@@ -212,9 +196,7 @@ class GridExplorer(Explorer):
         c = self.choice()
         if not self._busy and c.edits:
             if change["new"]:
-                self.model.store(
-                    c.tensor, c.bits, custom.mirrored(self.model.levels(c))
-                )
+                self.model.store(c.tensor, c.bits, custom.mirrored(self.model.levels(c)))
             self._refresh()
 
     def _on_reset(self, button: w.Button) -> None:
@@ -225,9 +207,7 @@ class GridExplorer(Explorer):
         c = self.choice()
         if self._busy or not c.edits:
             return
-        k = custom.displaced(
-            self.model.levels(c), np.asarray(change["new"], dtype=np.float64)
-        )
+        k = custom.displaced(self.model.levels(c), np.asarray(change["new"], dtype=np.float64))
         if k is not None:
             self._move(k, float(change["new"][k]))
 
@@ -235,9 +215,7 @@ class GridExplorer(Explorer):
         """Bring one custom level as near to ``value`` as its neighbours allow."""
         c = self.choice()
         low, high = panels.limits(self.model.summary(c.tensor))
-        levels = custom.moved(
-            self.model.levels(c), index, value, low, high, mirror=c.mirror
-        )
+        levels = custom.moved(self.model.levels(c), index, value, low, high, mirror=c.mirror)
         self.model.store(c.tensor, c.bits, levels)
         with self._quietly():
             self.level.value = index + 1
@@ -266,9 +244,7 @@ class GridExplorer(Explorer):
         if c.rule != MANUAL and c.grid_a != CUSTOM:
             q = self.model.quantizer(c, c.grid_a)
             clip = float(q.range.scale.median()) * q.codebook.reach
-            clip = round(
-                max(round(clip / self.clip.step), 1) * self.clip.step, self._decimals
-            )
+            clip = round(max(round(clip / self.clip.step), 1) * self.clip.step, self._decimals)
             self._followed = self.clip.value = min(clip, self.clip.max)
         self._editor.layout.display = "flex" if c.edits else "none"
         if c.edits:
@@ -282,19 +258,14 @@ class GridExplorer(Explorer):
             self._follow()
             scene = self.scene()
             pairs = zip(self._live, scene.panels, strict=True)
-            changes = [
-                change for live, panel in pairs for change in live.changes(panel)
-            ]
+            changes = [change for live, panel in pairs for change in live.changes(panel)]
             changes.append((self._numbers, {"value": table_html(scene)}))
             apply(changes)
 
     @property
     def state(self) -> dict[str, Any]:
         """The value of every control, the custom grids and where they start, as JSON types."""
-        grids = [
-            {"tensor": t, "bits": b, "levels": v.tolist()}
-            for (t, b), v in self.model.custom.items()
-        ]
+        grids = [{"tensor": t, "bits": b, "levels": v.tolist()} for (t, b), v in self.model.custom.items()]
         return {**super().state, "start": self._start, "custom": grids}
 
     def _restore(self, values: dict[str, Any]) -> None:
@@ -321,18 +292,8 @@ class GridExplorer(Explorer):
         frames = []
         for bits in range(self.bits.min, self.bits.max + 1):
             for grid in self.model.names(bits):
-                if (
-                    grid != CUSTOM
-                    or (c.tensor, bits) in self.model.custom
-                    or (bits == c.bits and c.edits)
-                ):
-                    frames.append(
-                        page.Frame(
-                            grid, bits, self.model.frame(replace(c, bits=bits), grid)
-                        )
-                    )
+                if grid != CUSTOM or (c.tensor, bits) in self.model.custom or (bits == c.bits and c.edits):
+                    frames.append(page.Frame(grid, bits, self.model.frame(replace(c, bits=bits), grid)))
         first = ((c.grid_a, c.bits), (c.grid_b, c.bits))
-        about = (
-            f"{self.model.title(c)}. The tensor: {self.model.sources[c.tensor].about}."
-        )
+        about = f"{self.model.title(c)}. The tensor: {self.model.sources[c.tensor].about}."
         return page.write(path, f"Grids on {c.tensor}", about, frames, first)

@@ -78,20 +78,14 @@ class GridModel:
         TypeError, ValueError: a grid is neither a Codebook nor callable, or its name is taken.
     """
 
-    def __init__(
-        self, sources: Mapping[str, Source], grids: Grids | None = None
-    ) -> None:
+    def __init__(self, sources: Mapping[str, Source], grids: Grids | None = None) -> None:
         self.sources = dict(sources)
         self.own = dict(grids or {})
         for name, grid in self.own.items():
             if name in (*grid_names(4), *PAPER, CUSTOM):
-                raise ValueError(
-                    f"a grid named {name!r} exists already; choose another name"
-                )
+                raise ValueError(f"a grid named {name!r} exists already; choose another name")
             if not isinstance(grid, Codebook) and not callable(grid):
-                raise TypeError(
-                    f"grid {name!r} must be a Codebook or a function, got {type(grid).__name__}"
-                )
+                raise TypeError(f"grid {name!r} must be a Codebook or a function, got {type(grid).__name__}")
         self.custom: dict[tuple[str, int], np.ndarray] = {}
         self._cache: dict[tuple, Any] = {}
 
@@ -117,9 +111,7 @@ class GridModel:
 
     def book(self, tensor: str, grid: str, bits: int) -> Codebook:
         """Return a grid by its name, fitted to the tensor where it is a fitted one."""
-        return self._once(
-            ("book", tensor, grid, bits), lambda: self._build(tensor, grid, bits)
-        )
+        return self._once(("book", tensor, grid, bits), lambda: self._build(tensor, grid, bits))
 
     def _build(self, tensor: str, grid: str, bits: int) -> Codebook:
         x = self.summary(tensor).x
@@ -134,12 +126,8 @@ class GridModel:
         """Return the custom levels, in units of x: those that were moved, or those of the start grid."""
         if (c.tensor, c.bits) in self.custom:
             return self.custom[c.tensor, c.bits]
-        start = (
-            c.start if c.start in self.names(c.bits) and c.start != CUSTOM else "POT"
-        )
-        levels = panels.level_positions(
-            self.quantizer(replace(c, rule=SEARCH, per_channel=False), start)
-        )
+        start = c.start if c.start in self.names(c.bits) and c.start != CUSTOM else "POT"
+        levels = panels.level_positions(self.quantizer(replace(c, rule=SEARCH, per_channel=False), start))
         return custom.mirrored(levels) if c.mirror else levels
 
     def store(self, tensor: str, bits: int, levels: np.ndarray | list[float]) -> None:
@@ -178,8 +166,7 @@ class GridModel:
     def quantizers(self, c: Choice) -> dict[str, Quantizer]:
         """Return the two quantizers on show, under the names of the table."""
         return {
-            f"{slot}: {grid}": self.quantizer(c, grid)
-            for slot, grid in (("A", c.grid_a), ("B", c.grid_b))
+            f"{slot}: {grid}": self.quantizer(c, grid) for slot, grid in (("A", c.grid_a), ("B", c.grid_b))
         }
 
     def title(self, c: Choice) -> str:
@@ -191,9 +178,7 @@ class GridModel:
     def scene(self, c: Choice) -> Scene:
         """Return levels, staircases, errors and the table of the two grids."""
         scene = self._scene(c, self.quantizers(c), self.title(c))
-        return replace(
-            scene, panels=(self._with_handles(c, scene.panels[0]), *scene.panels[1:])
-        )
+        return replace(scene, panels=(self._with_handles(c, scene.panels[0]), *scene.panels[1:]))
 
     def frame(self, c: Choice, grid: str) -> Scene:
         """Return the same for one grid alone."""
@@ -206,9 +191,7 @@ class GridModel:
             panels.staircase(named, panels.limits(data)),
             panels.error(data, named),
         )
-        table = Comparison(
-            tuple(measure.row(name, q, data) for name, q in named.items())
-        )
+        table = Comparison(tuple(measure.row(name, q, data) for name, q in named.items()))
         return Scene(title, parts, table, panels.ROLES[: len(named)])
 
     def _with_handles(self, c: Choice, panel: Panel) -> Panel:

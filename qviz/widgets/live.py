@@ -83,9 +83,7 @@ def _ticks(axis: Axis) -> dict[str, Any]:
     at = MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]).tick_values(axis.low, axis.high)
     at = at[(at >= axis.low) & (at <= axis.high)]
     step = at[1] - at[0] if len(at) > 1 else 1.0
-    decimals = next(
-        (d for d in range(8) if abs(round(step, d) - step) < 1e-3 * step), 8
-    )
+    decimals = next((d for d in range(8) if abs(round(step, d) - step) < 1e-3 * step), 8)
     return {"label": axis.label, "tick_values": at, "tick_format": f".{decimals}f"}
 
 
@@ -136,25 +134,14 @@ class LivePanel:
         """
         kinds = tuple(type(mark) for mark in panel.marks)
         if kinds != self.kinds:
-            raise ValueError(
-                f"a live panel keeps its marks: {_names(self.kinds)}, got {_names(kinds)}"
-            )
+            raise ValueError(f"a live panel keeps its marks: {_names(self.kinds)}, got {_names(kinds)}")
         wanted: list[tuple[Widget, dict[str, Any]]] = [
             (self.x, {"min": panel.x.low, "max": panel.x.high}),
             (self.y, {"min": panel.y.low, "max": panel.y.high}),
         ]
-        wanted += [
-            (live, dict(arrays(mark)))
-            for live, mark in zip(self.marks, panel.marks, strict=True)
-        ]
-        wanted += [
-            (live, _ticks(axis))
-            for live, axis in zip(self.axes, (panel.x, panel.y), strict=True)
-        ]
-        changed = [
-            (w, {k: v for k, v in new.items() if not _same(getattr(w, k), v)})
-            for w, new in wanted
-        ]
+        wanted += [(live, dict(arrays(mark))) for live, mark in zip(self.marks, panel.marks, strict=True)]
+        wanted += [(live, _ticks(axis)) for live, axis in zip(self.axes, (panel.x, panel.y), strict=True)]
+        changed = [(w, {k: v for k, v in new.items() if not _same(getattr(w, k), v)}) for w, new in wanted]
         return [(w, new) for w, new in changed if new]
 
 

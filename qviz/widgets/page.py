@@ -79,13 +79,9 @@ def write(
         first: grid and bits that the two columns show at first, also without JavaScript.
     """
     bodies = {frame.key: _body(frame) for frame in frames}
-    columns = "".join(
-        _column(side, frames, bodies, *start)
-        for side, start in zip("AB", first, strict=True)
-    )
+    columns = "".join(_column(side, frames, bodies, *start) for side, start in zip("AB", first, strict=True))
     templates = "".join(
-        f'<template id="{html.escape(key)}">{body}</template>'
-        for key, body in bodies.items()
+        f'<template id="{html.escape(key)}">{body}</template>' for key, body in bodies.items()
     )
     path = Path(path)
     path.write_text(
@@ -99,18 +95,11 @@ def write(
     return path
 
 
-def _column(
-    side: str, frames: list[Frame], bodies: dict[str, str], grid: str, bits: int
-) -> str:
+def _column(side: str, frames: list[Frame], bodies: dict[str, str], grid: str, bits: int) -> str:
     names = list(dict.fromkeys(frame.grid for frame in frames))
     widths = [frame.bits for frame in frames]
-    options = "".join(
-        f"<option{' selected' if n == grid else ''}>{html.escape(n)}</option>"
-        for n in names
-    )
-    slider = (
-        f'<input type="range" min="{min(widths)}" max="{max(widths)}" value="{bits}">'
-    )
+    options = "".join(f"<option{' selected' if n == grid else ''}>{html.escape(n)}</option>" for n in names)
+    slider = f'<input type="range" min="{min(widths)}" max="{max(widths)}" value="{bits}">'
     return (
         f'<section aria-label="Grid {side}"><form autocomplete="off">'
         f"<label>Grid {side} <select>{options}</select></label>"
@@ -129,9 +118,7 @@ def _picture(scene: Scene) -> str:
     fig = Figure(figsize=(5.6, 3.0 * len(scene.panels)), layout="constrained")
     for ax, panel in zip(fig.subplots(len(scene.panels), 1), scene.panels, strict=True):
         draw(panel, ax)
-    uri = "data:image/svg+xml," + quote(
-        _svg(fig), safe=" /:;,=()'!*@&?+|[]{}"
-    )  # shorter than base64
+    uri = "data:image/svg+xml," + quote(_svg(fig), safe=" /:;,=()'!*@&?+|[]{}")  # shorter than base64
     if len(uri) < SVG_BEST_BELOW:
         return uri
     return min(
@@ -146,7 +133,5 @@ def _svg(fig: Figure) -> bytes:
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "qviz"}):
         fig.savefig(buffer, format="svg", metadata={"Date": None})
-    svg = re.sub(
-        rb"(\d+\.\d)\d+", rb"\1", buffer.getvalue()
-    )  # a tenth of a point is a fifth of a pixel here
+    svg = re.sub(rb"(\d+\.\d)\d+", rb"\1", buffer.getvalue())  # a tenth of a point is a fifth of a pixel here
     return re.sub(rb"\s*\n\s*", b" ", svg)

@@ -38,9 +38,7 @@ def table_html(scene: Scene) -> str:
             f'margin-right:.5em;border-top:4px {CSS_DASH[look.dash]} {look.color}"></span>'
         )
         name = f'<th scope="row" {left}>{swatch}{html.escape(cells[0])}</th>'
-        rows.append(
-            "<tr>" + name + "".join(f"<td {cell}>{v}</td>" for v in cells[1:]) + "</tr>"
-        )
+        rows.append("<tr>" + name + "".join(f"<td {cell}>{v}</td>" for v in cells[1:]) + "</tr>")
     caption = f'<caption style="text-align:left;padding:4px 10px">{html.escape(scene.title)}</caption>'
     style = "border-collapse:collapse;font-variant-numeric:tabular-nums;line-height:1.4;white-space:nowrap"
     first = f'<th scope="col" {left}>grid</th>'

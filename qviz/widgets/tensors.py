@@ -34,12 +34,7 @@ def _normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def _laplace() -> Tensor:
-    u = (
-        torch.rand(
-            100, 1000, generator=torch.Generator().manual_seed(1), dtype=torch.float64
-        )
-        - 0.5
-    )
+    u = torch.rand(100, 1000, generator=torch.Generator().manual_seed(1), dtype=torch.float64) - 0.5
     return (-torch.sign(u) * torch.log1p(-2 * u.abs())).float()
 
 
@@ -62,15 +57,9 @@ def sources() -> dict[str, Source]:
             0,
             "standard normal, 1000 channels of 1000 values",
         ),
-        "Laplace": Source(
-            _laplace, 0, "Laplace with scale 1, 100 channels of 1000 values"
-        ),
-        "bimodal": Source(
-            _bimodal, 0, "two normals at -1 and +1, 100 channels of 1000 values"
-        ),
-        "with outliers": Source(
-            _outliers, 0, "normal, one value in 200 eight times as large"
-        ),
+        "Laplace": Source(_laplace, 0, "Laplace with scale 1, 100 channels of 1000 values"),
+        "bimodal": Source(_bimodal, 0, "two normals at -1 and +1, 100 channels of 1000 values"),
+        "with outliers": Source(_outliers, 0, "normal, one value in 200 eight times as large"),
     }
     for name in shipped.names():
         info = shipped.info(name)

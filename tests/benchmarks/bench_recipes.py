@@ -128,32 +128,23 @@ def memory(contestant: Contestant) -> tuple[float, float]:
     return held, peak / n
 
 
-def medians(
-    contestants: list[Contestant], repeat: int
-) -> dict[str, tuple[float, float]]:
+def medians(contestants: list[Contestant], repeat: int) -> dict[str, tuple[float, float]]:
     """Return median milliseconds (forward, forward + backward), the contestants taking turns."""
-    times: dict[str, tuple[list[float], list[float]]] = {
-        c.name: ([], []) for c in contestants
-    }
+    times: dict[str, tuple[list[float], list[float]]] = {c.name: ([], []) for c in contestants}
     for turn in range(repeat + 2):
         for c in contestants:
             figures = c.forward(), c.both()
             if turn >= 2:  # the first turns warm up caches and compilers
                 for kept, ms in zip(times[c.name], figures, strict=True):
                     kept.append(ms)
-    return {
-        name: (statistics.median(f), statistics.median(b))
-        for name, (f, b) in times.items()
-    }
+    return {name: (statistics.median(f), statistics.median(b)) for name, (f, b) in times.items()}
 
 
 def bench(size: int, repeat: int, compiled: bool, only: set[str]) -> None:
     """Print one table for one size."""
     data = inputs(size)
     grads = {k: torch.ones_like(v) for k, v in data.items()}
-    print(
-        f"\n{size:g} elements, {torch.get_num_threads()} thread(s), medians of {repeat} interleaved runs"
-    )
+    print(f"\n{size:g} elements, {torch.get_num_threads()} thread(s), medians of {repeat} interleaved runs")
     print(
         f"{'recipe':18} {'forward':>9} {'fwd+bwd':>9} {'× native':>9} {'target':>7}   "
         f"{'compiled':>9} {'fwd+bwd':>9} {'× faster':>9} {'target':>7}   {'held B':>7} {'peak B':>7} {'target':>7}"
@@ -175,13 +166,13 @@ def bench(size: int, repeat: int, compiled: bool, only: set[str]) -> None:
         ]
         if compiled:
             torch._dynamo.reset()
-            field.append(
-                Contestant("compiled", torch.compile(q, fullgraph=True), x, grad)
-            )
+            field.append(Contestant("compiled", torch.compile(q, fullgraph=True), x, grad))
         ms = medians(field, repeat)
         held, peak = memory(field[2])
         goal = TARGETS.get(name, (None, None, None))
-        line = f"{name:18} {ms['eager'][0]:9.2f} {ms['eager'][1]:9.2f} {ms['eager'][1] / ms['native'][1]:9.2f}"
+        line = (
+            f"{name:18} {ms['eager'][0]:9.2f} {ms['eager'][1]:9.2f} {ms['eager'][1] / ms['native'][1]:9.2f}"
+        )
         line += f" {_goal('≤', goal[0])}   "
         if compiled:
             faster = ms["native"][1] / ms["compiled"][1]
@@ -201,9 +192,7 @@ def _goal(sign: str, value: float | None) -> str:
 def main() -> None:
     """Read the environment and print the tables."""
     torch.set_num_threads(int(os.environ.get("THREADS", "1")))
-    only = {
-        name.strip() for name in os.environ.get("ONLY", "").split(",") if name.strip()
-    }
+    only = {name.strip() for name in os.environ.get("ONLY", "").split(",") if name.strip()}
     print(
         f"torch {torch.__version__}, MALLOC_MMAP_THRESHOLD_={os.environ.get('MALLOC_MMAP_THRESHOLD_', 'default')}"
     )

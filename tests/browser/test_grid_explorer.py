@@ -1,4 +1,4 @@
-"""GridExplorer in a real JupyterLab: levels dragged by mouse and moved by keyboard, light, dark and narrow."""
+"""GridExplorer in a real JupyterLab: levels moved by mouse and by keyboard; light, dark and narrow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ e.grid_a.value = "custom"
 e
 """
 THEME = "(name) => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})"
-THEMED = """(name) => document.body.dataset.jpThemeName === name && !document.querySelector('#jupyterlab-splash')"""
+THEMED = """(name) => document.body.dataset.jpThemeName === name
+  && !document.querySelector('#jupyterlab-splash')"""
 FILLED = """() => [...document.querySelectorAll('.bqplot')].every((figure) => {
   const plot = figure.querySelector('.plotarea_background').getBoundingClientRect().width;
   return Math.abs(figure.getBoundingClientRect().width - plot - 84) < 3;  // the margins
@@ -47,7 +48,7 @@ TEXTS = """(figure) => {
   return problems;
 }"""
 
-# Contrast of every text in the pictures and the table with what is behind it, WCAG 2.2: (L1 + .05) / (L2 + .05).
+# Least contrast of a text with what is behind it, WCAG 2.2: (L1 + .05) / (L2 + .05).
 CONTRAST = """(output) => {
   const rgb = (value) => value.match(/[\\d.]+/g).map(Number);
   const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
@@ -259,6 +260,19 @@ def test_mirror_moves_the_twin(lab):
     mirror.uncheck()
     assert moved[6][0] == pytest.approx(places[6][0] - 30, abs=3)
     assert moved[0][0] == pytest.approx(places[0][0] + 30, abs=3)
+
+
+def test_no_tool_covers_the_title_under_the_mouse(lab):
+    figure = lab.page.locator(f"{PANEL} .bqplot").first
+    figure.hover()
+    lab.page.wait_for_timeout(300)
+    covered = figure.evaluate("""(figure) => {
+      const title = figure.querySelector('.mainheading').getBoundingClientRect();
+      return [...figure.querySelectorAll('button')].map((b) => b.getBoundingClientRect())
+        .filter((b) => b.width && b.left < title.right && b.right > title.left)
+        .filter((b) => b.top < title.bottom).length;
+    }""")
+    assert covered == 0
 
 
 @pytest.mark.parametrize(("width", "height"), [(1500, 1000), (900, 1500)])

@@ -683,11 +683,11 @@ def test_there_is_nothing_to_train_in_it():
 
 
 @pytest.mark.parametrize("name", ["uniform8", "unsigned4", "pot8", "post4", "post7-paper", "apot8", "custom"])
-def test_peak_memory_is_at_most_sixteen_bytes_an_element(name):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_peak_memory_is_at_most_sixteen_bytes_an_element(name, dtype):
     q = Quantizer(book_called(name), range=Fixed(0.5))
-    x = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0)).to(dtype)
     assert bound(x.numel()) < 16.1
-    assert (
-        5 <= peak_bytes_per_element(q, x) <= bound(x.numel())
-    )  # less than the result would be no measurement
-    assert 2 <= peak_bytes_per_element(q.codes, x) <= bound(x.numel())
+    # less than the result itself would be no measurement
+    assert x.element_size() <= peak_bytes_per_element(q, x) <= bound(x.numel())
+    assert 1 <= peak_bytes_per_element(q.codes, x) <= bound(x.numel())

@@ -149,9 +149,10 @@ def test_error_counts_are_a_histogram_of_the_errors(x, book, scale):
     assert counts.tolist() == expected.tolist()
 
 
-def test_error_counts_are_half_open_below():
-    book, edges = uniform(3), torch.tensor([-0.5, -0.25, 0.0, 0.25, 0.5])
-    x = torch.tensor([0.25, 0.0, -0.25, 0.5, 1.25])  # errors -0.25, 0, 0.25, -0.5 (a tie), -0.25
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_error_counts_are_half_open_below(dtype):
+    book, edges = uniform(3), torch.tensor([-0.5, -0.25, 0.0, 0.25, 0.5], dtype=dtype)
+    x = torch.tensor([0.25, 0.0, -0.25, 0.5, 1.25], dtype=dtype)  # errors -0.25, 0, 0.25, -0.5 (a tie), -0.25
     counts = Summary(x).error_counts(book.levels, book.borders, torch.ones(1), edges)
     assert counts.tolist() == [1, 2, 1, 1]
 

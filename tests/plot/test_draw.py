@@ -199,7 +199,8 @@ def test_describe_of_axes_that_qviz_did_not_draw_is_empty(ax):
 def test_describe_has_the_numbers(ax):
     text = qviz.plot.describe(qviz.plot.error(X, TWO, ax=ax))
     error = TWO["POT"](X) - X
-    assert f"POT: error has RMS {error.square().mean().sqrt():.3g} and is at most {error.abs().max():.3g}" in text
+    rms, worst = error.square().mean().sqrt(), error.abs().max()
+    assert f"POT: error has RMS {rms:.3g} and is at most {worst:.3g}" in text
 
 
 # --- scenes -----------------------------------------------------------------------------------------------

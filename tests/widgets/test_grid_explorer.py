@@ -124,7 +124,7 @@ def test_setting_a_control_is_moving_it(e):
 @pytest.mark.parametrize("rule", RULES)
 def test_table_is_compares(e, rule, channels):
     e.rule.value, e.per_channel.value = rule, channels
-    for bits in (3, 8):
+    for bits in (3,) if channels else (3, 8):
         e.bits.value = bits
         for name, book in books(bits).items():
             e.grid_a.value = name
@@ -368,9 +368,9 @@ MOVES = st.one_of(
 
 
 @given(st.lists(MOVES, min_size=1, max_size=8))
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_after_any_moves_the_page_shows_the_scene(moves):
-    e = GridExplorer(X[:, :20])
+    e = GridExplorer(X[:6, :20])
     for control, value in moves:
         if control == "reset":
             e.reset.click()
@@ -379,7 +379,7 @@ def test_after_any_moves_the_page_shows_the_scene(moves):
         elif control != "drag":
             getattr(e, control).value = value
         assert_shows_its_scene(e)
-    assert same(GridExplorer.from_state(e.state, x=X[:, :20]).data(), e.data())
+    assert same(GridExplorer.from_state(e.state, x=X[:6, :20]).data(), e.data())
 
 
 # --- own tensors and grids --------------------------------------------------------------------------------
@@ -469,7 +469,7 @@ def test_unfit_own_grids_are_refused(grids, kind, said):
 
 def test_an_own_function_that_returns_no_codebook_is_named():
     e = GridExplorer(X, {"mine": lambda x, bits: [-1.0, 1.0]})
-    with pytest.raises(TypeError, match="mine.*list"):
+    with pytest.raises(TypeError, match=r"mine.*list"):
         e.grid_a.value = "mine"
 
 
