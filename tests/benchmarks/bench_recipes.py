@@ -2,12 +2,12 @@
 
     SIZES=1e6 THREADS=1 REPEAT=15 COMPILED=1 ONLY=lsq,post_weight python tests/benchmarks/bench_recipes.py
 
-Contestants take turns, so that a change of the machine's speed hits all of them; the figures are medians and the
-ratios within one run are what counts. "clone" is torch.clone (forward) or clone and add (forward + backward): the
-floor. "native" is torch._fake_quantize_learnable_per_tensor_affine, a timing peer and no gradient oracle (its
-window is half a cell wider). Memory is counted from live storages: "held" between forward and backward besides x
-and y, "peak" above x and the incoming gradient. The allocator's settings matter above 32 MiB a block
-(MALLOC_MMAP_THRESHOLD_ is printed).
+Contestants take turns, so that a change of the machine's speed hits all of them; the figures are
+medians, and the ratios within one run are what counts. "clone" is torch.clone (forward) or clone and add
+(forward + backward): the floor. "native" is torch._fake_quantize_learnable_per_tensor_affine, a timing
+peer and no gradient oracle (its window is half a cell wider). Memory is counted from live storages:
+"held" between forward and backward besides x and y, "peak" above x and the incoming gradient. The
+allocator's settings matter above 32 MiB a block (MALLOC_MMAP_THRESHOLD_ is printed).
 """
 
 from __future__ import annotations
@@ -180,9 +180,8 @@ def bench(size: int, repeat: int, compiled: bool, only: set[str]) -> None:
         else:
             line += f"{'–':>9} {'–':>9} {'–':>9} {'':>7}"
         print(f"{line}   {held:7.1f} {peak:7.1f} {_goal('≤', goal[2])}", flush=True)
-    print(
-        f"native {ms['native'][0]:.2f} / {ms['native'][1]:.2f} ms, clone {ms['clone'][0]:.2f} / {ms['clone'][1]:.2f} ms"
-    )
+    for name in ("native", "clone"):
+        print(f"{name}: forward {ms[name][0]:.2f} ms, forward + backward {ms[name][1]:.2f} ms")
 
 
 def _goal(sign: str, value: float | None) -> str:
