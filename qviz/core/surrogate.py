@@ -101,7 +101,7 @@ class SoftArgmax(Surrogate):
 
     @property
     def coth(self) -> tuple[float, float] | None:
-        """Constants of the closed-form slope g coth(|t - 1/2| + a); None at a fixed temperature."""
+        """Constants g and a of the closed-form slope; None at a fixed temperature."""
         if self.beta is not None:
             return None
         return self.gamma / (2.0 * math.sinh(self.gamma)), 1.0 / (2.0 * self.sigma**2)

@@ -145,10 +145,19 @@ def bench(size: int, repeat: int, compiled: bool, only: set[str]) -> None:
     data = inputs(size)
     grads = {k: torch.ones_like(v) for k, v in data.items()}
     print(f"\n{size:g} elements, {torch.get_num_threads()} thread(s), medians of {repeat} interleaved runs")
-    print(
-        f"{'recipe':18} {'forward':>9} {'fwd+bwd':>9} {'× native':>9} {'target':>7}   "
-        f"{'compiled':>9} {'fwd+bwd':>9} {'× faster':>9} {'target':>7}   {'held B':>7} {'peak B':>7} {'target':>7}"
+    heads = (
+        "recipe",
+        "forward",
+        "fwd+bwd",
+        "× native",
+        "target",
+        "compiled",
+        "fwd+bwd",
+        "× faster",
+        "target",
     )
+    print("{:18} {:>9} {:>9} {:>9} {:>7}   {:>9} {:>9} {:>9} {:>7}".format(*heads), end="")
+    print(f"   {'held B':>7} {'peak B':>7} {'target':>7}")
     for name, (q, kind) in quantizers(64).items():
         if only and name not in only:
             continue
@@ -192,9 +201,8 @@ def main() -> None:
     """Read the environment and print the tables."""
     torch.set_num_threads(int(os.environ.get("THREADS", "1")))
     only = {name.strip() for name in os.environ.get("ONLY", "").split(",") if name.strip()}
-    print(
-        f"torch {torch.__version__}, MALLOC_MMAP_THRESHOLD_={os.environ.get('MALLOC_MMAP_THRESHOLD_', 'default')}"
-    )
+    malloc = os.environ.get("MALLOC_MMAP_THRESHOLD_", "default")
+    print(f"torch {torch.__version__}, MALLOC_MMAP_THRESHOLD_={malloc}")
     for size in os.environ.get("SIZES", "1e6").split(","):
         bench(
             int(float(size)),

@@ -25,6 +25,11 @@ def test_arrays_keep_dtype_shape_and_values(dtype):
         assert str(x.dtype).endswith(array.dtype.name)
 
 
+@pytest.mark.parametrize("order", [">f4", ">f8", "<f4"])
+def test_arrays_of_either_byte_order(order):
+    assert _check.float_tensor(np.array([1.5, 2.0], dtype=order)).tolist() == [1.5, 2.0]
+
+
 def test_a_list_is_float64():
     assert _check.float_tensor([0.1, 1.0]).dtype == torch.float64
     assert _check.float_tensor((0.1, 1.0)).tolist() == [0.1, 1.0]

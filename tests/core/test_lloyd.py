@@ -136,8 +136,7 @@ def test_small_samples_of_any_shape(seed, n, bits, power):
     best, _ = oracles.kmeans_1d(x, np.ones(n), 2**bits)
     levels = lloyd(torch.from_numpy(x), bits).levels.numpy()
     assert len(levels) <= 2**bits
-    # a local optimum of so few points may miss the 1 % of large samples, but not by this much
-    assert error_of(x, levels) <= 2 * best / n + 1e-12 * x.var()
+    assert error_of(x, levels) <= 1.01 * best / n + 1e-12 * x.var()
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
