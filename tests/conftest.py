@@ -7,9 +7,13 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 os.environ["MPLBACKEND"] = "agg"
+
+# Torch gives some warnings once per process; as errors they would hit whichever test happens to come first.
+torch.set_warn_always(True)
 
 # No deadline: a busy machine is not a failing property. `make test` tries the same examples every time,
 # `make test SLOW=1` looks for new ones.

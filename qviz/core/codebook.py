@@ -62,6 +62,8 @@ class Codebook(nn.Module):
         name: str = "custom",
     ) -> None:
         super().__init__()
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a str, got {name!r}")
         knots = _increasing(knots, "knots")
         levels = knots.clone() if levels is None else _increasing(levels, "levels")
         if knots.shape != levels.shape:
@@ -188,7 +190,10 @@ def _laid_out(like: Tensor, values: Tensor) -> Tensor:
 
 def _increasing(values: Sequence[float] | np.ndarray | Tensor, what: str) -> Tensor:
     """Return a fresh float64 vector after checking that it is finite and strictly increasing."""
-    v = torch.as_tensor(values, dtype=torch.float64).detach().clone()  # a list must not pass through float32
+    try:  # in float64 at once: a list must not pass through float32
+        v = torch.as_tensor(values, dtype=torch.float64).detach().clone()
+    except (TypeError, ValueError, RuntimeError) as problem:
+        raise TypeError(f"{what} must be a list of numbers, got {values!r}") from problem
     if v.ndim != 1 or v.numel() == 0:
         raise ValueError(f"{what} must be a non-empty list of numbers, got shape {tuple(v.shape)}")
     if v.numel() > MAX_LEVELS:

@@ -16,6 +16,17 @@ def searchable(q: Quantizer) -> bool:
     return q.rounding.borders(q.codebook) is not None and q.range.calibrated and q.range.offset is None
 
 
+def matches(q: Quantizer, data: Summary) -> bool:
+    """Return whether the channels of ``q`` are the rows of ``data`` (or it has one scale in all)."""
+    if q.range.scale.numel() == 1:
+        return True
+    return (
+        data.axis is not None
+        and data.axis == q.range.axis % data.x.ndim
+        and q.range.scale.numel() == len(data.rows)
+    )
+
+
 def cell_stats(q: Quantizer, data: Summary) -> CellStats:
     """Return count, squared error and largest error of each code, shape (K,).
 
@@ -62,6 +73,9 @@ def _searched(q: Quantizer, data: Summary) -> tuple[Tensor, Tensor, Tensor]:
     if not searchable(q):
         raise ValueError("a summary cannot stand for a random rounding, an offset or an uncalibrated range")
     scale = torch.atleast_1d(q.range.scale)
-    if len(scale) not in (1, len(data.rows)):
-        raise ValueError(f"the quantizer has {len(scale)} channels, the summary {len(data.rows)}")
+    if not matches(q, data):
+        raise ValueError(
+            f"the quantizer has {len(scale)} channels on axis {q.range.axis}, "
+            f"the summary {len(data.rows)} on axis {data.axis}"
+        )
     return q.codebook.levels, q.rounding.borders(q.codebook), scale

@@ -88,15 +88,18 @@ class Quantizer(nn.Module):
         composition; :meth:`reference` is always the composition.
         """
         x = _check.float_tensor(x)
+        dtype = x.dtype
         if self.soft or not self.surrogate.closed_form or not self._has_borders:
             return self.reference(x)
         z = self.range.transform(x.to(_check.compute_dtype(x)))
         scale, offset = self.range(z)
         spec, knots, levels, borders = self._tables(z.dtype)
         border = self.rounding.fast_element(z, scale, offset, self.codebook) if spec.unit else None
-        source = x if type(self.range).transform is Range.transform else z
-        y = Quantize.apply(source, scale, offset, knots, levels, borders, border, spec)
-        return self.range.output(y).to(x.dtype)
+        if type(self.range).transform is not Range.transform:
+            x = z
+        del z  # of half precision it is a copy
+        y = Quantize.apply(x, scale, offset, knots, levels, borders, border, spec)
+        return self.range.output(y).to(dtype)
 
     def reference(self, x: Tensor) -> Tensor:
         """Return the same through the composition of the parts in plain autograd (twice differentiable)."""

@@ -37,7 +37,7 @@ class Summary:
         axis: the channel axis (one row each), or None for one row.
 
     Attributes:
-        x: the tensor. rows: its values sorted, (C, n). sum1, sum2: prefix sums of x and x², (C, n + 1).
+        x: the tensor. axis: its channel axis, or None. rows: its values sorted, (C, n). sum1, sum2: prefix sums of x and x², (C, n + 1).
 
     Raises:
         TypeError, ValueError: x is not floating point, empty, NaN, infinite, or lacks the axis.
@@ -54,14 +54,14 @@ class Summary:
     def __init__(self, x: Tensor | np.ndarray, axis: int | None = None) -> None:
         x = _check.finite(_check.float_tensor(x)).detach()
         axis = _check.axis(axis, x)
-        self.x = x
+        self.x, self.axis = x, axis
         self._fill(x.reshape(1, -1) if axis is None else x.movedim(axis, 0).reshape(x.shape[axis], -1))
 
     @classmethod
     def of_rows(cls, rows: Tensor) -> Summary:
         """Summarise rows (C, n) that are known to be finite."""
         self = cls.__new__(cls)
-        self.x = rows
+        self.x, self.axis = rows, 0
         self._fill(rows)
         return self
 

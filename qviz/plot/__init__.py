@@ -4,11 +4,9 @@ They never show, save, or change global settings, and accept a Quantizer, a Code
 mapping from names to these. ``panels`` holds the same pictures as plain numbers.
 
 Example:
-    >>> import matplotlib
-    ...
-    ... matplotlib.use("Agg")
-    >>> import qviz, qviz.plot
-    >>> ax = qviz.plot.staircase({"POT": qviz.pot(3), "POST": qviz.post(3)}, (-1.2, 1.2))
+    >>> from matplotlib.figure import Figure
+    >>> from qviz import plot, post, pot
+    >>> ax = plot.staircase({"POT": pot(3), "POST": post(3)}, (-1.2, 1.2), ax=Figure().subplots())
     >>> ax.get_title()
     'Staircase y = Q(x)'
 """

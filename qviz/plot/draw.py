@@ -172,7 +172,7 @@ def _table(ax: Axes, scene: Scene) -> None:
     """Write the comparison as a table, one row a method, coloured like its curves."""
     ax.set_axis_off()
     cells = scene.table.cells()
-    widths = [0.24, 0.11, 0.08, 0.18, 0.15, 0.12, 0.12]
+    widths = [0.31, 0.09, 0.07, 0.16, 0.14, 0.11, 0.12]
     table = ax.table(
         cells,
         colLabels=HEADERS,
@@ -182,7 +182,7 @@ def _table(ax: Axes, scene: Scene) -> None:
         edges="horizontal",
     )
     table.auto_set_font_size(False)
-    table.set_fontsize(11)
+    table.set_fontsize(9.5)
     table.scale(1.0, 2.0)
     for (i, k), cell in table.get_celld().items():
         cell.PAD = 0.05

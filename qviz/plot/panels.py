@@ -38,11 +38,13 @@ def levels(x: Data, methods: Methods, *, bins: int = 120, unit: str = "") -> Pan
     data = summary_of(x)
     named = calibrated(methods, data)
     low, high = limits(data)
+    _need_bins(bins)
     edges = np.linspace(low, high, bins + 1)
     share = data.histogram(torch.from_numpy(edges)).numpy() / data.numel * 100
     top = share.max() or 1.0
     marks: list[Mark] = [Bars("data", edges, share, label="x")]
-    words = [f"Histogram of {data.numel:,} values from {low:.3g} to {high:.3g}."]
+    first, last = float(data.ends()[:, 0].min()), float(data.ends()[:, 1].max())
+    words = [f"Histogram of {data.numel:,} values from {first:.3g} to {last:.3g}."]
     for i, (name, q) in enumerate(named.items()):
         at = level_positions(_need_levels(name, q))
         bottom = top * (1.06 + 0.13 * i)
@@ -83,14 +85,15 @@ def staircase(
         ValueError: xlim is not increasing, or too many methods.
     """
     low, high = (float(v) for v in xlim)
-    if not low < high:
-        raise ValueError(f"xlim must be increasing, got {xlim}")
+    if not -np.inf < low < high < np.inf:
+        raise ValueError(f"xlim must be finite and increasing, got {xlim}")
     marks: list[Mark] = [Line("ideal", np.array([low, high]), np.array([low, high]), label="y = x")]
     words = []
     named = _named(methods)
     for i, (name, q) in enumerate(named.items()):
         if isinstance(q, Codebook):
             q = Quantizer(q, range=Fixed(1.0))
+        _need_scale(name, q)
         left, right, y = _treads(q, low, high, n)
         x3 = np.column_stack([left, np.clip(y, left, right), right]).ravel()  # the middle: where y = x
         y3 = np.repeat(y, 3)
@@ -123,7 +126,8 @@ def error(x: Data, methods: Methods, *, bins: int = 81, unit: str = "") -> Panel
     """
     data = summary_of(x)
     named = calibrated(methods, data)
-    values = {name: _errors(q, data) for name, q in named.items()}
+    _need_bins(bins)
+    values = {name: _errors(name, q, data) for name, q in named.items()}
     rms = {name: e.rms for name, e in values.items()}
     reach = _round_up(3.0 * max(rms.values()) or 1.0)
     edges = np.linspace(-reach, reach, bins + 1)
@@ -159,7 +163,7 @@ def contribution(x: Data, methods: Methods, *, unit: str = "") -> Panel:
     marks, words, top = [], [], 0.0
     for i, (name, q) in enumerate(named.items()):
         q = _need_levels(name, q)
-        height = measure.cell_stats(q, _matching(data, q)).sse.numpy() / data.numel
+        height = _sse(q, data) / data.numel
         edges = np.concatenate([[low], np.clip(border_positions(q), low, high), [high]])
         mark = (Bars if len(named) == 1 else Steps)(ROLES[i], edges, height, label=name)
         marks.append(mark)
@@ -195,10 +199,19 @@ def calibrated(methods: Methods, data: Summary) -> dict[str, Method]:
     for name, q in _named(methods).items():
         if isinstance(q, Codebook):
             q = Quantizer(q, range=MSE()).observe(data.x)
-        elif isinstance(q, Quantizer) and not q.range.calibrated:
-            raise ValueError(f"{name}: the quantizer's range has no scale yet; call observe(x) on it first")
+        _need_scale(name, q)
         ready[name] = q
     return ready
+
+
+def _need_scale(name: str, q: Method) -> None:
+    if isinstance(q, Quantizer) and not q.range.calibrated:
+        raise ValueError(f"{name}: the quantizer's range has no scale yet; call observe(x) on it first")
+
+
+def _need_bins(bins: int) -> None:
+    if bins < 1:
+        raise ValueError(f"bins must be positive, got {bins}")
 
 
 def limits(data: Summary) -> tuple[float, float]:
@@ -246,6 +259,15 @@ def _treads(q: Method, low: float, high: float, n: int) -> tuple[np.ndarray, np.
     return left, np.concatenate([left[1:], [high]]), y[start]
 
 
+def _sse(q: Quantizer, data: Summary) -> np.ndarray:
+    """Return the squared error of each code, shape (K,)."""
+    if measure.searchable(q):
+        return measure.cell_stats(q, _matching(data, q)).sse.numpy()
+    with torch.no_grad():
+        e = (q(data.x) - data.x).double().flatten()
+    return torch.bincount(q.codes(data.x).flatten(), e * e, len(q.codebook)).numpy(force=True)
+
+
 class _SummaryErrors:
     """Errors of a quantizer whose borders are known: nothing passes over x."""
 
@@ -262,9 +284,15 @@ class _SummaryErrors:
 class _DirectErrors:
     """Errors of any callable, computed value by value."""
 
-    def __init__(self, q: Callable[[Tensor], Tensor], data: Summary) -> None:
+    def __init__(self, name: str, q: Callable[[Tensor], Tensor], data: Summary) -> None:
         with torch.no_grad():
-            self.e = (q(data.x.clone()) - data.x).double().flatten().numpy(force=True)
+            y = q(data.x.clone())
+        if not isinstance(y, Tensor) or y.shape != data.x.shape:
+            got = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
+            raise ValueError(
+                f"{name}: a callable must return a tensor of shape {tuple(data.x.shape)}, got {got}"
+            )
+        self.e = (y - data.x).double().flatten().numpy(force=True)
         self.rms = float(np.sqrt(np.mean(self.e**2)))
         self.worst = float(np.abs(self.e).max())
 
@@ -272,16 +300,15 @@ class _DirectErrors:
         return np.histogram(self.e, edges)[0]
 
 
-def _errors(q: Method, data: Summary) -> _SummaryErrors | _DirectErrors:
+def _errors(name: str, q: Method, data: Summary) -> _SummaryErrors | _DirectErrors:
     if isinstance(q, Quantizer) and measure.searchable(q) and not q.soft:
         return _SummaryErrors(q, _matching(data, q))
-    return _DirectErrors(q, data)
+    return _DirectErrors(name, q, data)
 
 
 def _matching(data: Summary, q: Quantizer) -> Summary:
     """Return a summary with the rows that the quantizer's channels need."""
-    channels = q.range.scale.numel()
-    return data if channels in (1, len(data.rows)) else Summary(data.x, q.range.axis)
+    return data if measure.matches(q, data) else Summary(data.x, q.range.axis)
 
 
 def _need_levels(name: str, q: Method) -> Quantizer:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import ipywidgets
 from matplotlib.figure import Figure
+from traitlets import TraitError
 
 from qviz.plot.draw import bundle, figure
 from qviz.plot.scene import Scene
@@ -69,16 +70,15 @@ class Explorer(ipywidgets.VBox):
         if unknown:
             raise ValueError(f"unknown controls {sorted(unknown)}; there are {sorted(self.controls)}")
         for name, value in values.items():
+            control = self.controls[name]
+            before = control.value
             try:
-                self.controls[name].value = value
-            except (
-                Exception
-            ) as problem:  # traitlets raises several kinds; all mean: not a value of this control
+                control.value = value
+            except (TraitError, TypeError, ValueError) as problem:
                 raise ValueError(f"control {name!r} does not take {value!r}: {problem}") from problem
-            if self.controls[name].value != value:  # bounded controls clamp instead of raising
-                raise ValueError(
-                    f"control {name!r} does not take {value!r}; it made {self.controls[name].value!r}"
-                )
+            if control.value != value:  # bounded controls clamp instead of raising
+                made, control.value = control.value, before
+                raise ValueError(f"control {name!r} does not take {value!r}; it made {made!r}")
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         live = super()._repr_mimebundle_(**kwargs) or {}

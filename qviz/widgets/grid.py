@@ -164,7 +164,12 @@ class GridExplorer(Explorer):
     def _on_choice(self, change: dict[str, Any]) -> None:
         if self._busy:
             return
-        if change["owner"] in (self.grid_a, self.grid_b) and change["new"] == CUSTOM:
+        slots = (self.grid_a, self.grid_b)
+        if (
+            change["owner"] in slots
+            and sum(slot.value == CUSTOM for slot in slots) == 1
+            and change["new"] == CUSTOM
+        ):
             self._start = change["old"]
         with self._quietly():  # the paper grid stops at 7 bits
             for grid in (self.grid_a, self.grid_b):
@@ -179,7 +184,8 @@ class GridExplorer(Explorer):
 
     def _on_clip(self, change: dict[str, Any]) -> None:
         # a browser sends back what code sets, rounded its own way: that is nobody's move
-        if not self._busy and abs(change["new"] - self._followed) > self.clip.step / 2:
+        moved = self.rule.value == MANUAL or abs(change["new"] - self._followed) > self.clip.step / 2
+        if not self._busy and moved:
             with self._quietly():
                 self.rule.value = MANUAL
             self._refresh()
@@ -250,7 +256,7 @@ class GridExplorer(Explorer):
         if c.edits:
             levels = self.model.levels(c)
             self.level.max = len(levels)
-            self.value.value = round(float(levels[self.level.value - 1]), 6)
+            self.value.value = float(f"{levels[self.level.value - 1]:.6g}")
 
     def _refresh(self) -> None:
         """Bring picture, table and dependent controls to the present values."""
@@ -275,8 +281,13 @@ class GridExplorer(Explorer):
                 super()._restore({"tensor": values.pop("tensor")})
                 self._fit_clip()
             for grid in values.pop("custom", []):
-                self.model.store(grid["tensor"], int(grid["bits"]), grid["levels"])
-            self._start = values.pop("start", self._start)
+                if set(grid) != {"tensor", "bits", "levels"}:
+                    raise ValueError(f"a custom grid has tensor, bits and levels, got {sorted(grid)}")
+                self.model.store(grid["tensor"], grid["bits"], grid["levels"])
+            start = values.pop("start", self._start)
+            if start not in self.model.names(4):
+                raise ValueError(f"unknown start grid {start!r}; there are {self.model.names(4)}")
+            self._start = start
             super()._restore(values)
         self._refresh()
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from qviz.core import measure
+from qviz.core import _check, measure
 from qviz.core.codebook import Codebook
 from qviz.core.compare import Comparison, build_grid, grid_names
 from qviz.core.quantizer import Quantizer
@@ -117,7 +117,12 @@ class GridModel:
         x = self.summary(tensor).x
         if grid in self.own:
             made = self.own[grid]
-            return made if isinstance(made, Codebook) else made(x, bits)
+            made = made if isinstance(made, Codebook) else made(x, bits)
+            if not isinstance(made, Codebook):
+                raise TypeError(
+                    f"grid {grid!r}: the function must return a Codebook, got {type(made).__name__}"
+                )
+            return made
         if grid in PAPER:
             return build_grid(grid.split()[0], x, bits, grid="paper")
         return build_grid(grid, x, bits)
@@ -134,8 +139,13 @@ class GridModel:
         """Keep custom levels.
 
         Raises:
-            ValueError: they are not finite and strictly increasing.
+            ValueError: no such tensor, bits out of range, or levels not finite and strictly increasing.
         """
+        if tensor not in self.sources:
+            raise ValueError(
+                f"custom levels for an unknown tensor {tensor!r}; there are {list(self.sources)}"
+            )
+        _check.bits(bits, 2, 8, "custom levels")
         self.custom[tensor, bits] = Codebook(levels).levels.numpy()
 
     def quantizer(self, c: Choice, grid: str) -> Quantizer:
@@ -172,7 +182,7 @@ class GridModel:
     def title(self, c: Choice) -> str:
         """Return one line that names everything chosen but the grids."""
         rule = f"{c.rule} {c.clip:.3g}" if c.rule == MANUAL else c.rule
-        channels = ", per channel (drawn: the median scale)" if c.channels else ""
+        channels = ", per channel (drawn: the median scale)" if self.axis(c) is not None else ""
         return f"{c.tensor}, {c.bits} bits, {rule}{channels}"
 
     def scene(self, c: Choice) -> Scene:

@@ -83,8 +83,9 @@ def _ticks(axis: Axis) -> dict[str, Any]:
     at = MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]).tick_values(axis.low, axis.high)
     at = at[(at >= axis.low) & (at <= axis.high)]
     step = at[1] - at[0] if len(at) > 1 else 1.0
-    decimals = next((d for d in range(8) if abs(round(step, d) - step) < 1e-3 * step), 8)
-    return {"label": axis.label, "tick_values": at, "tick_format": f".{decimals}f"}
+    decimals = next((d for d in range(7) if abs(round(step, d) - step) < 1e-3 * step), 7)
+    shown = f".{decimals}f" if decimals <= 6 else ".3g"
+    return {"label": axis.label, "tick_values": at, "tick_format": shown}
 
 
 class LivePanel:

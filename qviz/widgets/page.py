@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import matplotlib
 from matplotlib.figure import Figure
+from PIL import Image
 
 from qviz.plot.draw import draw, png
 from qviz.plot.scene import Scene
@@ -118,14 +119,12 @@ def _picture(scene: Scene) -> str:
     fig = Figure(figsize=(5.6, 3.0 * len(scene.panels)), layout="constrained")
     for ax, panel in zip(fig.subplots(len(scene.panels), 1), scene.panels, strict=True):
         draw(panel, ax)
-    uri = "data:image/svg+xml," + quote(_svg(fig), safe=" /:;,=()'!*@&?+|[]{}")  # shorter than base64
+    uri = "data:image/svg+xml," + quote(_svg(fig), safe=" /:;,=()'!*@?+|[]{}")  # shorter than base64
     if len(uri) < SVG_BEST_BELOW:
         return uri
-    return min(
-        uri,
-        "data:image/png;base64," + base64.b64encode(png(fig, dpi=110)).decode(),
-        key=len,
-    )
+    image = io.BytesIO()
+    Image.open(io.BytesIO(png(fig, dpi=130))).convert("RGB").quantize(64).save(image, "png", optimize=True)
+    return min(uri, "data:image/png;base64," + base64.b64encode(image.getvalue()).decode(), key=len)
 
 
 def _svg(fig: Figure) -> bytes:
@@ -133,5 +132,6 @@ def _svg(fig: Figure) -> bytes:
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "qviz"}):
         fig.savefig(buffer, format="svg", metadata={"Date": None})
-    svg = re.sub(rb"(\d+\.\d)\d+", rb"\1", buffer.getvalue())  # a tenth of a point is a fifth of a pixel here
-    return re.sub(rb"\s*\n\s*", b" ", svg)
+    svg = re.sub(rb"\s*\n\s*", b" ", buffer.getvalue())
+    # in paths only (numbers are text too): a tenth of a point is a fifth of a pixel here
+    return re.sub(rb' d="[^"]*"', lambda path: re.sub(rb"(\d\.\d)\d+", rb"\1", path[0]), svg)

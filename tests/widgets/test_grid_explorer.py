@@ -564,6 +564,7 @@ def test_a_refused_value_leaves_its_control_alone(e, bad):
 
 def test_scene_is_pure(e):
     e.grid_a.value = "custom"
+    drag(e, 14, 9.0)
     before, first = e.state, e.data()
     assert same(first, e.data())
     assert e.state == before

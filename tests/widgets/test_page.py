@@ -131,10 +131,11 @@ def test_custom_levels_of_other_bit_widths_are_there_too(tmp_path):
 
 def test_the_numbers_are_text_and_those_of_the_table(text, explorer):
     frames = dict(re.findall(r'<template id="([^"]+)">(.*?)</template>', text, re.S))
-    for grid, book in {"POT": pot(7), "POST": post(7), NAME: MINE}.items():
-        cells = re.findall(r"<td[^>]*>([^<]*)</td>", frames[f"{html.escape(grid)}|7"])
-        (wanted,) = compare(X, {grid: book}).cells()
-        assert tuple(cells) == wanted[1:]
+    for bits in (7, 8):
+        for grid, book in {"POT": pot(bits), "POST": post(bits), NAME: MINE}.items():
+            cells = re.findall(r"<td[^>]*>([^<]*)</td>", frames[f"{html.escape(grid)}|{bits}"])
+            (wanted,) = compare(X, {grid: book}).cells()
+            assert tuple(cells) == wanted[1:]
     cells = re.findall(r"<td[^>]*>([^<]*)</td>", frames["custom|7"])
     assert tuple(cells) == explorer.scene().table.cells()[0][1:]
 
