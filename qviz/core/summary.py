@@ -37,7 +37,10 @@ class Summary:
         axis: the channel axis (one row each), or None for one row.
 
     Attributes:
-        x: the tensor. axis: its channel axis, or None. rows: its values sorted, (C, n). sum1, sum2: prefix sums of x and x², (C, n + 1).
+        x: the tensor.
+        axis: its channel axis, or None.
+        rows: its values sorted, (C, n).
+        sum1, sum2: prefix sums of x and x², (C, n + 1).
 
     Raises:
         TypeError, ValueError: x is not floating point, empty, NaN, infinite, or lacks the axis.

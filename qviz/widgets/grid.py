@@ -256,7 +256,7 @@ class GridExplorer(Explorer):
         if c.edits:
             levels = self.model.levels(c)
             self.level.max = len(levels)
-            self.value.value = float(f"{levels[self.level.value - 1]:.6g}")
+            self.value.value = float(f"{levels[self.level.value - 1]:.7g}")
 
     def _refresh(self) -> None:
         """Bring picture, table and dependent controls to the present values."""

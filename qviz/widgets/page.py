@@ -18,7 +18,7 @@ from qviz.plot.draw import draw, png
 from qviz.plot.scene import Scene
 from qviz.widgets.table import table_html
 
-SVG_BEST_BELOW = 40_000
+SVG_BEST_BELOW = 50_000
 """Bytes; a smaller SVG is kept without asking what a PNG would take."""
 
 

@@ -159,7 +159,8 @@ def written(scene, path):
 
 
 @pytest.mark.parametrize("size", [0.07, 1.0, 300.0])
-def test_the_picture_says_whole_numbers_at_its_ticks(size, tmp_path):
+def test_the_picture_says_whole_numbers_at_its_ticks(size, tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "SVG_BEST_BELOW", 10**9)  # an SVG, however small a PNG would be
     e = GridExplorer(size * X)
     document = Document(written(e.model.frame(e.choice(), "POT"), tmp_path / "p.html").read_text("utf-8"))
     kind, svg = document.images[0]["src"].split(",", 1)
@@ -174,7 +175,8 @@ def test_the_picture_says_whole_numbers_at_its_ticks(size, tmp_path):
         assert at[1] > at[0]
 
 
-def test_names_are_escaped_also_inside_pictures(tmp_path):
+def test_names_are_escaped_also_inside_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "SVG_BEST_BELOW", 10**9)  # an SVG, however small a PNG would be
     e = GridExplorer(X, {"<b> & 'c' %20 #1": MINE})
     text = written(e.model.frame(e.choice(), "<b> & 'c' %20 #1"), tmp_path / "p.html").read_text("utf-8")
     _, svg = Document(text).images[0]["src"].split(",", 1)
