@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -94,15 +96,13 @@ class EMACodebook(Codebook):
 
     def _initial(self, x: Tensor) -> Tensor:
         m = (len(self) - 1) // 2
-        up, down = (x.abs(), x.abs()) if self.tie_sign else (x[x > 0], -x[x < 0])
-        if self.tie_sign:
-            up = down = x.abs()[x != 0]
+        up, down = (x.abs()[x != 0],) * 2 if self.tie_sign else (x[x > 0], -x[x < 0])
         sides = [self._side(side, m, x) for side in (down, up)]
-        return torch.cat([-sides[0].flip(0), torch.zeros(1, dtype=x.dtype), sides[1]])
+        return torch.cat([-sides[0].flip(0), x.new_zeros(1), sides[1]])
 
     def _side(self, magnitudes: Tensor, m: int, x: Tensor) -> Tensor:
         if self.init == "uniform":
-            return x.abs().max() * torch.arange(1, m + 1, dtype=x.dtype) / m
+            return x.abs().max() * torch.arange(1, m + 1, dtype=x.dtype, device=x.device) / m
         if magnitudes.unique().numel() < m:
             raise ValueError(
                 f"{m} levels a sign need as many distinct values, got {magnitudes.unique().numel()}"
@@ -112,7 +112,7 @@ class EMACodebook(Codebook):
             pick = torch.randperm(len(distinct), generator=self.generator)[:m]
             return distinct[pick].sort().values
         order = magnitudes.sort().values
-        at = (torch.arange(1, m + 1, dtype=x.dtype) - 0.5) / m * (len(order) - 1)
+        at = (torch.arange(1, m + 1, dtype=x.dtype, device=x.device) - 0.5) / m * (len(order) - 1)
         low = at.floor().long()
         high = (low + 1).clamp(max=len(order) - 1)
         return order[low] + (at - low) * (order[high] - order[low])
@@ -163,7 +163,9 @@ class LearnedKnots(Codebook):
         n = 2**bits - 1
         step = 2.0 / n if step is None else float(step)
         widths = torch.full((n,), step) if widths is None else torch.as_tensor(widths, dtype=torch.float32)
-        if widths.shape != (n,) or not bool((widths > 0).all()):
+        if not -math.inf < start < math.inf:
+            raise ValueError(f"start must be finite, got {start}")
+        if widths.shape != (n,) or not bool(((widths > 0) & torch.isfinite(widths)).all()):
             raise ValueError(f"{bits} bits need {n} positive widths, got {widths.tolist()}")
         nn.Module.__init__(self)  # the knots are computed, not held
         self.name = "N2UQ"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qviz.core import _check
 from qviz.core.codebook import Codebook, count_below
+from qviz.core.fast import logits, squash
 from qviz.core.learned_rounding import AdaptiveBorder
 
 Numbers = float | Sequence[float] | Tensor
@@ -55,7 +56,7 @@ def optimal_border(w: Numbers, w_hat: Numbers, n: Numbers | None = None, *, unbi
     if bool((w_hat == 0).any()):
         raise ValueError(f"w_hat must not be 0 (no border changes the product then), got {w_hat.tolist()}")
     if unbiased:
-        n = _cells(n)
+        n = _cells(n, w)
         return n + 1.0 - _outer(w / w_hat, n) * (n + 0.5)
     return coarse_border(w / w_hat, n)
 
@@ -118,7 +119,8 @@ def coarse_border(rho: Numbers, n: Numbers | None = None) -> Tensor:
         >>> [round(b, 6) for b in coarse_border(1.1, range(4)).tolist()]
         [0.454545, 0.363636, 0.272727, 0.181818]
     """
-    rho, n = _numbers(rho, "rho"), _cells(n)
+    rho = _numbers(rho, "rho")
+    n = _cells(n, rho)
     rho = _outer(rho, n)
     return torch.where(rho > 0, (n + 0.5) / rho - n, torch.inf)
 
@@ -156,7 +158,7 @@ def expected_bias(
         [-0.005, -0.015, -0.025, -0.035]
     """
     w, w_hat = _pair(w, w_hat)
-    n = _cells(n)
+    n = _cells(n, w)
     b = torch.as_tensor(border, dtype=torch.float64).detach().clamp(0.0, 1.0)
     return _outer(w_hat, n) * (n + 1.0 - b) - _outer(w, n) * (n + 0.5)
 
@@ -241,8 +243,7 @@ def thresholds(rounding: AdaptiveBorder, codebook: Codebook) -> Tensor:
         codebook: the consecutive integers lo … hi that it rounds to, R = hi - lo cells.
 
     Returns:
-        float64, shape (R,) or, with channels, (R, C); in units of u, increasing along the first axis. Where
-        even u = hi goes down (B rounds to 1 there) the last threshold is infinite.
+        float64, shape (R,) or, with channels, (R, C); in units of u, increasing along the first axis.
 
     Raises:
         ValueError: the border is fused (its neighbours decide too), the codebook is not made of R + 1
@@ -266,13 +267,12 @@ def thresholds(rounding: AdaptiveBorder, codebook: Codebook) -> Tensor:
 
     def rises(u: Tensor) -> Tensor:
         v = (u - codebook.lo) / rounding.steps
-        return u - torch.sigmoid(torch.addcmul(torch.addcmul(b[0], b[1], v), b[2], v * v)) > n
+        return u - squash(logits(v, b), codebook.lo, codebook.hi) > n
 
-    down = torch.where(rises(up), down, up)  # B rounds to 1 at the upper end: all of the cell goes down
     while True:
         middle = (down + up) / 2
         if bool(((middle == down) | (middle == up)).all()):
-            return torch.where(down == codebook.hi, torch.inf, down)
+            return down
         goes = rises(middle)
         down, up = torch.where(goes, down, middle), torch.where(goes, middle, up)
 
@@ -282,8 +282,7 @@ def encode_by_thresholds(u: Tensor, table: Tensor, axis: int = 1) -> Tensor:
 
     Equal to the direct path, ceil(u - B(u)), but for u so near a threshold that rounding errors decide there:
     within 2 ε R / (1 - B'(T)) of it, with ε that of the direct path's dtype and B' < 1 the slope of B in u
-    (seen: 8 units in the last place of T). Where B(hi) is within rounding of 1, that is every u >= hi, since
-    the direct path clamps u first; it then gives R - 1.
+    (seen: 8 units in the last place of T).
 
     Args:
         u: x in units of the step, any shape, float; compared in float64.
@@ -342,8 +341,8 @@ def _numbers(value: Numbers, name: str) -> Tensor:
     return _check.finite(torch.as_tensor(value, dtype=torch.float64).detach(), name)
 
 
-def _cells(n: Numbers | None) -> Tensor:
-    return torch.arange(15, dtype=torch.float64) if n is None else _numbers(n, "n")
+def _cells(n: Numbers | None, like: Tensor) -> Tensor:
+    return _numbers(torch.arange(15) if n is None else n, "n").to(like.device)
 
 
 def _outer(v: Tensor, n: Tensor) -> Tensor:

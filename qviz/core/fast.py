@@ -172,7 +172,8 @@ class Quantize(torch.autograd.Function):
         if border is not None and need[6]:
             d_border = -inside * scale if spec.rescale else -inside
         if slope is not None:
-            passed = slope.mul_(inside) if isinstance(slope, Tensor) else inside * slope
+            fresh = isinstance(slope, Tensor) and slope.ndim == inside.ndim
+            passed = slope.mul_(inside) if fresh else inside * slope
             if not spec.clipped:  # outside the grid the gradient passes as it is
                 passed = passed + (grad - inside)
         if need[1]:
@@ -226,7 +227,7 @@ def _slope(
         return slope, cell
     g, a = spec.coth
     if spec.unit:
-        t = v.floor().neg_().add_(v)
+        t = v.floor().neg_().add_(v).nan_to_num_(0.5)  # NaN * 0 would be NaN
     else:
         t = (v - _pick(v, cell, knots, knots[:-1])).div_(_pick(v, cell, knots, knots.diff()))
     # g coth(z) = g (1 + 2 / (exp(2 z) - 1))
@@ -256,6 +257,21 @@ def _d_knots(inside: Tensor, v: Tensor, cell: Tensor, knots: Tensor, levels: Ten
     return torch.cat([slope * (upper - total), zero]) - torch.cat([zero, slope * upper])
 
 
+def logits(v: Tensor, b: Tensor) -> Tensor:
+    """Return b0 + v (b1 + b2 v) by Horner's rule; b is (3, …), broadcastable against v."""
+    return torch.addcmul(b[1], b[2], v).mul(v).add(b[0])
+
+
+def top_border(dtype: torch.dtype, lo: float, hi: float) -> float:
+    """Return the largest border that keeps whole numbers: above it, n - B would round to n - 1."""
+    return 1.0 - 2.0 * (max(abs(lo), abs(hi)) + 1.0) * torch.finfo(dtype).eps
+
+
+def squash(z: Tensor, lo: float, hi: float) -> Tensor:
+    """Return sigmoid(z), kept below :func:`top_border`."""
+    return torch.sigmoid(z).clamp(max=top_border(z.dtype, lo, hi))
+
+
 class Border(torch.autograd.Function):
     """B = sigmoid(b0 + b1 v + b2 v²), v = (clamp(u) - lo) / (hi - lo), with gradients to b only.
 
@@ -274,7 +290,7 @@ class Border(torch.autograd.Function):
     ) -> Tensor:
         """Return B with the shape of x."""
         v = _units(x, scale, offset).clamp_(lo, hi).sub_(lo).div_(hi - lo)
-        border = torch.addcmul(b[1], b[2], v).mul_(v).add_(b[0]).sigmoid_()
+        border = squash(logits(v, b), lo, hi)
         ctx.save_for_backward(x, scale, offset, b, border)
         ctx.span = lo, hi
         return border
@@ -286,7 +302,7 @@ class Border(torch.autograd.Function):
         x, scale, offset, b, border = ctx.saved_tensors
         lo, hi = ctx.span
         v = _units(x, scale, offset).clamp_(lo, hi).sub_(lo).div_(hi - lo)
-        g = (1.0 - border).mul_(border).mul_(grad)
+        g = (1.0 - border).mul_(border).mul_(grad).mul_(border < top_border(border.dtype, lo, hi))
         parts = []
         for _ in range(3):
             parts.append(_summed(g, b[0]))

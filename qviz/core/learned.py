@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qviz.core import _check
 from qviz.core.codebook import Codebook, keep_float64
 from qviz.core.range import Range, radius, search_scale
 from qviz.core.summary import Summary
@@ -56,6 +57,10 @@ class LearnedRange(Range):
         if init is None:
             return nn.Parameter(torch.ones(shape))
         value = torch.as_tensor(init, dtype=torch.float32).detach()
+        if value.ndim > 1 or value.numel() not in (1, self.channels or 1):
+            raise ValueError(
+                f"init has shape {tuple(value.shape)}, which does not fit channels={self.channels}"
+            )
         if not bool(torch.isfinite(value).all()) or (positive and not bool((value > 0).all())):
             raise ValueError(
                 f"init must be {'positive and ' if positive else ''}finite, got {value.tolist()}"
@@ -75,13 +80,16 @@ class LearnedRange(Range):
 
     def observe(self, x: Tensor, codebook: Codebook, borders: Tensor | None = None) -> LearnedRange:
         """Set the parameters from data, in place (an optimiser that holds them goes on working)."""
+        _check.axis(self.axis, _check.float_tensor(x), self.channels)
         super().observe(x, codebook, borders)
         self._ready = True
         return self
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self._ready = True
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self._ready |= any(prefix + name in state_dict for name in self._parameters)
 
 
 def scale_gradient(p: Tensor, factor: float) -> Tensor:
@@ -223,6 +231,8 @@ class LearnedClip(LearnedRange):
         super().__init__(channels, axis)
         if start not in ("mse", "quantile", "max"):
             raise ValueError(f'start must be "mse", "quantile" or "max", got {start!r}')
+        if not 0 < reach < math.inf:
+            raise ValueError(f"reach must be positive and finite, got {reach}")
         self.reach, self.start, self.through, self.normalise = (
             float(reach),
             start,
@@ -285,8 +295,10 @@ class LearnedBounds(LearnedRange):
         init: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
-        if init is not None and not init[0] < init[1]:
-            raise ValueError(f"the lower bound must be below the upper one, got {init[0]} and {init[1]}")
+        if init is not None and not -math.inf < init[0] < init[1] < math.inf:
+            raise ValueError(
+                f"bounds must be finite, the lower one below the upper, got {init[0]} and {init[1]}"
+            )
         if init is not None and not signed and init[0] != 0:
             raise ValueError(f"an unsigned range has the lower bound 0, got {init[0]}")
         self.top, self.signed, self.spread, self.centred = (
@@ -310,7 +322,7 @@ class LearnedBounds(LearnedRange):
         return self.lower if self.signed else None
 
     def _fit(self, rows: Tensor, codebook: Codebook, borders: Tensor | None) -> tuple[Tensor, Tensor]:
-        mean, std = rows.mean(1), rows.std(1) if rows.shape[1] > 1 else torch.zeros(1)
+        mean, std = rows.mean(1), rows.std(1) if rows.shape[1] > 1 else torch.zeros_like(rows[:, 0])
         half = self.spread * torch.where(std > 0, std, torch.ones_like(std))  # a constant: any width will do
         low = (mean if self.centred else 0.0 * mean) - half if self.signed else torch.zeros_like(mean)
         high = (mean if self.centred else 0.0 * mean) + half
@@ -369,13 +381,15 @@ class AdaptiveStep(LearnedStep):
         head = [nn.Linear(channels, channels // 4), nn.ReLU()] if channels >= 8 else []
         self.adapter = nn.Sequential(*head, last)
 
+    reads_input = True
+
     def beta(self, x: Tensor) -> Tensor:
         """Return β for each sample, shape (N, 1, …, 1) with the axes of x."""
         if x.ndim < 2 or x.shape[1] != self.inputs:
             raise ValueError(f"x must be (N, {self.inputs}, ...), got shape {tuple(x.shape)}")
         pooled = x.flatten(2).mean(2) if x.ndim > 2 else x
         z = self.adapter(pooled.to(self.adapter[-1].weight.dtype))
-        b = torch.relu(z).clamp(min=1e-8) if self.mode == "paper" else nn.functional.softplus(z)
+        b = (torch.relu(z) if self.mode == "paper" else nn.functional.softplus(z)).clamp(min=1e-8)
         return b.view(-1, *(1,) * (x.ndim - 1))
 
     def values(self, x: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from qviz.core import _check
 from qviz.core.codebook import Codebook
-from qviz.core.fast import Border
+from qviz.core.fast import Border, logits, squash
 from qviz.core.rounding import Rounding
 from qviz.core.surrogate import Surrogate
 
@@ -52,6 +53,8 @@ class AdaptiveBorder(Rounding):
         super().__init__()
         if degree not in (0, 1, 2):
             raise ValueError(f"degree must be 0, 1 or 2, got {degree}")
+        if channels is not None and channels < 1:
+            raise ValueError(f"channels must be positive, got {channels}")
         if fused and channels is None:
             raise ValueError("fusion works on channels; give their number, got channels=None")
         self.steps, self.channels, self.axis, self.degree = (
@@ -89,33 +92,36 @@ class AdaptiveBorder(Rounding):
         factor = (share * 4.0 * self.steps / steepest.clamp(min=1e-30)).clamp(max=1.0)
         self.b[1:] *= factor
 
-    def logits(self, v: Tensor) -> Tensor:
-        """Return b0 + b1 v + b2 v² with the shape of v, in [0, 1]."""
+    def _coefficients(self, v: Tensor) -> Tensor:
+        """Return b with zeros above the degree, in the dtype of v and shaped to broadcast against it.
+
+        Raises:
+            ValueError: v has another number of channels.
+        """
         b = self.b.to(v.dtype)
-        if self.channels is not None:
-            shape = [1] * v.ndim
-            shape[self.axis] = -1
-            b = b.view(3, *shape)
-        z = b[0].expand_as(v) if self.degree == 0 else torch.addcmul(b[0], b[1], v)
-        if self.degree == 2:
-            z = torch.addcmul(z, b[2], v * v)
+        if self.degree < 2:
+            b = torch.cat([b[: self.degree + 1], torch.zeros_like(b[self.degree + 1 :])])
+        if self.channels is None:
+            return b
+        axis = _check.axis(self.axis, v, self.channels)
+        return b.view(3, *(-1 if i == axis else 1 for i in range(v.ndim)))
+
+    def logits(self, v: Tensor) -> Tensor:
+        """Return b0 + b1 v + b2 v² (fused, where asked for) with the shape of v, in [0, 1]."""
+        z = logits(v, self._coefficients(v))
         if self.kernel is not None:
             z = nn.functional.conv2d(z, self.kernel.to(v.dtype), padding=1, groups=self.channels)
         return z
 
     def element(self, v: Tensor, codebook: Codebook) -> Tensor:
         """Return B for each element; the gradient goes to the coefficients, not back to v."""
-        return torch.sigmoid(self.logits((v.detach() - codebook.lo) / self.steps))
+        return squash(self.logits((v.detach() - codebook.lo) / self.steps), codebook.lo, codebook.hi)
 
     def fast_element(self, x: Tensor, scale: Tensor, offset: Tensor | None, codebook: Codebook) -> Tensor:
         """Return B for each element of x, holding nothing but it until the backward pass."""
         if self.kernel is not None:
             return super().fast_element(x, scale, offset, codebook)
-        b = self.b.to(x.dtype)
-        if self.degree < 2:
-            b = torch.cat([b[: self.degree + 1], torch.zeros_like(b[self.degree + 1 :])])
-        if self.channels is not None:
-            b = b.view(3, *(-1 if i == self.axis % x.ndim else 1 for i in range(x.ndim)))
+        b = self._coefficients(x)
         return Border.apply(x.detach(), scale.detach(), offset, b, codebook.lo, codebook.hi)
 
     def borders(self, codebook: Codebook) -> None:
@@ -138,6 +144,9 @@ class LearnedRound(Rounding):
 
     ``observe`` sets V so that h(V) = t, which is rounding to nearest at first; V is then learned through
     :class:`RectifiedSigmoid`, usually with ``soft=True`` and the regulariser 1 - |2 h - 1|^β of the paper.
+
+    A weight that lies on a level (a pruned zero, say) or outside the grid stays there, and its V gets no
+    gradient; the paper's formula would let a weight on a level go one level up.
 
     Args:
         shape: of the weights.
@@ -177,7 +186,7 @@ class LearnedRound(Rounding):
         """
         if u.shape != self.v.shape:
             raise ValueError(f"made for weights of shape {tuple(self.v.shape)}, got {tuple(u.shape)}")
-        return self.h() > 0.5
+        return torch.where((t > 0) & (t < 1), self.h() > 0.5, t > 0.5)
 
     def encode(self, u: Tensor, codebook: Codebook) -> Tensor:
         """Return cell + decision."""
@@ -197,5 +206,6 @@ class RectifiedSigmoid(Surrogate):
         self._rounding = (rounding,)  # in a tuple: the module is registered once, as the quantizer's rounding
 
     def relax(self, t: Tensor) -> Tensor:
-        """Return the learned choice, whatever t is."""
-        return self._rounding[0].h().to(t.dtype)
+        """Return the learned choice inside a cell, t on a level and outside the grid."""
+        h = self._rounding[0].h().to(t.dtype)
+        return torch.where((t.detach() > 0) & (t.detach() < 1), h, t.detach())

@@ -95,7 +95,8 @@ class Quantizer(nn.Module):
         scale, offset = self.range(z)
         spec, knots, levels, borders = self._tables(z.dtype)
         border = self.rounding.fast_element(z, scale, offset, self.codebook) if spec.unit else None
-        if type(self.range).transform is not Range.transform:
+        kind = type(self.range)
+        if kind.transform is not Range.transform or kind.output is not Range.output:
             x = z
         del z  # of half precision it is a copy
         y = Quantize.apply(x, scale, offset, knots, levels, borders, border, spec)
@@ -134,6 +135,10 @@ class Quantizer(nn.Module):
             TypeError: codes are not integers.
             ValueError: a code has no level.
         """
+        if self.range.reads_input:
+            raise ValueError(
+                f"the scale of {type(self.range).__name__} depends on the input; codes do not hold it"
+            )
         if not dtype.is_floating_point:
             raise TypeError(f"dtype must be a floating-point dtype, got {dtype}")
         integers = isinstance(codes, Tensor) and not (codes.is_floating_point() or codes.is_complex())
@@ -272,7 +277,8 @@ def probe(q: Quantizer, x: Tensor | np.ndarray) -> Probe:
     leaf = _check.float_tensor(x).detach().clone().requires_grad_(True)
     with torch.enable_grad():
         parts = q._compose(leaf)
-        (dydx,) = torch.autograd.grad(parts["y"].sum(), leaf)
+        (dydx,) = torch.autograd.grad(parts["y"].sum(), leaf, allow_unused=True)
+    dydx = torch.zeros_like(leaf) if dydx is None else dydx  # AdaRound's decisions do not depend on x
     return Probe(
         x=leaf.detach(),
         dydx=dydx,

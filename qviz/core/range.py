@@ -22,10 +22,12 @@ class Range(nn.Module):
     Attributes:
         rescale: whether the output is offset + scale * level (else it is the level).
         through: which value the scale's gradient sees, the "hard" level or (PACT) the "soft" one.
+        reads_input: whether the scale depends on x (ASQ), so that codes alone cannot be dequantized.
     """
 
     rescale: bool = True
     through: str = "hard"
+    reads_input: bool = False
 
     def __init__(self, axis: int | None = None) -> None:
         super().__init__()

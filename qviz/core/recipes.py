@@ -128,7 +128,11 @@ def soft_argmax(
     signed: bool = True,
     bounds: tuple[float, float] | None = None,
 ) -> Quantizer:
-    """Kernel soft argmax at a fixed temperature: the soft forward pass that DAQ's controller replaces."""
+    """Kernel soft argmax at a fixed temperature: the soft forward pass that DAQ's controller replaces.
+
+    A value on a level belongs to the cell below it, as everywhere here (released code takes the one above, so
+    that a clipped value can leave the levels' hull).
+    """
     top = 2 ** _check.bits(bits, 1, 8, "soft_argmax") - 1
     surrogate = SoftArgmax(sigma=sigma, beta=beta)
     bound = LearnedBounds(top, signed=signed, centred=signed, init=bounds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,10 +55,23 @@ class StraightThrough(Surrogate):
 
 
 def beyond(u: Tensor, low: float, high: float) -> Tensor:
-    """Return zeros whose gradient is 1 outside [low, high] and 0 inside (the part that saturation cuts)."""
-    v = u.nan_to_num(nan=0.0, posinf=high, neginf=low)  # inf - inf would be NaN
-    excess = v - torch.clamp(v, low, high)
-    return excess - excess.detach()
+    """Return zeros whose gradient is 1 outside [low, high] (and for NaN): what saturation cuts off."""
+    inside = (u >= low) & (u <= high)
+    return _Beyond.apply(u, inside)
+
+
+class _Beyond(torch.autograd.Function):
+    """Zeros with the gradient of the identity outside; inf - inf, in plain autograd, would be NaN."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, inside: Tensor) -> Tensor:
+        ctx.save_for_backward(inside)
+        return torch.zeros_like(u)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (inside,) = ctx.saved_tensors
+        return grad.masked_fill(inside, 0.0), None
 
 
 class SoftArgmax(Surrogate):

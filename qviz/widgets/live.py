@@ -14,6 +14,8 @@ from qviz.plot.scene import Axis, Band, Bars, Line, Mark, Panel, Points, Rug, St
 from qviz.plot.style import LOOKS
 
 Arrays = dict[str, np.ndarray]
+INK = "var(--jp-content-font-color1)"
+"""Text in the colour of the page's theme; bqplot's own choice on dark themes is orange."""
 
 
 def _broken(left: np.ndarray, right: np.ndarray, low: float, high: float) -> Arrays:
@@ -105,7 +107,7 @@ class LivePanel:
         self.y = bqplot.LinearScale(min=panel.y.low, max=panel.y.high)
         scales = {"x": self.x, "y": self.y}
         self.marks = [_bqplot_mark(mark, scales) for mark in panel.marks]
-        bare = {"grid_lines": "none"}
+        bare = {"grid_lines": "none", "label_color": INK}
         self.axes = [
             bqplot.Axis(scale=self.x, label_offset="2.6em", **bare, **_ticks(panel.x)),
             bqplot.Axis(
@@ -120,6 +122,8 @@ class LivePanel:
             marks=self.marks,
             axes=self.axes,
             title=panel.title,
+            title_style={"fill": INK},
+            display_toolbar=False,  # it would cover the title under the mouse, in every drag
             animation_duration=0,
             padding_x=0,
             padding_y=0,

@@ -1,0 +1,1 @@
+"""Networks: what is done with quantizers in a model. Needs the core alone."""

@@ -1,0 +1,72 @@
+"""Every recipe under torch.compile(fullgraph=True): the same values, the same gradients."""
+
+import pytest
+import torch
+
+from tests.core.test_recipes_cases import CASES, gradients, ready, sample
+
+QUICK = {"lsq", "daq_weight", "post_weight"}
+
+
+@pytest.fixture(autouse=True)
+def one_recipe_at_a_time():
+    """Dynamo allows eight variants of one code object; every recipe is one."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CASES]
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_compiled_is_eager(name):
+    case, q = CASES[name], ready(name)
+    compiled = torch.compile(q, fullgraph=True)
+    x = sample(case.kind, seed=0 if case.fixed else 1)
+    g = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
+
+    one, two = x.clone().requires_grad_(True), x.clone().requires_grad_(True)
+    y, z = compiled.train()(one), q.train()(two)
+    exact = not case.soft and "asq" not in name and "fused" not in name
+    if exact:
+        assert torch.equal(y, z)
+    else:
+        torch.testing.assert_close(y, z, rtol=1e-5, atol=1e-5)
+    got, want = gradients(y, q, one, g), gradients(z, q, two, g)
+    assert got.keys() == want.keys()
+    for key in got:
+        scale = float(want[key].abs().max())
+        torch.testing.assert_close(
+            got[key], want[key], rtol=1e-4, atol=1e-4 * scale, msg=lambda m, k=key: f"{k}: {m}"
+        )
+
+    q.eval()
+    with torch.no_grad():
+        y, z = compiled(x), q(x)
+    if exact:
+        assert torch.equal(y, z)
+    else:
+        torch.testing.assert_close(y, z, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n, c in CASES.items() if not c.soft and "asq" not in n])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_compiled_keeps_ties_ends_and_nan(name):
+    case, q = CASES[name], ready(name)
+    if case.fixed:
+        return
+    x = sample(case.kind, seed=1)
+    if not name.startswith("dorefa") and "fused" not in name:
+        x.view(-1)[:3] = torch.tensor([float("nan"), float("inf"), -float("inf")])
+    if q.range.scale.ndim == 0 and not name.startswith(("dorefa", "n2uq")):
+        borders = q.rounding.borders(q.codebook)
+        if borders is not None:
+            at = borders[:50].to(x) * q.range.scale.to(x)
+            at = at if q.range.offset is None else at + q.range.offset.to(x)
+            x.view(-1)[10 : 10 + len(at)] = at
+    with torch.no_grad():
+        y, z = torch.compile(q, fullgraph=True)(x), q(x)
+    assert torch.equal(y.isnan(), z.isnan())
+    assert torch.equal(y.nan_to_num(), z.nan_to_num())
