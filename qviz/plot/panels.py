@@ -140,7 +140,7 @@ def error(x: Data, methods: Methods, *, bins: int = 81, unit: str = "") -> Panel
     return Panel(
         "Histogram of the error",
         Axis(_with_unit("error Q(x) − x", unit), -reach, reach),
-        Axis("share of values (%)", 0.0, _round_up(top or 1.0)),
+        Axis("share of values (%)", 0.0, _round_up(1.05 * (top or 1.0))),
         tuple(marks),
         " ".join(words),
     )
