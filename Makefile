@@ -19,7 +19,7 @@ lab: .venv/.lab
 test: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest --doctest-modules qviz tests $(if $(SLOW),--hypothesis-profile=explore,-m "not slow")
+	$(BIN)/python -m pytest --doctest-modules qviz tests $(if $(SLOW),--hypothesis-profile=thorough,-m "not slow")
 	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 notebooks
 
 bench: .venv/.test  ## run the benchmarks and print their figures

@@ -16,8 +16,9 @@ os.environ["MPLBACKEND"] = "agg"
 torch.set_warn_always(True)
 
 # No deadline: a busy machine is not a failing property. `make test` tries the same examples every time,
-# `make test SLOW=1` looks for new ones.
+# `make test SLOW=1` more of them; --hypothesis-profile=explore looks for new ones.
 settings.register_profile("steady", deadline=None, derandomize=True)
+settings.register_profile("thorough", deadline=None, derandomize=True, max_examples=300)
 settings.register_profile("explore", deadline=None, max_examples=300, print_blob=True)
 settings.load_profile("steady")
 

@@ -277,7 +277,9 @@ def probe(q: Quantizer, x: Tensor | np.ndarray) -> Probe:
     leaf = _check.float_tensor(x).detach().clone().requires_grad_(True)
     with torch.enable_grad():
         parts = q._compose(leaf)
-        (dydx,) = torch.autograd.grad(parts["y"].sum(), leaf, allow_unused=True)
+        # the gradient that training gets, from the path that it takes; a random rounding is drawn only once
+        y = q(leaf) if q.rounding.threshold else parts["y"]
+        (dydx,) = torch.autograd.grad(y.sum(), leaf, allow_unused=True)
     dydx = torch.zeros_like(leaf) if dydx is None else dydx  # AdaRound's decisions do not depend on x
     return Probe(
         x=leaf.detach(),

@@ -208,7 +208,7 @@ class MinMax(StaticRange):
     def _fit(self, rows: Tensor, codebook: Codebook, borders: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if self.symmetric:
             return radius(rows, codebook).amax(1), None
-        low, high = rows.amin(1), rows.amax(1)
+        low, high = rows.amin(1).double(), rows.amax(1).double()  # their distance may overflow float32
         width = codebook.hi - codebook.lo
         scale = (high - low) / (width if width > 0 else 1.0)
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))

@@ -38,8 +38,9 @@ def moved(
     if np.isnan(value) or (mirror and twin == index):
         return new
     gap = MIN_GAP * (high - low)
-    left = new[index - 1] + gap if index else low
-    right = new[index + 1] - gap if index + 1 < count else high
+    bounding = [i for i in (index - 1, index + 1) if not (mirror and i == twin)]  # a twin moves along
+    left = new[index - 1] + gap if index and index - 1 in bounding else low
+    right = new[index + 1] - gap if index + 1 < count and index + 1 in bounding else high
     if mirror:  # a level keeps its sign, or it would meet its twin
         left, right = (max(left, gap / 2), right) if index > twin else (left, min(right, -gap / 2))
     if left <= right:
