@@ -88,7 +88,7 @@ def test_slow_tests_are_asked_for(make, environment):
     assert '-m "not slow"' in make("-n", "test").stdout
     slow = make("-n", "test", "SLOW=1").stdout
     assert "not slow" not in slow
-    assert "--hypothesis-profile=explore" in slow
+    assert "--hypothesis-profile=thorough" in slow
 
 
 def test_torch_is_installed_alone_and_first(make):

@@ -57,6 +57,8 @@ class Range(nn.Module):
         rows = x.reshape(1, -1) if axis is None else x.movedim(axis, 0).reshape(x.shape[axis], -1)
         scale, offset = self._fit(rows.to(_check.compute_dtype(x)), codebook, borders)
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))  # all zeros: any step will do
+        used = torch.finfo(_check.compute_dtype(x))  # where the scale is used, it must not round to 0
+        scale = scale.clamp(min=used.smallest_normal * used.eps)
         if self.rescale:  # the outermost level must be a number of x's dtype
             largest = float(codebook.levels.detach().abs().max()) or 1.0
             scale = scale.clamp(max=torch.finfo(x.dtype).max / max(largest, 1.0))
