@@ -176,7 +176,7 @@ class LearnedKnots(Codebook):
 
     def _derive(self) -> None:
         self.identity = self.unit = False
-        self.gap = None
+        self.gap = self.ratio = None
 
     @property
     def knots(self) -> Tensor:

@@ -83,6 +83,7 @@ class Codebook(nn.Module):
         gaps = levels.diff()
         even = len(levels) > 1 and bool(((gaps - gaps[0]).abs() <= 1e-12 * gaps[0]).all())
         self.gap = float(gaps[0]) if even else None
+        self.ratio = _ratio(levels)
 
     _apply = keep_float64
 
@@ -156,6 +157,17 @@ class Codebook(nn.Module):
         return levels[cell] + t * (levels[1:] - levels[:-1])[cell]
 
 
+def _ratio(levels: Tensor) -> tuple[float, float, float] | None:
+    """Return whole a, c, d with level k = (a k + c) / d, to the last bit in float32 and float64, or None."""
+    d = max(len(levels) - 1, 1)
+    k = torch.arange(len(levels), dtype=levels.dtype)
+    a, c = ((levels[-1] - levels[0]).round().item(), (levels[0] * d).round().item())
+    for dtype in (torch.float32, torch.float64):
+        if not torch.equal((k.to(dtype) * a + c) / d, levels.to(dtype)):
+            return None
+    return a, c, float(d)
+
+
 def count_below(u: Tensor, borders: Tensor) -> Tensor:
     """Count the borders strictly below each value: ``#{borders < u}``, the one definition of a code.
 
@@ -170,7 +182,7 @@ def count_below(u: Tensor, borders: Tensor) -> Tensor:
         Whole numbers 0 … K - 1 with the shape of ``u``: its float dtype up to 64 borders, else int32.
     """
     if borders.numel() > 64:
-        return _laid_out(u, torch.bucketize(u.contiguous(), borders, out_int32=True))
+        return laid_out(lambda flat: torch.bucketize(flat, borders, out_int32=True), u)
     total, above = torch.zeros_like(u), torch.empty_like(u)
     for border in borders.unbind():
         total += torch.gt(u, border, out=above)
@@ -180,12 +192,17 @@ def count_below(u: Tensor, borders: Tensor) -> Tensor:
 def take(levels: Tensor, code: Tensor) -> Tensor:
     """Read ``levels[code]`` with the shape of ``code``; ``code`` may hold whole floats."""
     # int32 index_select is three times faster than advanced indexing
-    return _laid_out(code, levels.index_select(0, code.contiguous().view(-1).int()).view(code.shape))
+    return laid_out(lambda flat: levels.index_select(0, flat.int()), code)
 
 
-def _laid_out(like: Tensor, values: Tensor) -> Tensor:
-    """Return ``values`` in the memory order of ``like`` (channels_last stays channels_last)."""
-    return values if like.is_contiguous() else torch.empty_like(like, dtype=values.dtype).copy_(values)
+def laid_out(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply an elementwise function of vectors to x in its memory order (channels_last stays that)."""
+    if x.is_contiguous():
+        return fn(x.view(-1)).view(x.shape)
+    if not torch.compiler.is_compiling() and x.untyped_storage().nbytes() == x.numel() * x.element_size():
+        return fn(x.as_strided((x.numel(),), (1,))).as_strided(x.shape, x.stride())
+    values = fn(x.contiguous().view(-1)).view(x.shape)
+    return torch.empty_like(x, dtype=values.dtype).copy_(values)
 
 
 def _increasing(values: Sequence[float] | np.ndarray | Tensor, what: str) -> Tensor:

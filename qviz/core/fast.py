@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from qviz.core.codebook import count_below, take
+from qviz.core.codebook import count_below, laid_out, take
+from qviz.core.lookup import Lookup, table
+
+PART = 1 << 18
+"""Elements of a part for each thread: some such arrays of float32 fit a processor's cache."""
+
+LANES = 8
+"""Sums a cell is split into, a power of two."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,7 @@ class Spec:
         rescale: the level is multiplied by the scale (and the offset added) on the way out.
         coth: None for the straight-through slope 1, or (g, a) for the slope g coth(|t - 1/2| + a).
         gap: between the levels of a mapped unit book, which are evenly spaced.
+        ratio: (a, c, d) where they are (a k + c) / d exactly: no table is read then.
     """
 
     unit: bool
@@ -40,6 +48,7 @@ class Spec:
     rescale: bool = True
     coth: tuple[float, float] | None = None
     gap: float | None = None
+    ratio: tuple[float, float, float] | None = None
 
 
 def select(u: Tensor, borders: Tensor, values: Tensor) -> Tensor:
@@ -71,37 +80,66 @@ def _ends(knots: Tensor | None, spec: Spec) -> tuple[Any, Any]:
     return (spec.lo, spec.hi) if spec.unit else (knots[0], knots[-1])
 
 
-def read(
-    u: Tensor,
-    knots: Tensor | None,
-    levels: Tensor | None,
-    borders: Tensor | None,
-    border: Tensor | None,
-    spec: Spec,
-) -> Tensor:
+@dataclass(frozen=True)
+class Book:
+    """The tables of one codebook, made once a pass.
+
+    Attributes:
+        knots: (K,), or None for a unit book.
+        levels: (K,), or None when they are the knots.
+        borders: (K - 1,), or None for a unit book.
+        lookup: reads the level of a u, if the book is searched and the tensor large.
+    """
+
+    knots: Tensor | None
+    levels: Tensor | None
+    borders: Tensor | None
+    lookup: Lookup | None = None
+
+    @staticmethod
+    def of(
+        knots: Tensor | None, levels: Tensor | None, borders: Tensor | None, spec: Spec, size: int
+    ) -> Book:
+        """Return the book with its lookup table where ``size`` values make one worth its while."""
+        if spec.unit or torch.compiler.is_compiling():
+            return Book(knots, levels, borders)
+        return Book(knots, levels, borders, table(borders, knots if levels is None else levels, size))
+
+
+def read(u: Tensor, book: Book, border: Tensor | None, spec: Spec) -> Tensor:
     """Return the level of each u, which is overwritten; NaN stays NaN.
 
     Args:
         u: any shape, float32 or float64; scratch.
-        knots: (K,), or None for a unit book.
-        levels: (K,), or None when they are the knots.
-        borders: (K - 1,), or None for a unit book.
+        book: of the recipe.
         border: B of each element for a unit book (round up where the fraction exceeds it), or None for 1/2.
         spec: of the recipe.
     """
     if not spec.unit:
-        hard = select(u, borders, knots if levels is None else levels)
-        return hard.add_(_only_nan(u, knots[0], knots[-1]))
+        if book.lookup is not None:
+            largest = torch.finfo(u.dtype).max  # the table reads infinity as NaN
+            return laid_out(book.lookup, u.clamp_(-largest, largest))
+        hard = select(u, book.borders, book.knots if book.levels is None else book.levels)
+        return hard.add_(_only_nan(u, book.knots[0], book.knots[-1]))
     u = u.sub_(0.5) if border is None else u.clamp_(spec.lo, spec.hi).sub_(border)
     code = u.ceil_().clamp_(spec.lo, spec.hi)
-    if levels is None:
+    if book.levels is None:
         return code
+    if spec.ratio is not None:
+        a, c, d = spec.ratio
+        return _affine(code, a, c - a * spec.lo).div_(d)
+    count = book.levels.numel()
     if torch.compiler.is_compiling():
-        cuts = torch.arange(levels.numel() - 1, dtype=code.dtype, device=code.device) + (spec.lo + 0.5)
-        hard = select(code, cuts, levels)
-    else:
-        hard = take(levels, (code - spec.lo).nan_to_num_(0.0))
-    return hard.add_(_only_nan(code, spec.lo, spec.hi))
+        cuts = torch.arange(count - 1, dtype=code.dtype, device=code.device) + (spec.lo + 0.5)
+        return select(code, cuts, book.levels).add_(_only_nan(code, spec.lo, spec.hi))
+    missing = book.levels.new_full((1,), torch.nan)
+    return take(torch.cat([book.levels, missing]), code.sub_(spec.lo).nan_to_num_(count))
+
+
+def _affine(x: Tensor, factor: float, summand: float) -> Tensor:
+    """Return factor * x + summand in place, leaving out what changes nothing."""
+    x = x if factor == 1 else x.mul_(factor)
+    return x if summand == 0 else x.add_(summand)
 
 
 def _only_nan(u: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
@@ -110,12 +148,42 @@ def _only_nan(u: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
     return v.sub_(v)
 
 
+def parts(x: Tensor, long: bool) -> list[tuple[int, int]] | None:
+    """Return row intervals of x that fit a processor's cache, or None where x is to be taken as a whole.
+
+    A long eager chain of passes is faster on such parts, and its scratch memory small; a short one gains
+    nothing until the whole tensor leaves the cache. A compiler fuses the passes itself.
+    """
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.ndim == 0 or x.numel() == 0:
+        return None
+    rows = x.shape[0]
+    some = max(1, (PART if long else 4 * PART) * torch.get_num_threads() * rows // x.numel())
+    if 2 * some > rows:
+        return None
+    return [(at, min(at + some, rows)) for at in range(0, rows, some)]
+
+
+def _is_long(spec: Spec, b: Tensor | None) -> bool:
+    return not spec.unit or spec.coth is not None or b is not None
+
+
+def _part(t: Tensor | None, like: Tensor, rows: tuple[int, int]) -> Tensor | None:
+    """Return the rows of t that go with the rows of ``like``: all of it, if it is broadcast along them."""
+    if t is None or t.ndim < like.ndim or t.shape[0] != like.shape[0]:
+        return t
+    return t.narrow(0, rows[0], rows[1] - rows[0])
+
+
 class Quantize(torch.autograd.Function):
     """y = Q(x) with the gradients of the composition in closed form.
 
-    ``apply(x, scale, offset, knots, levels, borders, border, spec)``; arguments that a recipe lacks are None,
-    and no tensor is given twice. Gradients go to x, scale, offset, knots and border. Computed in
-    float32 (float64 for float64); y has the dtype of x. Not differentiable twice.
+    ``apply(x, scale, offset, knots, levels, borders, border, b, spec)``; arguments that a recipe lacks are
+    None, and no tensor is given twice. Gradients go to x, scale, offset, knots, border and b. Computed in
+    float32 (float64 for float64), part by part; y has the dtype of x. Not differentiable twice.
+
+    A unit book may have a border for each element: ``border``, of the shape of x, or the coefficients
+    ``b``, shape (3, …) and broadcastable against x, of B = sigmoid(b0 + b1 v + b2 v²) with
+    v = (clamp(u) - lo) / (hi - lo).
     """
 
     @staticmethod
@@ -128,49 +196,140 @@ class Quantize(torch.autograd.Function):
         levels: Tensor | None,
         borders: Tensor | None,
         border: Tensor | None,
+        b: Tensor | None,
         spec: Spec,
     ) -> Tensor:
         """Return y."""
-        y = read(
-            _units(x.to(scale.dtype), scale, offset),
-            knots,
-            levels,
-            borders,
-            border,
-            spec,
-        )
-        if spec.rescale:
-            y = y.mul_(scale) if offset is None else y.mul_(scale).add_(offset)
-        y = y.to(x.dtype)
+        book = Book.of(knots, levels, borders, spec, x.numel())
+        intervals = parts(x, _is_long(spec, b))
+        if intervals is None:
+            y = _forward(x, scale, offset, border, book, b, spec)
+        else:
+            y = torch.empty_like(x)
+            for rows in intervals:
+                some = (_part(t, x, rows) for t in (x, scale, offset, border))
+                _part(y, x, rows).copy_(_forward(*some, book, b, spec))
         # y holds s * level; in half precision it is too coarse for the scale's gradient and is computed anew
         kept = y if spec.rescale and spec.through == "hard" and x.dtype == scale.dtype else None
-        ctx.save_for_backward(x, scale, offset, knots, levels, borders, border, kept)
+        ctx.save_for_backward(x, scale, offset, knots, levels, borders, border, b, kept)
         ctx.spec = spec
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of x, scale, offset, knots and border."""
-        x, scale, offset, knots, levels, borders, border, y = ctx.saved_tensors
-        spec: Spec = ctx.spec
+        """Return the gradients of x, scale, offset, knots, border and b."""
+        x, scale, offset, knots, levels, borders, border, b, y = ctx.saved_tensors
         need = ctx.needs_input_grad
-        dtype = x.dtype
+        whole = _Backward(Book(knots, levels, borders), b, ctx.spec, need, x.numel())
+        intervals = parts(x, _is_long(ctx.spec, b))
+        if intervals is None:
+            found = whole(x, grad, y, scale, offset, border)
+        else:
+            found = _Gradients(
+                *(
+                    make(t) if wanted else None
+                    for make, t, wanted in (
+                        (torch.empty_like, x, need[0]),
+                        (torch.zeros_like, scale, need[1]),
+                        (torch.zeros_like, offset, need[2]),
+                        (torch.zeros_like, border, need[6]),
+                    )
+                )
+            )
+            for rows in intervals:
+                got = whole(*(_part(t, x, rows) for t in (x, grad, y, scale, offset, border)))
+                found.put(got, x, rows)
+        d_knots = whole.knots(scale) if need[3] else None
+        return found.x, found.scale, found.offset, d_knots, None, None, found.border, whole.d_b, None
+
+
+def _forward(
+    x: Tensor,
+    scale: Tensor,
+    offset: Tensor | None,
+    border: Tensor | None,
+    book: Book,
+    b: Tensor | None,
+    spec: Spec,
+) -> Tensor:
+    """Return y for a whole tensor or a part of it."""
+    u = _units(x.to(scale.dtype), scale, offset)
+    if b is not None:
+        border = _border(_share(u.clamp_(spec.lo, spec.hi), spec), b, spec)
+    y = read(u, book, border, spec)
+    if spec.rescale:
+        y = y.mul_(scale) if offset is None else y.mul_(scale).add_(offset)
+    return y.to(x.dtype)
+
+
+def _share(v: Tensor, spec: Spec) -> Tensor:
+    """Return where v, clamped to the end knots, lies between them, 0 to 1."""
+    return v.sub(spec.lo).div_(spec.hi - spec.lo) if spec.lo else v / (spec.hi - spec.lo)
+
+
+def _border(share: Tensor, b: Tensor, spec: Spec) -> Tensor:
+    """Return B: :func:`squash` of :func:`logits` without their scratch memory."""
+    z = (share * b[2]).add_(b[1]).mul_(share).add_(b[0])
+    return z.sigmoid_().clamp_(max=top_border(z.dtype, spec.lo, spec.hi))
+
+
+@dataclass
+class _Gradients:
+    x: Tensor | None
+    scale: Tensor | None
+    offset: Tensor | None
+    border: Tensor | None
+
+    def put(self, got: _Gradients, x: Tensor, rows: tuple[int, int]) -> None:
+        """Write a part's gradients into the rows they belong to; those that rows share add up."""
+        for name in ("x", "border"):
+            if getattr(self, name) is not None:
+                _part(getattr(self, name), x, rows).copy_(getattr(got, name))
+        for name in ("scale", "offset"):
+            if getattr(self, name) is not None:
+                _part(getattr(self, name), x, rows).add_(getattr(got, name))
+
+
+class _Backward:
+    """The backward pass over parts of one tensor, and what the knots' gradient gathers from them."""
+
+    def __init__(self, book: Book, b: Tensor | None, spec: Spec, need: tuple[bool, ...], size: int) -> None:
+        self.book, self.b, self.spec, self.need = book, b, spec, need
+        self.d_b: Tensor | None = None
+        self.sums: Tensor | None = None
+        self.cells: Lookup | None = None
+        searched = not spec.unit and (spec.mapped or spec.coth is not None)
+        if searched and not torch.compiler.is_compiling():
+            inner = book.knots[1:-1]
+            count = torch.arange(inner.numel() + 1, dtype=torch.int32, device=inner.device)
+            self.cells = table(inner, count, size)
+
+    def __call__(
+        self,
+        x: Tensor,
+        grad: Tensor,
+        y: Tensor | None,
+        scale: Tensor,
+        offset: Tensor | None,
+        border: Tensor | None,
+    ) -> _Gradients:
+        """Return the gradients of x, scale, offset and border."""
+        spec, need, dtype = self.spec, self.need, x.dtype
         x, grad = x.to(scale.dtype), grad.to(scale.dtype)
         u = _units(x, scale, offset)
-        v = torch.clamp(u, *_ends(knots, spec))
+        v = torch.clamp(u, *_ends(self.book.knots, spec))
         # inf * 0 would be NaN
         seen = v if spec.clipped or not need[1] else u.nan_to_num(posinf=spec.hi, neginf=spec.lo)
         inside = u.eq_(v).mul_(grad)  # times a float mask: where() branches on random masks
         passed = inside if spec.clipped else grad
-        slope, cell = _slope(v, knots, levels, spec)
-        d_knots = d_border = d_scale = d_offset = d_x = None
-        if knots is not None and need[3]:
-            d_knots = _d_knots(inside, v, cell, knots, levels)
-            if spec.rescale:
-                d_knots = d_knots * scale
+        slope = self._slope(v, inside)
+        d_border = d_scale = d_offset = d_x = None
         if border is not None and need[6]:
-            d_border = -inside * scale if spec.rescale else -inside
+            d_border = _per_border(inside, scale, spec)
+        if self.b is not None and need[7]:
+            found = self._d_coefficients(v, _per_border(inside, scale, spec))
+            self.d_b = found if self.d_b is None else self.d_b + found
         if slope is not None:
             fresh = isinstance(slope, Tensor) and slope.ndim == inside.ndim
             passed = slope.mul_(inside) if fresh else inside * slope
@@ -183,22 +342,91 @@ class Quantize(torch.autograd.Function):
             elif spec.through == "soft":
                 d_scale = d_scale + _total(grad, v, scale)
             elif y is None:
-                d_scale = d_scale + _total(
-                    grad,
-                    read(_units(x, scale, offset), knots, levels, borders, border, spec),
-                    scale,
-                )
+                plain = Spec(**{**vars(spec), "rescale": False})
+                again = _forward(x, scale, offset, border, self.book, self.b, plain)
+                d_scale = d_scale + _total(grad, again, scale)
+            elif offset is None:
+                d_scale = d_scale + _total(grad, y, scale) / scale
+            elif offset.shape == scale.shape:
+                d_scale = d_scale + (_total(grad, y, scale) - offset * _summed(grad, offset)) / scale
             else:
-                d_scale = d_scale + _total(grad, y if offset is None else y - offset, scale) / scale
+                d_scale = d_scale + _total(grad, y - offset, scale) / scale
         if offset is not None and need[2]:
             d_offset = (
                 _summed(grad, offset) - _summed(passed, offset)
                 if spec.rescale
+                else -_summed(passed, offset) / scale
+                if scale.numel() == 1
                 else -_summed(passed / scale, offset)
             )
         if need[0]:
-            d_x = (passed if spec.rescale else passed / scale).to(dtype)
-        return d_x, d_scale, d_offset, d_knots, None, None, d_border, None
+            if not spec.rescale:
+                passed = passed / scale if passed is grad else passed.div_(scale)
+            d_x = passed.to(dtype)
+        return _Gradients(d_x, d_scale, d_offset, d_border)
+
+    def _slope(self, v: Tensor, inside: Tensor) -> Tensor | float | None:
+        """Return the surrogate's slope at v (None for 1, else a fresh tensor); gather the knots' sums."""
+        spec, knots, levels = self.spec, self.book.knots, self.book.levels
+        slope: Tensor | float | None = spec.gap if spec.unit and spec.mapped else None
+        cell = None
+        if not spec.unit and (spec.mapped or spec.coth is not None):
+            cell = count_below(v, knots[1:-1]) if self.cells is None else laid_out(self.cells, v)
+            if spec.mapped:
+                slope = _pick(v, cell, knots, levels.diff() / knots.diff())
+            if self.need[3]:
+                gathered = _cell_sums(inside, v, cell, knots.numel() - 1)
+                self.sums = gathered if self.sums is None else self.sums + gathered
+        if spec.coth is None:
+            return slope
+        g, a = spec.coth
+        if spec.unit:
+            t = v.frac() if spec.lo >= 0 else v.floor().neg_().add_(v)
+            t = _without_nan(t)  # NaN * 0 would be NaN
+            return _coth(t.sub_(0.5).abs_(), g if slope is None else g * slope, a)
+        t = (v - _pick(v, cell, knots, knots[:-1])).div_(_pick(v, cell, knots, knots.diff()))
+        coth = _coth(t.sub_(0.5).abs_(), g, a)
+        return coth if slope is None else coth.mul_(slope)
+
+    def _d_coefficients(self, v: Tensor, grad: Tensor) -> Tensor:
+        """Return the gradient of b0, b1 and b2 from that of B: the sums of g B (1 - B) v^i."""
+        lo, hi = self.spec.lo, self.spec.hi
+        share = _share(v, self.spec)
+        border = _border(share, self.b, self.spec)
+        kept = torch.lt(border, top_border(border.dtype, lo, hi), out=torch.empty_like(border))
+        g = grad.mul_(kept).mul_(border).mul_(border.neg_().add_(1.0))
+        first = g * share
+        like = self.b[0]
+        return torch.stack([_summed(g, like), _summed(first, like), _total(first, share, like)])
+
+    def knots(self, scale: Tensor) -> Tensor:
+        """Return the gradient of the knots from two sums a cell, of g and of g v; each cell has two knots."""
+        knots, levels = self.book.knots, self.book.levels
+        total, moment = self.sums
+        gap = knots.diff()
+        upper = (moment - knots[:-1] * total) / gap  # sum of g t
+        slope = levels.diff() / gap
+        zero = slope.new_zeros(1)
+        found = torch.cat([slope * (upper - total), zero]) - torch.cat([zero, slope * upper])
+        return found * scale if self.spec.rescale else found
+
+
+def _without_nan(t: Tensor) -> Tensor:
+    """Return t, overwritten, with 1/2 for NaN: whichever spelling is fast."""
+    return torch.where(t == t, t, 0.5) if torch.compiler.is_compiling() else t.nan_to_num_(0.5)
+
+
+def _per_border(inside: Tensor, scale: Tensor, spec: Spec) -> Tensor:
+    """Return the gradient of the border of each element: a higher one lowers the result by one step."""
+    return inside * -scale if spec.rescale else -inside
+
+
+def _coth(z: Tensor, g: float, a: float) -> Tensor:
+    """Return g coth(z + a) = g (1 + 2 / (exp(2 (z + a)) - 1)); z is overwritten."""
+    # exp - 1 loses the digits that it cancels; expm1, which keeps them, is slow and does not vectorise
+    grown = z.mul_(2.0).add_(2.0 * a)
+    grown = grown.exp_().sub_(1.0) if a > 0.05 else grown.expm1_()
+    return grown.reciprocal_().mul_(2.0 * g).add_(g)
 
 
 def _summed(a: Tensor, like: Tensor) -> Tensor:
@@ -213,53 +441,28 @@ def _total(a: Tensor, b: Tensor, like: Tensor) -> Tensor:
     return _summed(a * b, like)
 
 
-def _slope(
-    v: Tensor, knots: Tensor | None, levels: Tensor | None, spec: Spec
-) -> tuple[Tensor | float | None, Tensor | None]:
-    """Return the surrogate's slope at v (None for 1, else a fresh tensor), and the cell if searched."""
-    cell = None
-    slope: Tensor | float | None = spec.gap if spec.unit and spec.mapped else None
-    if not spec.unit and (spec.mapped or spec.coth is not None):
-        cell = count_below(v, knots[1:-1])
-        if spec.mapped:
-            slope = _pick(v, cell, knots, levels.diff() / knots.diff())
-    if spec.coth is None:
-        return slope, cell
-    g, a = spec.coth
-    if spec.unit:
-        t = v.floor().neg_().add_(v).nan_to_num_(0.5)  # NaN * 0 would be NaN
-    else:
-        t = (v - _pick(v, cell, knots, knots[:-1])).div_(_pick(v, cell, knots, knots.diff()))
-    # g coth(z) = g (1 + 2 / (exp(2 z) - 1))
-    coth = t.sub_(0.5).abs_().add_(a).mul_(2.0).expm1_().reciprocal_().mul_(2.0 * g).add_(g)
-    return (coth if slope is None else coth.mul_(slope)), cell
-
-
 def _pick(v: Tensor, cell: Tensor, knots: Tensor, values: Tensor) -> Tensor:
     """Return values[cell], one for each cell."""
     return select(v, knots[1:-1], values) if torch.compiler.is_compiling() else take(values, cell)
 
 
-def _d_knots(inside: Tensor, v: Tensor, cell: Tensor, knots: Tensor, levels: Tensor) -> Tensor:
-    """Return the gradient of the knots from two sums a cell, of g and of g v; each cell has two knots."""
-    cells, index = knots.numel() - 1, cell.reshape(-1).long()
-    flat, moment = inside.reshape(-1), (inside * v).reshape(-1)
+def _cell_sums(inside: Tensor, v: Tensor, cell: Tensor, cells: int) -> Tensor:
+    """Return the sums of g and of g v over each cell, shape (2, cells)."""
+    index, flat, moment = cell.reshape(-1).int(), inside.reshape(-1), (inside * v).reshape(-1)
+    # neighbours go to different bins: after a ReLU most values share a cell, and each sum waits for the last
+    lane = torch.arange(index.numel(), dtype=torch.int32, device=v.device).bitwise_and_(LANES - 1)
+    index, bins = index + lane.mul_(cells), cells * LANES
     if torch.compiler.is_compiling():  # bincount does not compile
-        total = inside.new_zeros(cells).scatter_add(0, index, flat)
-        moment = inside.new_zeros(cells).scatter_add(0, index, moment)
+        zeros, index = inside.new_zeros(bins), index.long()
+        sums = [zeros.scatter_add(0, index, flat), zeros.scatter_add(0, index, moment)]
     else:
-        total = torch.bincount(index, flat, cells)
-        moment = torch.bincount(index, moment, cells)
-    gap = knots.diff()
-    upper = (moment - knots[:-1] * total) / gap  # sum of g t
-    slope = levels.diff() / gap
-    zero = slope.new_zeros(1)
-    return torch.cat([slope * (upper - total), zero]) - torch.cat([zero, slope * upper])
+        sums = [torch.bincount(index, flat, bins), torch.bincount(index, moment, bins)]
+    return torch.stack([a.view(LANES, cells).sum(0) for a in sums]).to(v.dtype)
 
 
 def logits(v: Tensor, b: Tensor) -> Tensor:
     """Return b0 + v (b1 + b2 v) by Horner's rule; b is (3, …), broadcastable against v."""
-    return torch.addcmul(b[1], b[2], v).mul(v).add(b[0])
+    return (v * b[2] + b[1]) * v + b[0]
 
 
 def top_border(dtype: torch.dtype, lo: float, hi: float) -> float:
@@ -270,41 +473,3 @@ def top_border(dtype: torch.dtype, lo: float, hi: float) -> float:
 def squash(z: Tensor, lo: float, hi: float) -> Tensor:
     """Return sigmoid(z), kept below :func:`top_border`."""
     return torch.sigmoid(z).clamp(max=top_border(z.dtype, lo, hi))
-
-
-class Border(torch.autograd.Function):
-    """B = sigmoid(b0 + b1 v + b2 v²), v = (clamp(u) - lo) / (hi - lo), with gradients to b only.
-
-    ``apply(x, scale, offset, b, lo, hi)``; b is (3, …), broadcastable against x. Holds only B besides x.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        scale: Tensor,
-        offset: Tensor | None,
-        b: Tensor,
-        lo: float,
-        hi: float,
-    ) -> Tensor:
-        """Return B with the shape of x."""
-        v = _units(x, scale, offset).clamp_(lo, hi).sub_(lo).div_(hi - lo)
-        border = squash(logits(v, b), lo, hi)
-        ctx.save_for_backward(x, scale, offset, b, border)
-        ctx.span = lo, hi
-        return border
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradient of b."""
-        x, scale, offset, b, border = ctx.saved_tensors
-        lo, hi = ctx.span
-        v = _units(x, scale, offset).clamp_(lo, hi).sub_(lo).div_(hi - lo)
-        g = (1.0 - border).mul_(border).mul_(grad).mul_(border < top_border(border.dtype, lo, hi))
-        parts = []
-        for _ in range(3):
-            parts.append(_summed(g, b[0]))
-            g.mul_(v)
-        return None, None, None, torch.stack(parts), None, None

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from qviz.core import _check
 from qviz.core.codebook import Codebook
-from qviz.core.fast import Border, logits, squash
+from qviz.core.fast import logits, squash
 from qviz.core.rounding import Rounding
 from qviz.core.surrogate import Surrogate
 
@@ -117,12 +117,9 @@ class AdaptiveBorder(Rounding):
         """Return B for each element; the gradient goes to the coefficients, not back to v."""
         return squash(self.logits((v.detach() - codebook.lo) / self.steps), codebook.lo, codebook.hi)
 
-    def fast_element(self, x: Tensor, scale: Tensor, offset: Tensor | None, codebook: Codebook) -> Tensor:
-        """Return B for each element of x, holding nothing but it until the backward pass."""
-        if self.kernel is not None:
-            return super().fast_element(x, scale, offset, codebook)
-        b = self._coefficients(x)
-        return Border.apply(x.detach(), scale.detach(), offset, b, codebook.lo, codebook.hi)
+    def coefficients(self, x: Tensor) -> Tensor | None:
+        """Return b for x; None where the logits are fused."""
+        return None if self.kernel is not None else self._coefficients(x)
 
     def borders(self, codebook: Codebook) -> None:
         """Return None: the border depends on the value."""

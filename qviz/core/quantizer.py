@@ -94,12 +94,15 @@ class Quantizer(nn.Module):
         z = self.range.transform(x.to(_check.compute_dtype(x)))
         scale, offset = self.range(z)
         spec, knots, levels, borders = self._tables(z.dtype)
-        border = self.rounding.fast_element(z, scale, offset, self.codebook) if spec.unit else None
+        b = self.rounding.coefficients(z) if spec.unit else None
+        border = None
+        if spec.unit and b is None:
+            border = self.rounding.fast_element(z, scale, offset, self.codebook)
         kind = type(self.range)
         if kind.transform is not Range.transform or kind.output is not Range.output:
             x = z
         del z  # of half precision it is a copy
-        y = Quantize.apply(x, scale, offset, knots, levels, borders, border, spec)
+        y = Quantize.apply(x, scale, offset, knots, levels, borders, border, b, spec)
         return self.range.output(y).to(dtype)
 
     def reference(self, x: Tensor) -> Tensor:
@@ -177,6 +180,7 @@ class Quantizer(nn.Module):
             rescale=self.range.rescale,
             coth=self.surrogate.coth,
             gap=book.gap if unit and not book.identity else None,
+            ratio=book.ratio if unit and not book.identity else None,
         )
         levels = None if book.identity else book.levels.to(dtype)
         if unit:

@@ -44,6 +44,13 @@ class Rounding(nn.Module):
         u = x / scale if offset is None else (x - offset) / scale
         return self.element(u.detach().clamp(codebook.lo, codebook.hi), codebook)
 
+    def coefficients(self, x: Tensor) -> Tensor | None:
+        """Return b, (3, …) broadcastable against x, where :meth:`element` is sigmoid(b0 + b1 v + b2 v²).
+
+        None, the default, says that it is not.
+        """
+        return None
+
     def observe(self, u: Tensor, codebook: Codebook) -> None:
         """Start from data, x in units of the knots; only learned roundings do anything."""
 

@@ -310,7 +310,7 @@ def test_a_second_derivative_is_refused_and_the_reference_has_it():
 def test_the_function_can_be_called_by_itself():
     x = torch.tensor([-3.0, 0.4, 0.5, 0.6, 9.0], requires_grad=True)
     step = torch.tensor(1.0, requires_grad=True)
-    y = Quantize.apply(x, step, None, None, None, None, None, Spec(True, -2.0, 1.0))
+    y = Quantize.apply(x, step, None, None, None, None, None, None, Spec(True, -2.0, 1.0))
     assert y.tolist() == [-2.0, 0.0, 0.0, 1.0, 1.0]
     y.sum().backward()
     assert x.grad.tolist() == [0.0, 1.0, 1.0, 1.0, 0.0]

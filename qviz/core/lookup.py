@@ -1,0 +1,89 @@
+"""Lookup: reading ``values[#{borders < u}]`` for many u, exactly, without comparing with every border."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SHIFTS = (20, 17)
+"""Bits of a float32 that are cut off to get its bucket: 4096 buckets, or 32768 for dense borders."""
+
+FEW = 4
+"""Up to so many borders, adding up comparisons is faster."""
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """A table over the leading bits of a float32: sign, exponent and the first bits of the mantissa.
+
+    A bucket holds at most one border, so one comparison decides between its two values: two reads and one
+    comparison for each u, whatever the number of borders. The result is exact.
+
+    Attributes:
+        shift: bits that do not count.
+        border: in each bucket, infinity where there is none; float32, shape (2^(32 - shift),).
+        values: of each bucket below and above its border, alternating; shape (2^(33 - shift),).
+    """
+
+    shift: int
+    border: Tensor
+    values: Tensor
+
+    def __call__(self, u: Tensor) -> Tensor:
+        """Return the value for each u, in row-major order of u's shape.
+
+        Args:
+            u: float32, contiguous. NaN reads as NaN if the values are floats; ±inf must not occur then.
+        """
+        flat = u.view(-1)
+        key = flat.view(torch.int32) >> self.shift
+        key += 1 << (31 - self.shift)
+        above = self.border.index_select(0, key)
+        above = torch.gt(flat, above, out=above).view(torch.int32)
+        above >>= 29  # the bits of 1.0 become 1
+        above.add_(key, alpha=2)
+        del key
+        return self.values.index_select(0, above).view(u.shape)
+
+
+def table(borders: Tensor, values: Tensor, size: int) -> Lookup | None:
+    """Return the table for ``size`` values of u, or None where comparisons or a search serve better.
+
+    Args:
+        borders: sorted, shape (K - 1,).
+        values: shape (K,).
+        size: how many u will be looked up.
+    """
+    if borders.dtype != torch.float32 or borders.device.type != "cpu" or borders.numel() <= FEW:
+        return None
+    for shift in SHIFTS:
+        if size < 1 << (36 - shift):  # building would cost more than it saves
+            return None
+        made = _build(borders, values, shift)
+        if made is not None:
+            return made
+    return None
+
+
+def _build(borders: Tensor, values: Tensor, shift: int) -> Lookup | None:
+    """Return the table, or None where two borders share a bucket."""
+    buckets = 1 << (32 - shift)
+    half = buckets // 2
+    borders = borders.detach() + 0.0  # -0 would stand in another bucket than 0
+    key = (borders.view(torch.int32) >> shift).long() + half
+    rank = torch.where(key >= half, key, half - 1 - key)  # negative floats count downwards
+    if bool((rank[1:] == rank[:-1]).any()):
+        return None
+    has = torch.zeros(buckets, dtype=torch.int32).index_fill_(0, rank, 1)
+    below = has.cumsum(0, dtype=torch.int32).sub_(has)
+    code = torch.stack([below, below + has], 1)
+    code = torch.cat([code[:half].flip(0), code[half:]]).view(-1)
+    read = values.detach().index_select(0, code)
+    if read.is_floating_point():  # the buckets of an exponent of ones: infinity and NaN
+        ones = 0xFF << (23 - shift) << 1
+        read[2 * half + ones :] = torch.nan
+        read[ones : 2 * half] = torch.nan
+    border = torch.full((buckets,), torch.inf).index_copy_(0, key, borders)
+    return Lookup(shift, border, read)
