@@ -22,7 +22,7 @@ def brute(u: Tensor, borders: Tensor, values: Tensor) -> Tensor:
 
 
 def awkward(borders: Tensor) -> Tensor:
-    """Each border and its neighbours, zeros of both signs, subnormals, the largest floats, first of a bucket."""
+    """Each border and its neighbours, zeros of both signs, subnormals, large floats, a bucket's first."""
     points = [borders, torch.tensor([0.0, -0.0, 1e-45, -1e-45, 1e-38, -1e-38, 3.4e38, -3.4e38])]
     below = above = borders
     for _ in range(40):
@@ -41,7 +41,7 @@ BOOKS = {
     "pot8": pot(8),
     "post4": post(4),
     "post7": post(7),
-    "apot8": apot(8),
+    "apot5": apot(5),
 }
 
 
