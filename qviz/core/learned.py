@@ -24,9 +24,15 @@ class LearnedRange(Range):
         channels: how many channels ``axis`` has; None for one number in all.
         axis: the channel axis; used with ``channels`` only.
 
+    Attributes:
+        replicas: number of processes that share the batch, each of which sees an equal part of x. A gradient
+            that is scaled by the number of values counts those of all processes; 1 unless training sets it.
+
     Raises:
         ValueError: channels is not positive.
     """
+
+    replicas: int = 1
 
     def __init__(self, channels: int | None = None, axis: int = 0) -> None:
         if channels is not None and channels < 1:
@@ -133,7 +139,7 @@ class LearnedStep(LearnedRange):
         return self.step.abs().clamp(min=TINY)
 
     def _factor(self, x: Tensor) -> float:
-        return 1.0 / math.sqrt(x.numel() / (self.channels or 1) * self.qmax)
+        return 1.0 / math.sqrt(x.numel() * self.replicas / (self.channels or 1) * self.qmax)
 
     def values(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the step with its scaled gradient."""
@@ -246,8 +252,10 @@ class LearnedClip(LearnedRange):
 
     def values(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return clip / reach, its gradient scaled where asked for."""
-        factor = 1.0 / math.sqrt(x.numel() / (self.channels or 1)) if self.normalise else 1.0
-        return scale_gradient(self._scale(), factor) if self.normalise else self._scale(), None
+        if not self.normalise:
+            return self._scale(), None
+        factor = 1.0 / math.sqrt(x.numel() * self.replicas / (self.channels or 1))
+        return scale_gradient(self._scale(), factor), None
 
     def _fit(self, rows: Tensor, codebook: Codebook, borders: Tensor | None) -> tuple[Tensor, None]:
         if self.start == "mse":

@@ -19,6 +19,8 @@ from qviz.core.learned import (
     TanhRange,
 )
 from qviz.core.learned_rounding import AdaptiveBorder, LearnedRound, RectifiedSigmoid
+from qviz.core.pairs import Pair as Pair
+from qviz.core.pairs import pair as pair
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import MSE, Fixed, Range
 from qviz.core.surrogate import SoftArgmax, StraightThrough

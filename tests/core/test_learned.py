@@ -946,3 +946,36 @@ def test_input_and_output_scale_start_at_one():
     assert r.calibrated
     assert (r.scale_in.item(), r.scale_out.item()) == (1.0, 1.0)
     assert isinstance(recipes.lsq_plus(4).range, LearnedAffine)
+
+
+# --- several processes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "scaled"),
+    [
+        (lambda: LearnedStep(7.0, 0.3), True),
+        (lambda: LearnedStep(7.0, 0.3, channels=3, axis=1), True),
+        (lambda: LearnedAffine(7.0, 0.3, 0.1), True),
+        (lambda: AdaptiveStep(7.0, 3, init=0.3), True),
+        (lambda: LearnedClip(1.0, 0.9, normalise=True), True),
+        (lambda: LearnedClip(1.0, 0.9), False),
+    ],
+)
+def test_the_values_of_all_processes_count(make, scaled):
+    torch.manual_seed(0)
+    range = make()
+    part = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(1))
+
+    def gradients(x, replicas):
+        range.replicas = replicas
+        range.zero_grad()
+        sum(t.mean() for t in range(x) if t is not None).backward()
+        return {k: p.grad.clone() for k, p in range.named_parameters() if "adapter" not in k}
+
+    assert range.replicas == 1
+    whole, alone, shared = gradients(part.repeat(4, 1, 1), 1), gradients(part, 1), gradients(part, 4)
+    assert whole.keys() & {"step", "clip"}
+    for key, grad in whole.items():
+        torch.testing.assert_close(shared[key], grad)
+        torch.testing.assert_close(alone[key], 2 * grad if scaled else grad)

@@ -1,0 +1,181 @@
+"""Convert: turn the convolutions and linear layers of any model into quantized ones, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from qviz.core.pairs import Pair
+from qviz.nn.calibration import Batch
+from qviz.nn.calibration import calibrate as calibrate
+from qviz.nn.layers import QuantLayer
+from qviz.nn.plan import Act, Bits, Names, Order, Plan, Recipes, Weight, eight_bits
+from qviz.nn.report import Report as Report
+from qviz.nn.report import Row as Row
+from qviz.nn.report import report as report
+from qviz.nn.report import survey
+
+POLICIES = ("fp", "8bit", "quantized")
+
+
+def convert(
+    model: nn.Module,
+    *,
+    pair: Pair | None = None,
+    weight: Weight | Mapping[str, Weight | None] | None = None,
+    act: Act | Mapping[str, Act | None] | None = None,
+    standardise: bool = False,
+    output_scale: bool = False,
+    bits: Mapping[str, Bits] | None = None,
+    first_last: str = "fp",
+    skip: str | Iterable[str] = (),
+    signed: Mapping[str, bool] | None = None,
+    batch: Batch | None = None,
+) -> Report:
+    """Quantize every nn.Conv2d and nn.Linear of a model, in place, and report what was and was not done.
+
+    The layers themselves change (so one that is used in several places is quantized once, in all of them);
+    their parameters stay the same objects under the same names. Nothing changes if an error is raised.
+    Afterwards :func:`calibrate` the model.
+
+    What quantizes is given as a ``pair``, or as its parts:
+
+    Args:
+        model: any module. Layers of other types, subclasses, and layers whose weight is computed
+            (parametrised, weight norm, lazy) stay as they are, with the reason in the report.
+        pair: a :func:`qviz.recipes.pair`; stands for the next four arguments.
+        weight: (output channels) -> quantizer, or such a function for each layer by name. None: weights stay.
+        act: (input channels, signed) -> quantizer, or such a function for each layer by name. None: inputs
+            stay.
+        standardise: standardise weights (DAQ).
+        output_scale: learn an output scale (DAQ).
+        bits: with ``pair``, for mixed precision: the weight bits of some layers by name, or their (weight,
+            activation) bits; the others have the pair's. An allocation of :mod:`qviz.nn.allocate` is applied
+            by ``bits=dict(zip(layers, allocation.bits))``.
+        first_last: what becomes of the first and the last layer: "fp", nothing; "8bit", LSQ with 8 bits for
+            weight and input; "quantized", the same as of all others.
+        skip: names of layers, or patterns (``"features.0.*"``), to leave as they are. It does not make
+            another layer the first or the last.
+        signed: whether the input of a layer may be negative, by name; overrides what the batch or the
+            rule says.
+        batch: as for :func:`calibrate`, for one pass of the float model: "first" and "last" are then those
+            that run first and last, an input is signed if it has any negative value (in any process), and
+            layers that the batch does not reach are left out. Without it, first and last are those of
+            registration, the first layer's input is signed and all others are not (they follow a ReLU).
+
+    Raises:
+        ValueError: no layer that could be quantized; a name or pattern that matches none; bits for a layer
+            that is left out or first or last; a pair together with its parts; a layer that is already
+            quantized; what the recipes refuse.
+        TypeError: a recipe does not return a quantizer.
+
+    Example:
+        >>> from qviz import recipes
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=4), nn.Flatten(),
+        ...                     nn.Linear(64, 2))
+        >>> images = torch.linspace(-1, 1, 192).reshape(1, 3, 8, 8)
+        >>> done = convert(net, pair=recipes.pair("post", 4), batch=images)
+        >>> done.row("2").kind, done.row("2").w_bits, done.row("2").w_levels, done.row("2").a_levels
+        ('depthwise Conv2d', 4, 15, 16)
+        >>> done.row("0").note, done.row("4").w_bits
+        ('first layer, left in floating point', 32)
+        >>> calibrate(net, images)
+        >>> net(images).shape
+        torch.Size([1, 2])
+    """
+    recipes = Recipes.of(pair, weight, act, standardise, output_scale, bits)
+    if first_last not in POLICIES:
+        raise ValueError(f"first_last must be one of {', '.join(POLICIES)}, got {first_last!r}")
+    layers = _candidates(model)
+    names = Names(model, layers)
+    recipes = recipes.renamed(names)
+    left = dict.fromkeys(names.matching(skip), "skipped")
+    signs = {names.one(name, "signed"): bool(value) for name, value in (signed or {}).items()}
+    order = Order.of(model, layers, batch)
+    roles = order.roles()
+    plans: dict[str, Plan] = {}
+    for name, layer in layers.items():
+        sign = signs.get(name, order.negative[name])
+        if name in left:
+            continue
+        if name not in order.names:
+            left[name] = "not quantized: the batch does not reach it"
+        elif name in roles and first_last == "fp":
+            left[name] = f"{roles[name]} layer, left in floating point"
+        elif name in roles and first_last == "8bit":
+            plans[name] = eight_bits(sign)
+        else:
+            plans[name] = recipes.plan(name, layer, sign)
+    recipes.refuse_unused(plans.keys() - (roles.keys() if first_last == "8bit" else ()))
+    for name in [name for name, plan in plans.items() if plan.empty]:
+        left[name] = "left in floating point"
+        del plans[name]
+    _carry_out(plans, layers)
+    notes = {}
+    for name in layers:
+        role = f"{roles[name]} layer" if name in roles and name not in left else ""
+        made = plans[name].note if name in plans else ""
+        notes[name] = "; ".join(filter(None, (left.get(name), role, made, names.aliases(name))))
+    return report(model, notes=notes, first_last=first_last)
+
+
+def _candidates(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers that can be quantized, by name."""
+    found = {name: layer for name, (layer, obstacle) in survey(model).items() if obstacle is None}
+    for name, layer in found.items():
+        if isinstance(layer, QuantLayer):
+            raise ValueError(f"layer {name!r} is quantized already: deconvert the model first")
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no Conv2d or Linear layer that could be quantized")
+    return found
+
+
+def _carry_out(plans: Mapping[str, Plan], layers: Mapping[str, nn.Module]) -> None:
+    """Quantize all the layers, or none if one of them refuses."""
+    done: list[QuantLayer] = []
+    try:
+        for name, plan in plans.items():
+            done.append(plan.carry_out(layers[name]))
+    except (TypeError, ValueError) as problem:
+        for layer in done:
+            layer.release()
+        raise type(problem)(f"layer {name!r}: {problem}") from problem
+
+
+def deconvert(model: nn.Module, *, bake: bool = False) -> nn.Module:
+    """Turn every quantized layer back into the float layer it was, in place; return the model.
+
+    Weights and biases stay the same objects, with the values that training gave them.
+
+    Args:
+        model: any module.
+        bake: write the quantized weights (times the output scale) into the weights, so that the float model
+            computes with them.
+
+    Raises:
+        ValueError: bake, and an input quantizer maps its input to another unit (DAQ, N2UQ), so that the
+            weights mean nothing for the input itself. Nothing is changed then.
+        RuntimeError: bake, and a layer is not calibrated.
+    """
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, QuantLayer)}
+    if bake:
+        with torch.no_grad():
+            baked = {name: _baked(name, layer) for name, layer in layers.items()}
+            for name, value in baked.items():
+                layers[name].weight.copy_(value)
+    for layer in layers.values():
+        layer.release()
+    return model
+
+
+def _baked(name: str, layer: QuantLayer) -> Tensor:
+    q = layer.input_quantizer
+    if not layer.calibrated:
+        raise RuntimeError(f"layer {name!r} is not calibrated: there is no quantized weight to bake")
+    if q is not None and not q.range.rescale:
+        raise ValueError(
+            f"layer {name!r} cannot be baked: {type(q.range).__name__} maps its input to another unit"
+        )
+    return layer.quantized_weight()

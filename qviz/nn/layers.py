@@ -1,0 +1,314 @@
+"""Layers that quantize their weight and their input: QuantConv2d and QuantLinear."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from qviz.core.adaptive import EMACodebook
+from qviz.core.learned import TINY
+from qviz.core.learned_rounding import AdaptiveBorder
+from qviz.core.quantizer import Quantizer
+
+Reduce = Callable[[Tensor], Tensor]
+"""Takes a tensor to its mean over the processes."""
+
+
+class QuantLayer(nn.Module):
+    """What QuantConv2d and QuantLinear share: y = product(Q_in(x), |s| Q_w(z(w))) + bias.
+
+    Each part is there or is not: the input quantizer Q_in, the weight quantizer Q_w, the standardisation
+    z(w) = (w - mean) / std over the whole tensor (mean and std count as constants in the backward pass, std
+    divides by n - 1), and the output scale s. As the product is linear, |s| multiplies the weight instead of
+    the larger output; the bias, which is in the output's unit, is not multiplied.
+
+    Arguments are those of the float layer, and besides, by keyword:
+
+    Args:
+        weight_quantizer, input_quantizer: a :class:`~qviz.core.quantizer.Quantizer` each, or None.
+        standardise: z(w) instead of w.
+        output_scale: learn s; :meth:`observe` starts it.
+
+    Attributes:
+        weight, bias: the float layer's parameters, under their own names in the state dict.
+        output_scale: s, shape (), or None; NaN until it is started or loaded.
+
+    Raises:
+        TypeError: a quantizer is no Quantizer.
+        ValueError: standardise with a weight of one element, which has no standard deviation.
+        RuntimeError: (in use) a quantizer or the output scale is not calibrated.
+
+    References:
+        Kim, Lee and Ham, "Distance-aware Quantization", ICCV 2021, arXiv:2108.06983, and its released code,
+        for standardisation, output scale and its start. INFERRED: where the bias goes.
+    """
+
+    float_type: ClassVar[type[nn.Module]]
+
+    def __init__(
+        self,
+        *args: Any,
+        weight_quantizer: Quantizer | None = None,
+        input_quantizer: Quantizer | None = None,
+        standardise: bool = False,
+        output_scale: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._equip(weight_quantizer, input_quantizer, standardise, output_scale)
+
+    @classmethod
+    def from_float(cls, layer: nn.Module, **how: Any) -> Self:
+        """Return a quantized twin of ``layer`` that shares its parameters; ``layer`` stays as it is.
+
+        Args:
+            layer: exactly an nn.Conv2d or nn.Linear, as the class has it.
+            **how: the four keyword arguments of the class.
+
+        Raises:
+            TypeError: another type, a subclass included.
+        """
+        cls._refuse(layer)
+        twin = cls.float_type.__new__(cls.float_type)
+        for key, value in vars(layer).items():
+            vars(twin)[key] = copy.copy(value) if isinstance(value, (dict, set)) else value
+        return cls.adopt(twin, **how)
+
+    @classmethod
+    def adopt(
+        cls,
+        layer: nn.Module,
+        *,
+        weight_quantizer: Quantizer | None = None,
+        input_quantizer: Quantizer | None = None,
+        standardise: bool = False,
+        output_scale: bool = False,
+    ) -> Self:
+        """Turn ``layer`` itself into a quantized one and return it.
+
+        Whatever else holds the layer (several parents, a plain list, its hooks) goes on holding it.
+        :meth:`release` undoes it. Arguments and errors as for :meth:`from_float`.
+        """
+        cls._refuse(layer)
+        layer.__class__ = cls
+        try:
+            layer._equip(weight_quantizer, input_quantizer, standardise, output_scale)
+        except (TypeError, ValueError):
+            layer.__class__ = cls.float_type
+            raise
+        return layer
+
+    @classmethod
+    def _refuse(cls, layer: nn.Module) -> None:
+        if type(layer) is not cls.float_type:
+            raise TypeError(f"layer must be exactly a {cls.float_type.__name__}, got {type(layer).__name__}")
+
+    def release(self) -> nn.Module:
+        """Turn this layer back into the float layer and return it."""
+        for name in ("weight_quantizer", "input_quantizer"):
+            del self._modules[name]
+        del self._parameters["output_scale"], self.standardise, self._ready
+        hooks = self._load_state_dict_post_hooks
+        for key in [key for key, hook in hooks.items() if hook is _after_loading]:
+            del hooks[key]
+        self.__class__ = self.float_type
+        return self
+
+    def _equip(
+        self,
+        weight_quantizer: Quantizer | None,
+        input_quantizer: Quantizer | None,
+        standardise: bool,
+        output_scale: bool,
+    ) -> None:
+        quantizers = {"weight_quantizer": weight_quantizer, "input_quantizer": input_quantizer}
+        for name, q in quantizers.items():
+            if q is not None and not isinstance(q, Quantizer):
+                raise TypeError(f"{name} must be a Quantizer or None, got {type(q).__name__}")
+        if standardise and self.weight.numel() < 2:
+            raise ValueError("a weight of one element has no standard deviation to be standardised by")
+        for name, q in quantizers.items():
+            self.register_module(name, None if q is None else q.to(self.weight.device).train(self.training))
+        self.standardise = bool(standardise)
+        scale = torch.full((), torch.nan, device=self.weight.device) if output_scale else None
+        self.register_parameter("output_scale", None if scale is None else nn.Parameter(scale))
+        self._ready = False
+        self.register_load_state_dict_post_hook(_after_loading)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether every quantizer and the output scale have their starting values."""
+        quantizers = (q for q in (self.weight_quantizer, self.input_quantizer) if q is not None)
+        started = self.output_scale is None or bool(self.output_scale.isfinite())
+        return started and all(_calibrated(q) for q in quantizers)
+
+    def normalised_weight(self) -> Tensor:
+        """Return what the weight quantizer reads: the weight, standardised where asked for."""
+        if not self.standardise:
+            return self.weight
+        std, mean = torch.std_mean(self.weight.detach())
+        return (self.weight - mean) / std.clamp(min=TINY)
+
+    def quantized_weight(self) -> Tensor:
+        """Return what multiplies the (quantized) input, differentiable in all that is learned."""
+        w = self.normalised_weight()
+        if self.weight_quantizer is not None:
+            w = self.weight_quantizer(w)
+        return w if self.output_scale is None else w * self.output_scale.abs()
+
+    def _check(self) -> None:
+        if not self.calibrated:
+            raise RuntimeError(
+                f"{type(self).__name__}({self.extra_repr()}) is not calibrated yet: "
+                "call calibrate(model, batch) of qviz.nn.convert first"
+            )
+        self._ready = True
+
+    def _read(self, x: Tensor) -> Tensor:
+        return x if self.input_quantizer is None else self.input_quantizer(x)
+
+    def _product(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+    def _batched(self, x: Tensor) -> Tensor:
+        """Return x with its samples in axis 0 and its channels in axis 1."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def observe(self, x: Tensor, reduce: Reduce | None = None) -> Self:
+        """Calibrate both quantizers and start the output scale: on the weight, and on the layer's input x.
+
+        The output scale starts at mean|product(x, w)| / mean|product(Q_in(x), Q_w(z(w)))|, so that outputs
+        keep their mean magnitude.
+
+        Args:
+            x: the layer's input, unquantized.
+            reduce: takes what was found from x to its mean over the processes; default: one process.
+
+        Raises:
+            TypeError, ValueError: x or the weight is not floating point, empty, NaN or infinite.
+        """
+        x = self._batched(x)
+        self._ready = False
+        if self.weight_quantizer is not None:
+            if isinstance(self.weight_quantizer.codebook, EMACodebook):
+                self.weight_quantizer.codebook.placed.zero_()  # a new start and not one more update
+            self.weight_quantizer.observe(self.normalised_weight())
+        if self.input_quantizer is not None:
+            self.input_quantizer.observe(x)
+            if reduce is not None:
+                _share(self.input_quantizer, reduce)
+        if self.output_scale is not None:
+            self.output_scale.fill_(1.0)
+            before = self._product(x, self.weight, None)
+            after = self._product(self._read(x), self.quantized_weight(), None)
+            mean = torch.stack([t.abs().mean(dtype=torch.float32) for t in (before, after)])
+            before, after = mean if reduce is None else reduce(mean)
+            self.output_scale.copy_(before / after if before > 0 and after > 0 else torch.ones(()))
+        self._ready = True
+        return self
+
+    def extra_repr(self) -> str:
+        """Add standardisation and output scale to the float layer's line."""
+        parts = [super().extra_repr()]
+        parts += ["standardise=True"] if self.standardise else []
+        parts += ["output_scale=True"] if self.output_scale is not None else []
+        return ", ".join(parts)
+
+
+class QuantConv2d(QuantLayer, nn.Conv2d):
+    """A convolution of a quantized input with a quantized weight; see :class:`QuantLayer`.
+
+    Groups, stride, dilation and padding are the float layer's. Padding is put around the *quantized* input,
+    as released code has it.
+
+    Shapes:
+        input: (N, C_in, H, W) or (C_in, H, W), in any memory format.
+
+    Example:
+        >>> from qviz import Fixed, Quantizer, uniform
+        >>> to_tenths = Quantizer(uniform(8), range=Fixed(0.1))
+        >>> layer = QuantConv2d(1, 1, 1, bias=False, weight_quantizer=to_tenths)
+        >>> _ = nn.init.constant_(layer.weight, 0.27)
+        >>> round(layer(torch.ones(1, 1, 1, 1)).item(), 4)
+        0.3
+    """
+
+    float_type = nn.Conv2d
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the layer's output, in the shape of the float layer's."""
+        if not self._ready:
+            self._check()
+        y = self._product(self._read(self._batched(input)), self.quantized_weight(), self.bias)
+        return y if input.ndim == 4 else y.squeeze(0)
+
+    def _product(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+        return self._conv_forward(x, w, bias)
+
+    def _batched(self, x: Tensor) -> Tensor:
+        return x if x.ndim == 4 else x.unsqueeze(0)
+
+
+class QuantLinear(QuantLayer, nn.Linear):
+    """A product of a quantized input and a quantized weight; see :class:`QuantLayer`.
+
+    Shapes:
+        input: (..., C_in); the quantizers see (N, C_in), so that what is one for each sample (ASQ's step) is
+            one for each vector.
+    """
+
+    float_type = nn.Linear
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the layer's output, shape (..., C_out)."""
+        if not self._ready:
+            self._check()
+        y = self._product(self._read(self._batched(input)), self.quantized_weight(), self.bias)
+        return y if input.ndim == 2 else y.view(*input.shape[:-1], -1)
+
+    def _product(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+        return nn.functional.linear(x, w, bias)
+
+    def _batched(self, x: Tensor) -> Tensor:
+        return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+
+
+@torch.no_grad()
+def adapt(model: nn.Module) -> None:
+    """Do what follows an optimiser step: adaptive codebooks see their weights, AQuant's borders are guarded.
+
+    Codebooks move in train mode only, and not once they are ``frozen``.
+
+    Args:
+        model: any module; layers that are not quantized are passed over.
+    """
+    for layer in model.modules():
+        if not isinstance(layer, QuantLayer):
+            continue
+        q = layer.weight_quantizer
+        if q is not None and isinstance(q.codebook, EMACodebook):
+            q.codebook.observe(q.range.transform(layer.normalised_weight()))
+        for q in (layer.weight_quantizer, layer.input_quantizer):
+            if q is not None and isinstance(q.rounding, AdaptiveBorder):
+                q.rounding.guard()
+
+
+def _calibrated(q: Quantizer) -> bool:
+    """Return whether the range has a scale and an adaptive codebook its levels."""
+    return q.range.calibrated and not (isinstance(q.codebook, EMACodebook) and not bool(q.codebook.placed))
+
+
+def _share(q: Quantizer, reduce: Reduce) -> None:
+    """Replace what the range found in the data by its mean over the processes."""
+    for value in (*q.range.parameters(recurse=False), *q.range.buffers(recurse=False)):
+        value.copy_(reduce(value.detach()))
+
+
+def _after_loading(layer: QuantLayer, keys: Any) -> None:
+    """Look again whether the layer is calibrated: a state dict may have brought all that was missing."""
+    layer._ready = layer.calibrated

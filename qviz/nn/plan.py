@@ -1,0 +1,251 @@
+"""Plan: what `convert` will do to each layer, settled before anything is changed."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import distributed, nn
+
+from qviz.core.pairs import Pair
+from qviz.core.quantizer import Quantizer
+from qviz.core.recipes import lsq
+from qviz.nn.calibration import Batch, run, several
+from qviz.nn.layers import QuantConv2d, QuantLayer, QuantLinear
+
+Weight = Callable[[int], Quantizer | None]
+Act = Callable[[int, bool], Quantizer | None]
+Bits = int | tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one layer gets; the arguments of :class:`~qviz.nn.layers.QuantLayer`, and a note."""
+
+    weight_quantizer: Quantizer | None
+    input_quantizer: Quantizer | None
+    standardise: bool = False
+    output_scale: bool = False
+    note: str = ""
+
+    @property
+    def empty(self) -> bool:
+        """Whether it changes nothing."""
+        return self.weight_quantizer is None and self.input_quantizer is None
+
+    def carry_out(self, layer: nn.Module) -> QuantLayer:
+        """Quantize the layer and return it."""
+        kind = QuantConv2d if type(layer) is nn.Conv2d else QuantLinear
+        return kind.adopt(
+            layer,
+            weight_quantizer=self.weight_quantizer,
+            input_quantizer=self.input_quantizer,
+            standardise=self.standardise,
+            output_scale=self.output_scale,
+        )
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """Where the quantizers of each layer come from: a pair with exceptions, or its parts.
+
+    Attributes:
+        weight, act, standardise, output_scale: as a pair has them; the first two may be mappings by layer
+            name.
+        pair: None if the parts were given.
+        bits: by layer name.
+    """
+
+    weight: Weight | Mapping[str, Weight | None] | None
+    act: Act | Mapping[str, Act | None] | None
+    standardise: bool
+    output_scale: bool
+    pair: Pair | None
+    bits: Mapping[str, Bits]
+
+    @classmethod
+    def of(
+        cls,
+        pair: Pair | None,
+        weight: Weight | Mapping[str, Weight | None] | None,
+        act: Act | Mapping[str, Act | None] | None,
+        standardise: bool,
+        output_scale: bool,
+        bits: Mapping[str, Bits] | None,
+    ) -> Recipes:
+        """Check that there is one source, and only one."""
+        if pair is None:
+            if bits:
+                raise ValueError(f"bits by layer need pair=, which can make others, got bits={dict(bits)}")
+            return cls(weight, act, standardise, output_scale, None, {})
+        if not isinstance(pair, Pair):
+            raise TypeError(f"pair must be a Pair as qviz.recipes.pair returns it, got {pair!r}")
+        if weight is not None or act is not None or standardise or output_scale:
+            raise ValueError("give a pair, or weight, act, standardise and output_scale, but not both")
+        return cls(pair.weight, pair.act, pair.standardise, pair.output_scale, pair, dict(bits or {}))
+
+    def renamed(self, names: Names) -> Recipes:
+        """Return the same with each layer under its first name.
+
+        Raises:
+            ValueError: a name is that of no layer.
+        """
+        first = {
+            key: {names.one(name, key): value for name, value in given.items()}
+            for key, given in self._by_layer().items()
+        }
+        return replace(self, **first)
+
+    def refuse_unused(self, planned: Collection[str]) -> None:
+        """Raise ValueError if bits or a recipe are given for a layer that does not get them."""
+        for key, given in self._by_layer().items():
+            for name in given:
+                if name not in planned:
+                    raise ValueError(f"{key} names {name!r}, which skip= or first_last= leave out")
+
+    def _by_layer(self) -> dict[str, Mapping[str, Any]]:
+        given = {"bits": self.bits, "weight": self.weight, "act": self.act}
+        return {key: value for key, value in given.items() if isinstance(value, Mapping)}
+
+    def plan(self, name: str, layer: nn.Module, signed: bool) -> Plan:
+        """Make the quantizers of one layer.
+
+        Raises:
+            ValueError: a mapping lacks the layer; what the recipes refuse.
+            TypeError: what a recipe returns is no quantizer.
+        """
+        source: Recipes | Pair = self
+        if name in self.bits:
+            bits = self.bits[name]
+            source = self.pair.with_bits(*bits) if isinstance(bits, tuple) else self.pair.with_bits(bits)
+        out, into = channels(layer)
+        weight = _for_layer(source.weight, "weight", name)
+        act = _for_layer(source.act, "act", name)
+        w = None if weight is None else _quantizer(weight(out), "weight", name)
+        a = None if act is None else _quantizer(act(into, signed), "act", name)
+        return Plan(w, a, source.standardise, source.output_scale, _substitute(act, signed))
+
+
+def channels(layer: nn.Module) -> tuple[int, int]:
+    """Return the numbers of output and of input channels."""
+    if isinstance(layer, nn.Linear):
+        return layer.out_features, layer.in_features
+    return layer.out_channels, layer.in_channels
+
+
+def eight_bits(signed: bool) -> Plan:
+    """Return the plan of the policy "8bit": LSQ."""
+    return Plan(lsq(8), lsq(8, signed=signed), note="8-bit LSQ")
+
+
+def _for_layer(recipe: Any, what: str, name: str) -> Any:
+    if not isinstance(recipe, Mapping):
+        return recipe
+    if name not in recipe:
+        raise ValueError(f"{what} has no entry for layer {name!r}; give None to leave it as it is")
+    return recipe[name]
+
+
+def _quantizer(made: Any, what: str, name: str) -> Quantizer | None:
+    if made is not None and not isinstance(made, Quantizer):
+        raise TypeError(f"{what} must return a Quantizer for layer {name!r}, got {type(made).__name__}")
+    return made
+
+
+def _substitute(act: Any, signed: bool) -> str:
+    """Return a note where a signed input gets another recipe than the pair is named for."""
+    used, name = getattr(act, "used", None), getattr(act, "name", None)
+    if used is None or used(signed) == name:
+        return ""
+    return f"signed input: {used(signed)} instead of {name}"
+
+
+@dataclass(frozen=True)
+class Order:
+    """In which order the layers run, and whether their inputs may be negative.
+
+    Attributes:
+        names: of the layers that run, by their first call.
+        last: the one whose call is the last.
+        negative: by name, for these layers.
+    """
+
+    names: tuple[str, ...]
+    last: str | None
+    negative: Mapping[str, bool]
+
+    @classmethod
+    def of(cls, model: nn.Module, layers: Mapping[str, nn.Module], batch: Batch | None) -> Order:
+        """Watch one pass of the batch; without one, take the order of registration."""
+        if batch is None:
+            names = tuple(layers)
+            return cls(names, names[-1] if names else None, {name: i == 0 for i, name in enumerate(names)})
+        calls: list[str] = []
+        negative = dict.fromkeys(layers, False)
+        known = {layer: name for name, layer in layers.items()}
+
+        def watch(layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+            x = args[0] if args else kwargs["input"]
+            calls.append(known[layer])
+            negative[known[layer]] |= bool((x < 0).any())
+
+        run(model, batch, known, watch)
+        if several():  # another process may see a negative value where this one does not
+            device = next(iter(known)).weight.device
+            seen = torch.tensor(list(negative.values()), dtype=torch.int32, device=device)
+            distributed.all_reduce(seen, distributed.ReduceOp.MAX)
+            negative = dict(zip(negative, seen.bool().tolist(), strict=True))
+        return cls(tuple(dict.fromkeys(calls)), calls[-1] if calls else None, negative)
+
+    def roles(self) -> dict[str, str]:
+        """Return which layers are first and last."""
+        if not self.names:
+            return {}
+        first = self.names[0]
+        return {first: "first and last"} if first == self.last else {first: "first", self.last: "last"}
+
+
+class Names:
+    """Every name of every layer: a shared one has several.
+
+    Args:
+        model: that has them.
+        layers: by their first name.
+    """
+
+    def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+        first = {layer: name for name, layer in layers.items()}
+        everywhere = model.named_modules(remove_duplicate=False)
+        self._first = {name: first[module] for name, module in everywhere if module in first}
+
+    def one(self, name: str, what: str) -> str:
+        """Return the first name of the layer that has ``name``.
+
+        Raises:
+            ValueError: no layer has it.
+        """
+        if name not in self._first:
+            raise ValueError(f"{what} names {name!r}, which is no layer that can be quantized")
+        return self._first[name]
+
+    def matching(self, patterns: str | Iterable[str]) -> set[str]:
+        """Return the first names of the layers that match any of the patterns.
+
+        Raises:
+            ValueError: a pattern matches none.
+        """
+        found: set[str] = set()
+        for pattern in (patterns,) if isinstance(patterns, str) else patterns:
+            hits = {first for name, first in self._first.items() if fnmatch.fnmatchcase(name, pattern)}
+            if not hits:
+                raise ValueError(f"skip names {pattern!r}, which matches no layer that can be quantized")
+            found |= hits
+        return found
+
+    def aliases(self, name: str) -> str:
+        """Return a note with the other names of a layer, if it has any."""
+        others = [alias for alias, first in self._first.items() if first == name != alias]
+        return f"also {', '.join(others)}" if others else ""

@@ -1,0 +1,255 @@
+"""Report: what of a model is quantized, to how many bits and levels, and what is not and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized
+
+from qviz.core.quantizer import Quantizer
+from qviz.nn.layers import QuantLayer
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer: a module that itself holds a parameter of two or more dimensions.
+
+    Attributes:
+        name: the first under which the model has it.
+        kind: "Conv2d", "grouped Conv2d", "depthwise Conv2d", "Linear", or the class's name.
+        w_bits, a_bits: bits that a stored code of the weight and of the input needs; those of the
+            floating-point dtype where it is not quantized.
+        w_levels, a_levels: levels of the codebooks; None where not quantized.
+        parameters: that the float layer has, biases included.
+        weights: of these, those of the weight.
+        note: what is particular, and why a layer is not quantized.
+    """
+
+    name: str
+    kind: str
+    w_bits: int
+    w_levels: int | None
+    a_bits: int
+    a_levels: int | None
+    parameters: int
+    weights: int
+    note: str = ""
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the weight or the input is quantized."""
+        return self.w_levels is not None or self.a_levels is not None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is quantized in a model; ``print`` shows a table.
+
+    Attributes:
+        rows: one for each layer, in order of registration.
+        parameters: of the whole model, without what quantization adds.
+        quantizer_parameters: what quantization adds: steps, borders, small networks, output scales.
+        first_last: the policy for the first and the last layer; None where it is not known.
+    """
+
+    rows: tuple[Row, ...]
+    parameters: int
+    quantizer_parameters: int
+    first_last: str | None = None
+
+    @property
+    def weights(self) -> int:
+        """Number of weights in all rows."""
+        return sum(row.weights for row in self.rows)
+
+    @property
+    def quantized_weights(self) -> int:
+        """Number of weights that are quantized."""
+        return sum(row.weights for row in self.rows if row.w_levels is not None)
+
+    @property
+    def average_bits(self) -> float | None:
+        """Bits of a quantized weight, averaged over these weights; None if there is none.
+
+        Layers left in floating point are not in it; the first and the last are in it where the policy
+        quantizes them.
+        """
+        n = self.quantized_weights
+        return sum(r.weights * r.w_bits for r in self.rows if r.w_levels is not None) / n if n else None
+
+    def row(self, name: str) -> Row:
+        """Return the row of one layer.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise KeyError(name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return rows and totals as plain numbers and strings, for JSON."""
+        return {
+            "rows": [asdict(row) for row in self.rows],
+            "first_last": self.first_last,
+            "layers": len(self.rows),
+            "quantized_layers": sum(row.quantized for row in self.rows),
+            "parameters": self.parameters,
+            "quantizer_parameters": self.quantizer_parameters,
+            "weights": self.weights,
+            "quantized_weights": self.quantized_weights,
+            "average_bits": self.average_bits,
+        }
+
+    def __str__(self) -> str:
+        """Return a table with a line of totals."""
+        head = ("layer", "kind", "weights", "inputs", "parameters", "note")
+        table = [
+            (
+                row.name or "(the model itself)",
+                row.kind,
+                _shown(row.w_bits, row.w_levels),
+                _shown(row.a_bits, row.a_levels),
+                f"{row.parameters:,}",
+                row.note,
+            )
+            for row in self.rows
+        ]
+        widths = [max(map(len, column)) for column in zip(head, *table, strict=True)]
+        sides = ("<", "<", "<", "<", ">", "<")
+        lines = [
+            "  ".join(f"{c:{side}{w}}" for c, side, w in zip(cells, sides, widths, strict=True)).rstrip()
+            for cells in (head, *table)
+        ]
+        return "\n".join([*lines, self._totals()])
+
+    def _totals(self) -> str:
+        done = sum(row.quantized for row in self.rows)
+        share = 100.0 * self.quantized_weights / max(self.weights, 1)
+        text = (
+            f"{done} of {len(self.rows)} layers quantized, {self.quantized_weights:,} of {self.weights:,} "
+            f"weights ({share:.1f} %)"
+        )
+        if self.average_bits is not None:
+            text += f" at {self.average_bits:.2f} bits on average"
+        text += f"; {self.parameters:,} parameters, {self.quantizer_parameters:,} more in the quantizers"
+        return text if self.first_last is None else f"{text}; first and last layer: {self.first_last}"
+
+
+def report(
+    model: nn.Module, *, notes: Mapping[str, str] | None = None, first_last: str | None = None
+) -> Report:
+    """Look at a model, converted or not, and report what is quantized in it.
+
+    Args:
+        model: any module.
+        notes: remarks by layer name; a layer without one that is not quantized gets the reason that can be
+            seen.
+        first_last: the policy, if it is known.
+    """
+    notes = notes or {}
+    found = survey(model)
+    rows = tuple(
+        _row(name, module, notes.get(name, reason or "")) for name, (module, reason) in found.items()
+    )
+    added = {id(p): p for m in model.modules() if isinstance(m, Quantizer) for p in m.parameters()}
+    scales = (m.output_scale for m in model.modules() if isinstance(m, QuantLayer))
+    added |= {id(p): p for p in scales if p is not None}
+    own = [p for p in model.parameters() if id(p) not in added]
+    return Report(rows, _count(own), _count(added.values()), first_last)
+
+
+def survey(model: nn.Module) -> dict[str, tuple[nn.Module, str | None]]:
+    """Find every layer by its name, with the reason why it cannot be quantized, or None where it can.
+
+    A layer is a module that itself holds a parameter of two or more dimensions; a parametrised one counts as
+    one layer. What belongs to a quantizer is left out.
+    """
+    inside: set[int] = set()
+    bypassed: set[int] = set()
+    found: dict[str, tuple[nn.Module, str | None]] = {}
+    for name, module in model.named_modules():
+        if id(module) in inside:
+            continue
+        if isinstance(module, Quantizer):
+            inside |= {id(m) for m in module.modules()}
+            continue
+        if isinstance(module, nn.TransformerEncoderLayer):
+            bypassed |= {id(module.linear1), id(module.linear2)}
+        if is_parametrized(module):
+            inside |= {id(m) for m in module.parametrizations.modules()}
+        if any(is_lazy(p) or p.ndim > 1 for p in _held(module).values()):
+            found[name] = module, _obstacle(module, bypassed)
+    return found
+
+
+def _obstacle(module: nn.Module, bypassed: set[int]) -> str | None:
+    """Return why a layer cannot be quantized; None where it can, or is already."""
+    kind = type(module)
+    if isinstance(module, QuantLayer):
+        return None
+    if is_parametrized(module):
+        return "not quantized: its parameters are parametrised"
+    if any(is_lazy(p) for p in _held(module).values()):
+        return "not quantized: lazy, its shape is not known before a first batch"
+    if kind not in (nn.Conv2d, nn.Linear):
+        for base in (nn.Conv2d, nn.Linear):
+            if isinstance(module, base):
+                return f"not quantized: a subclass of {base.__name__}, whose forward pass is its own"
+        return f"not quantized: only Conv2d and Linear are, this is a {kind.__name__}"
+    if id(module) in bypassed:
+        return "not quantized: nn.TransformerEncoderLayer reads this weight past the layer in eval mode"
+    if "weight" not in _held(module):
+        return "not quantized: a hook computes its weight (weight norm, spectral norm or pruning)"
+    if not module.weight.is_floating_point():
+        return f"not quantized: its weight is {module.weight.dtype}"
+    return None
+
+
+def _held(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters of the float layer itself, those of its parametrisations included."""
+    held = dict(module.named_parameters(recurse=False))
+    if isinstance(module, QuantLayer):
+        held.pop("output_scale", None)
+    if is_parametrized(module):
+        held |= dict(module.parametrizations.named_parameters())
+    return held
+
+
+def _count(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(0 if is_lazy(p) else p.numel() for p in parameters)
+
+
+def _row(name: str, module: nn.Module, note: str) -> Row:
+    held = _held(module)
+    weights = [p for p in held.values() if is_lazy(p) or p.ndim > 1]
+    width = 8 * weights[0].dtype.itemsize
+    w = module.weight_quantizer if isinstance(module, QuantLayer) else None
+    a = module.input_quantizer if isinstance(module, QuantLayer) else None
+    return Row(
+        name,
+        _kind(module),
+        width if w is None else w.codebook.bits,
+        None if w is None else len(w.codebook),
+        width if a is None else a.codebook.bits,
+        None if a is None else len(a.codebook),
+        _count(held.values()),
+        _count(weights),
+        note,
+    )
+
+
+def _kind(module: nn.Module) -> str:
+    kind = module.float_type if isinstance(module, QuantLayer) else type(module)
+    if kind is nn.Conv2d and module.groups > 1:
+        return f"{'depthwise' if module.groups == module.in_channels else 'grouped'} {kind.__name__}"
+    return kind.__name__
+
+
+def _shown(bits: int, levels: int | None) -> str:
+    return f"fp{bits}" if levels is None else f"{bits} bit{'s' * (bits > 1)}, {levels} levels"
