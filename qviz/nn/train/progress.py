@@ -1,0 +1,122 @@
+"""Progress: a bar where somebody looks at it, a line now and then in a log, nothing where nobody asked."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+LOG_SECONDS = 60.0
+"""Seconds between lines where there is no terminal."""
+WARM_UP, TIMED = 5, 10
+"""Steps before the clock starts, and steps that it runs, for the estimate of the time that is left."""
+
+
+class Progress:
+    """Shows step, loss, accuracy and the time that is left.
+
+    In a terminal and in a notebook it is a tqdm bar on standard output; elsewhere (a log file, a pipe) a
+    printed line once a minute and at each epoch's end, because bars fill logs with thousands of fragments.
+
+    Args:
+        steps: of the whole run. done: of an earlier part of it.
+        show: False is silent.
+    """
+
+    def __init__(self, steps: int, done: int, *, show: bool) -> None:
+        self.steps, self.done, self.first, self.show = steps, done, done, show
+        self.started = self.told = time.monotonic()
+        self._bar: Any = None
+        if show and (sys.stdout.isatty() or _in_notebook()):
+            self._bar = _bar(steps, done)
+
+    def say(self, line: str) -> None:
+        """Print a line without tearing the bar."""
+        if not self.show:
+            return
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stdout)
+        else:
+            print(line, flush=True)
+
+    def update(self, step: int, epoch: int, loss: float, top1: float) -> None:
+        """Show that ``step`` is done, with the running figures of the epoch."""
+        if not self.show:
+            return
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"epoch {epoch}, loss {loss:.3f}, top1 {top1:.1%}", refresh=False)
+            self._bar.update(step - self.done)
+        elif time.monotonic() - self.told >= LOG_SECONDS:
+            self.told = time.monotonic()
+            left = (self.told - self.started) / max(step - self.first, 1) * (self.steps - step)
+            print(
+                f"step {step}/{self.steps}, epoch {epoch}: loss {loss:.3f}, top1 {top1:.1%}, "
+                f"{left / 60:.1f} min left",
+                flush=True,
+            )
+        self.done = step
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+class Timer:
+    """Says once, as soon as enough steps were timed, how long the rest will take.
+
+    The steps are the run's own, so that timing them costs nothing and disturbs nothing.
+    """
+
+    def __init__(self, progress: Progress, step: int, stop: int) -> None:
+        self.progress, self.first, self.stop = progress, step, stop
+        self.began = 0.0
+
+    def tick(self, step: int) -> None:
+        """Note that a step is done."""
+        done = step - self.first
+        if done == WARM_UP:
+            self.began = time.monotonic()
+        if done == WARM_UP + TIMED:
+            each = (time.monotonic() - self.began) / TIMED
+            left = _duration(each * (self.stop - step))
+            self.progress.say(
+                f"  about {left} left, evaluations not counted ({each:.3f} s a step, measured over {TIMED})"
+            )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def epoch_line(row: Mapping[str, float]) -> str:
+    """Return an epoch's row of the History as a line of text."""
+    parts = [f"epoch {row['epoch']}: train loss {row['train_loss']:.4f}, top1 {row['train_top1']:.2%}"]
+    parts += [
+        f"{name} loss {row[f'{name}_loss']:.4f}, top1 {row[f'{name}_top1']:.2%}"
+        for name in ("val", "test")
+        if f"{name}_top1" in row
+    ]
+    return "; ".join([*parts, f"{row['minutes']:.1f} min"])
+
+
+def _in_notebook() -> bool:
+    shell = sys.modules.get("IPython")
+    return shell is not None and getattr(shell.get_ipython(), "kernel", None) is not None
+
+
+def _bar(steps: int, done: int) -> Any:
+    try:
+        from tqdm import tqdm
+    except ImportError as problem:
+        raise ImportError("training needs tqdm: pip install 'qviz-quantization[train]'") from problem
+    return tqdm(
+        total=steps,
+        initial=done,
+        unit="step",
+        file=sys.stdout,
+        dynamic_ncols=True,
+        mininterval=0.5,
+        leave=True,
+    )

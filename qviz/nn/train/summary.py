@@ -1,0 +1,80 @@
+"""Summary: what is about to be trained, in a few lines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from torch import nn
+
+from qviz.core.quantizer import Quantizer
+from qviz.nn.train.config import TrainConfig
+from qviz.nn.train.groups import split
+
+PLAIN = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+def layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the convolutions and linear layers of a model, without those inside quantizers."""
+    inside = {id(m) for q in model.modules() if isinstance(q, Quantizer) for m in q.modules()}
+    return [(n, m) for n, m in model.named_modules() if isinstance(m, PLAIN) and id(m) not in inside]
+
+
+def _width(module: nn.Module, kind: str) -> str | None:
+    q = getattr(module, f"{kind}_quantizer", None)
+    return f"{q.codebook.bits} bits ({len(q.codebook)} levels)" if isinstance(q, Quantizer) else None
+
+
+def quantized(model: nn.Module) -> list[str]:
+    """Say in sentences which layers are quantized, to how many bits and levels, and which are not."""
+    found = layers(model)
+    kinds: Counter[str] = Counter()
+    weights: Counter[str] = Counter()
+    full = []
+    for name, module in found:
+        w, a = _width(module, "weight"), _width(module, "input")
+        if w is None and a is None:
+            full.append(name)
+            continue
+        kind = f"weights {w or 'full precision'}, inputs {a or 'full precision'}"
+        kinds[kind] += 1
+        weights[kind] += module.weight.numel()
+    lines = [
+        f"  {n} layer{'s' * (n > 1)} with {weights[kind]:,} weights: {kind}" for kind, n in kinds.items()
+    ]
+    if full and kinds:
+        shown = ", ".join(full[:4]) + (f" and {len(full) - 4} more" if len(full) > 4 else "")
+        lines.append(f"  {len(full)} layer{'s' * (len(full) > 1)} in full precision: {shown}")
+    return lines or [f"  nothing is quantized: {len(found)} layers in full precision"]
+
+
+def facts(model: nn.Module, config: TrainConfig, per_epoch: int, machine: dict[str, Any]) -> dict[str, Any]:
+    """Return what a History carries besides figures; plain types."""
+    return {
+        "model": type(model).__name__,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "config": config.to_dict(),
+        "config_sha256": config.sha256,
+        "steps_per_epoch": per_epoch,
+        "quantized": [line.strip() for line in quantized(model)],
+        **machine,
+    }
+
+
+def describe(model: nn.Module, config: TrainConfig, per_epoch: int, start: int, machine: str) -> str:
+    """Return the lines that ``fit`` prints before it starts."""
+    own = split(model)[1]
+    total = sum(p.numel() for p in model.parameters())
+    of_quantizers = sum(p.numel() for p in own.values())
+    steps = config.epochs * per_epoch
+    stop = f", stopping at step {config.max_steps:,}" if config.max_steps is not None else ""
+    goes_on = f", going on from step {start:,}" if start else ""
+    return "\n".join(
+        [
+            f"{type(model).__name__}: {total:,} parameters, {of_quantizers:,} of them the quantizers'",
+            *quantized(model),
+            f"  {config.epochs} epochs of {per_epoch:,} steps = {steps:,} steps of {config.batch_size} images"
+            f"{stop}{goes_on}",
+            f"  {machine}",
+        ]
+    )
