@@ -50,6 +50,21 @@ def weights():
         (["compare"], "FILE"),
         (["compare", "absent.npy"], "absent.npy: no such file"),
         (["compare", "x.npy", "--bits", "four"], "'four'"),
+        (["train"], "give --recipe"),
+        (["train", "--recipe", "lsq"], "--recipe lsq needs --bits"),
+        (["train", "--recipe", "lsqq", "--bits", "2"], "got 'lsqq'"),
+        (
+            ["train", "--recipe", "lsq", "--bits", "two"],
+            "--bits takes whole numbers separated by commas, got 'two'",
+        ),
+        (["train", "--recipe", "lsq", "--bits", "2,2,2"], "at most 2 numbers"),
+        (["train", "--recipe", "lsq", "--bits", "12"], "12"),
+        (["train", "--recipe", "lsq", "--bits", "2", "--size", "huge"], "got 'huge'"),
+        (["train", "--recipe", "lsq", "--bits", "2", "--seeds", "a"], "--seeds takes whole numbers"),
+        (["train", "--queue", "absent.toml"], "absent.toml: no such file"),
+        (["train", "--queue", "absent.toml", "--recipe", "lsq"], "leave out --recipe"),
+        (["results", "--ledger", "absent.json"], "absent.json: no such file"),
+        (["results", "--json", "--markdown"], "not allowed with"),
         (["doctor", "extra"], "extra"),
     ],
 )
@@ -371,3 +386,59 @@ def test_the_extras_are_those_of_pyproject(checkout):
         own = [modules.get(name, name) for name in declared[extra] if not name.startswith("qviz-")]
         assert sorted(own) == sorted(names), extra
     assert set(declared) == {*usage.EXTRAS, "test", "all"}
+
+
+# --- train and results
+
+
+def trained(tmp_path, *more):
+    return [
+        *("train", "--recipe", "lsq", "--bits", "2,3", "--size", "smoke", "--start", "scratch"),
+        *("--source", "sample", "--images", "64", "--batch-size", "32", "--max-steps", "1"),
+        *("--ledger", tmp_path / "results.json", "--folder", tmp_path / "runs", *more),
+    ]
+
+
+def test_train_writes_a_row_and_results_prints_it(capsys, tmp_path):
+    code, out, err = run(capsys, *trained(tmp_path))
+    assert (code, err) == (0, "")
+    assert "resnet20-lsq-w2a3-smoke, seed 0" in out
+    assert out.splitlines()[-1].split()[:5] == ["lsq", "(from", "scratch)", "2", "3"]
+    code, out, err = run(capsys, "results", "--ledger", tmp_path / "results.json")
+    assert (code, err, len(out.splitlines())) == (0, "", 2)
+    code, out, _ = run(capsys, "results", "--ledger", tmp_path / "results.json", "--json")
+    (row,) = json.loads(out)
+    assert (row["w_bits"], row["a_bits"], row["w_levels"], row["a_levels"]) == (2, 3, 4, 8)
+
+
+def test_a_second_train_needs_resume(capsys, tmp_path):
+    assert run(capsys, *trained(tmp_path))[0] == 0
+    code, _, err = run(capsys, *trained(tmp_path))
+    assert code == 2
+    assert "resume" in err
+    code, out, _ = run(capsys, *trained(tmp_path, "--resume"))
+    assert code == 0
+    assert "going on from step 1" in out
+
+
+def test_a_queue_skips_what_the_ledger_has(capsys, tmp_path):
+    queue = tmp_path / "q.toml"
+    common = 'size = "smoke"\nstart = "scratch"\nsource = "sample"\nimages = 64\n'
+    common += "overrides = {max_steps = 1, batch_size = 32}\n"
+    runs = '[[run]]\nrecipe = "ste"\nw_bits = 2\n'
+    queue.write_text(f"[defaults]\n{common}{runs}")
+    args = ("train", "--queue", queue, "--ledger", tmp_path / "r.json", "--folder", tmp_path / "runs")
+    assert run(capsys, *args)[0] == 0
+    queue.write_text(f'[defaults]\n{common}{runs}[[run]]\nrecipe = "daq"\nw_bits = 1\n')
+    code, out, err = run(capsys, *args)
+    assert (code, err) == (0, "")
+    assert "resnet20-ste-w2a2-smoke: in" in out
+    assert "already" in out
+    assert [row["method"] for row in json.loads((tmp_path / "r.json").read_text())["rows"]] == ["ste", "daq"]
+
+
+def test_an_empty_ledger_says_so(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("qviz.nn.runs.ledger.default_ledger", lambda: tmp_path / "results.json")
+    code, out, _ = run(capsys, "results")
+    assert code == 0
+    assert "no results yet" in out

@@ -184,6 +184,19 @@ def cifar10_sample(split: str = "train") -> tuple[torch.Tensor, torch.Tensor]:
     return images, torch.tensor(index[split]["labels"], dtype=torch.int64)
 
 
+def checkpoint(name: str) -> Path:
+    """Return the path of a shipped checkpoint, its sha256 checked.
+
+    Args:
+        name: such as "resnet20_fp32.safetensors".
+
+    Raises:
+        ValueError: no such file is shipped, or its sha256 is wrong.
+        FileNotFoundError: it is listed but missing.
+    """
+    return _trusted(data_dir() / name)
+
+
 def verify() -> tuple[str, ...]:
     """Hash every shipped file anew, and return the names of the files that were checked.
 

@@ -98,7 +98,8 @@ class SoftArgmax(Surrogate):
     References:
         Kim, Lee and Ham, "Distance-aware Quantization", ICCV 2021, arXiv:2108.06983, equations (7), (10),
         (11). The paper calls σ a standard deviation, its released code divides by σ² and not 2 σ²; this
-        follows the code. The closed-form slope is derived here (and tested against the graph).
+        follows the code (sigma * sqrt(2) gives the other reading). The closed-form slope is derived here (and
+        tested against the graph).
 
     Example:
         >>> round(SoftArgmax(sigma=1.0).slope(torch.tensor(0.25, dtype=torch.float64)).item(), 6)

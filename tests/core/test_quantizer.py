@@ -691,3 +691,15 @@ def test_peak_memory_is_at_most_sixteen_bytes_an_element(name, dtype):
     # less than the result itself would be no measurement
     assert x.element_size() <= peak_bytes_per_element(q, x) <= bound(x.numel())
     assert 1 <= peak_bytes_per_element(q.codes, x) <= bound(x.numel())
+
+
+# --- the straight-through sum
+
+
+@pytest.mark.parametrize("name", ["uniform8", "pot8", "post4", "post7-paper", "apot8", "custom"])
+def test_the_composition_reads_out_levels_and_nothing_beside_them(name):
+    # (hard + soft) - soft and soft + (hard - soft) are a unit in the last place off now and then
+    book = book_called(name)
+    x = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
+    y = Quantizer(book, range=Fixed(1.0)).reference(x.requires_grad_(True)).detach()
+    assert torch.isin(y, book.levels.float()).all()

@@ -1,0 +1,129 @@
+"""``qviz train``: one experiment, or a queue of them, with a row of the ledger for each that is finished."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qviz.cli.usage import UsageError, install, missing
+
+if TYPE_CHECKING:
+    from qviz.nn.runs import Experiment, Ledger
+
+STOPPED = 130
+"""Exit code of a run that was stopped by hand, as of any program that Ctrl-C ends."""
+
+NUMBERS = {"epochs": int, "batch_size": int, "lr": float, "max_steps": int}
+
+
+def add_to(commands: Any) -> None:
+    """Declare the command and its options."""
+    parser = commands.add_parser("train", help="train a quantized network, or a queue of them")
+    parser.add_argument("--recipe", help="fp32, ste, lsq, pact, daq, asq, pot, post, adq or aquant")
+    parser.add_argument("--bits", metavar="W[,A]", help="bits of weights and activations, such as 2 or 4,8")
+    parser.add_argument("--model", help="resnet20, resnet18, resnet34 or mobilenet_v2")
+    parser.add_argument("--data", help="cifar10 or imagenet")
+    parser.add_argument("--size", help="smoke, laptop or full (the paper's schedule)")
+    parser.add_argument("--seeds", metavar="S[,S…]", help="one run each (default: 0)")
+    parser.add_argument("--first-last", dest="first_last", help="fp, 8bit or quantized")
+    parser.add_argument("--average-bits", dest="average_bits", type=float, help="mixed precision of weights")
+    parser.add_argument("--start", help="shipped, published, scratch or a .safetensors file")
+    parser.add_argument("--images", type=int, help="train on so many images only")
+    parser.add_argument("--source", help="full or sample, to insist on one")
+    for name, kind in NUMBERS.items():
+        option = "--" + name.replace("_", "-")
+        parser.add_argument(option, dest=name, type=kind, help="instead of the schedule's")
+    parser.add_argument("--precision", help="fp32 or bf16")
+    parser.add_argument("--compile", action="store_true", help="run the network through torch.compile")
+    parser.add_argument(
+        "--queue", type=Path, metavar="FILE", help="a .toml file of experiments, instead of one"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped or killed")
+    parser.add_argument(
+        "--ledger", type=Path, metavar="FILE", help="where to write the row (see qviz results)"
+    )
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="for checkpoints and logs")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train, write rows, and print them."""
+    absent = missing("train")
+    if absent:
+        raise UsageError(f"training needs {', '.join(absent)}: {install('train')}")
+    from qviz.nn.runs import Ledger
+
+    ledger = Ledger(options.ledger)
+    experiments = _queue(options) if options.queue else [_experiment(options)]
+    for experiment in experiments:
+        if not _one(experiment, ledger, options):
+            return STOPPED
+    return 0
+
+
+def _one(experiment: Experiment, ledger: Ledger, options: argparse.Namespace) -> bool:
+    """Run one experiment unless the ledger has it; False if it was stopped by hand."""
+    from qviz.nn.runs import known, run
+    from qviz.nn.runs.ledger import table
+
+    try:
+        row = known(experiment, ledger) if options.queue else None
+        if row is None:
+            resume = options.resume or options.queue is not None
+            row = run(experiment, folder=options.folder, ledger=ledger, resume=resume)
+        else:
+            print(f"{experiment.name}: in {ledger.path} already")
+    except (ValueError, OSError) as error:
+        raise UsageError(f"{experiment.name}: {error}") from error
+    if row is None:
+        print("stopped; the same command with --resume goes on")
+        return False
+    print(table([row]))
+    return True
+
+
+def _experiment(options: argparse.Namespace) -> Experiment:
+    from qviz.nn.runs import Experiment
+
+    if options.recipe is None:
+        raise UsageError("give --recipe (such as daq) and --bits, or --queue FILE")
+    names = ("recipe", "model", "data", "size", "first_last", "average_bits", "start", "images", "source")
+    fields = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if options.bits is not None:
+        fields |= dict(zip(("w_bits", "a_bits"), _numbers("bits", options.bits, most=2), strict=False))
+    elif options.recipe != "fp32":
+        raise UsageError(f"--recipe {options.recipe} needs --bits, such as 2 or 4,8")
+    if options.seeds is not None:
+        fields["seeds"] = tuple(_numbers("seeds", options.seeds))
+    overrides = {name: getattr(options, name) for name in (*NUMBERS, "precision")}
+    overrides = {name: value for name, value in overrides.items() if value is not None}
+    if options.compile:
+        overrides["compile"] = True
+    try:
+        return Experiment(**fields, overrides=overrides)
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
+
+
+def _numbers(option: str, text: str, most: int | None = None) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--{option} takes whole numbers separated by commas, got {text!r}") from error
+    if most is not None and len(numbers) > most:
+        raise UsageError(f"--{option} takes at most {most} numbers, got {text!r}")
+    return numbers
+
+
+def _queue(options: argparse.Namespace) -> list[Experiment]:
+    from qviz.nn.runs import read_queue
+
+    if options.recipe is not None or options.bits is not None:
+        raise UsageError("--queue takes its experiments from the file; leave out --recipe and --bits")
+    try:
+        return read_queue(options.queue)
+    except FileNotFoundError as error:
+        raise UsageError(f"{options.queue}: no such file") from error
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error

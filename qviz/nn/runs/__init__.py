@@ -1,0 +1,15 @@
+"""Runs: an experiment from data to a row of the ledger, the same for notebooks, commands and queues."""
+
+from __future__ import annotations
+
+from qviz.nn.runs.contract import contract as contract
+from qviz.nn.runs.contract import run_folder as run_folder
+from qviz.nn.runs.experiment import Experiment as Experiment
+from qviz.nn.runs.ledger import Ledger as Ledger
+from qviz.nn.runs.ledger import Row as Row
+from qviz.nn.runs.ledger import default_ledger as default_ledger
+from qviz.nn.runs.prepare import Prepared as Prepared
+from qviz.nn.runs.prepare import prepare as prepare
+from qviz.nn.runs.queue import read_queue as read_queue
+from qviz.nn.runs.run import known as known
+from qviz.nn.runs.run import run as run

@@ -1,0 +1,206 @@
+"""Contract: what a run is about to do and what may be expected of it, before it starts."""
+
+from __future__ import annotations
+
+import atexit
+import math
+import shutil
+import tempfile
+import textwrap
+from pathlib import Path
+
+from qviz.nn.runs.experiment import Experiment
+from qviz.nn.runs.ledger import Ledger, Row
+from qviz.nn.runs.paper import published
+from qviz.nn.runs.prepare import _TREE, HELD_OUT, SMOKE_IMAGES, source_of
+from qviz.nn.runs.run import folder_of
+from qviz.nn.train import TrainConfig
+from qviz.nn.train.progress import TIMED, WARM_UP
+
+IMAGES = {"full": (45_000, 5_000, 10_000), "sample": (1_800, 200, 2_000)}
+"""CIFAR-10's images for training, those held out of it, and for the test, by source."""
+
+STARTS = {
+    "shipped": "from the shipped FP32 checkpoint",
+    "published": "from torchvision's published weights",
+    "scratch": "from random weights",
+}
+POLICIES = {
+    "fp": "left in floating point",
+    "8bit": "8 bits for weights and inputs (lsq)",
+    "quantized": "quantized like all others",
+}
+LABEL, WIDTH = 14, 104
+_CLASSES, _VAL, _ILSVRC_VAL = 10, 10, 50_000
+
+
+def contract(experiment: Experiment, *, ledger: Ledger | None = None, root: str | Path | None = None) -> str:
+    """Return what an experiment is about to do: data, schedule, seeds, policy, and what the ledger expects.
+
+    Accuracy, spread and minutes are those of the ledger's row of exactly this experiment on the data that are
+    here. Where it has none that is said, and rows of the same method, bits and network on other data or
+    schedules are listed.
+
+    Args:
+        experiment: what is to run.
+        ledger: default the usual one.
+        root: of the data, as for :func:`~qviz.nn.runs.prepare`.
+
+    Raises:
+        FileNotFoundError: the data that the experiment asks for are not there.
+    """
+    ledger = Ledger() if ledger is None else ledger
+    source = source_of(experiment, root)
+    config = experiment.config(source)
+    row = ledger.find(experiment.sha256(source))
+    quantized = experiment.recipe != "fp32"
+    policy = POLICIES[experiment.first_last] if quantized else "in floating point, like the others"
+    entries = [
+        ("method", _method(experiment)),
+        ("network", f"{experiment.model}, {STARTS.get(experiment.start, f'from {experiment.start}')}"),
+        ("data", _data(experiment, source)),
+        ("schedule", _schedule(experiment, config, quantized)),
+        ("seeds", ", ".join(map(str, experiment.seeds))),
+        ("first, last", f"first and last layer {policy}"),
+        ("expected", _expected(row, ledger, _test_images(experiment, source))),
+        ("minutes", _minutes(row)),
+    ]
+    entries += [("beside it", _short(other)) for other in _beside(experiment, ledger, row)]
+    paper = published(
+        experiment.recipe, experiment.model, experiment.data, _w_bits(experiment), experiment.a_bits
+    )
+    if paper[0] is not None:
+        entries.append(("published", f"{paper[0]:g} % top-1: {paper[1]}"))
+    return "\n".join([f"{experiment.name}", *(_entry(*entry) for entry in entries)])
+
+
+def run_folder(experiment: Experiment, source: str, *, seed: int | None = None) -> Path:
+    """Return the folder of one seed's run: where :func:`~qviz.nn.runs.run` has it, below the cache folder.
+
+    At size "smoke" it is a new temporary folder, gone at the end of the process: such a run is to show that
+    everything works, so it must not go on from an earlier one.
+
+    Args:
+        experiment: what is run.
+        source: "full" or "sample", as in ``prepare(experiment).source``.
+        seed: default the experiment's first.
+    """
+    seed = experiment.seeds[0] if seed is None else seed
+    if experiment.size == "smoke":
+        folder = Path(tempfile.mkdtemp(prefix="qviz-smoke-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return folder
+    return folder_of(experiment, source) / f"seed{seed}"
+
+
+def _entry(label: str, text: str) -> str:
+    return textwrap.fill(
+        text, WIDTH, initial_indent=f"{label:<{LABEL}}", subsequent_indent=" " * LABEL, break_on_hyphens=False
+    )
+
+
+def _w_bits(experiment: Experiment) -> float:
+    return experiment.w_bits if experiment.average_bits is None else experiment.average_bits
+
+
+def _method(experiment: Experiment) -> str:
+    pair = experiment.pair()
+    if experiment.recipe == "fp32":
+        return "fp32: nothing is quantized"
+    weights, acts = (f"{b} bit{'s' * (b > 1)}" for b in (experiment.w_bits, experiment.a_bits))
+    if experiment.average_bits is not None:
+        few = ", ".join(map(str, experiment.candidates[:-1]))
+        weights = (
+            f"{few} or {experiment.candidates[-1]} bits by layer, {experiment.average_bits:g} on average by "
+            f"parameters (sensitivity: {experiment.sensitivity.replace('_', ' ')})"
+        )
+    parts = [
+        f"weights {f'{weights}, {pair.weight.name}' if pair.weight else 'in floating point'}",
+        f"inputs {f'{acts}, {pair.act.name}' if pair.act else 'in floating point'}",
+    ]
+    options = {**experiment.weight_options, **experiment.act_options}
+    parts += [f"{key} {value}" for key, value in options.items()]
+    return f"{experiment.recipe}: {'; '.join(parts)}"
+
+
+def _data(experiment: Experiment, source: str) -> str:
+    if experiment.data == "imagenet":
+        if source == "full":
+            return "ImageNet (ILSVRC 2012) from a local folder; tested on its 50,000 validation images"
+        train, val, test = _CLASSES * _TREE[experiment.size], _CLASSES * HELD_OUT, _CLASSES * _VAL
+        what, limit = "a stand-in for ImageNet (10 classes of CIFAR-10, enlarged)", experiment.images
+    else:
+        train, val, test = (sum(IMAGES[source][:2]), *IMAGES[source][1:])
+        limit = experiment.images or (SMOKE_IMAGES if experiment.size == "smoke" else None)
+        what = "all of CIFAR-10" if source == "full" else "the embedded sample of CIFAR-10"
+    if experiment.held_out:
+        train -= val
+    held = f", {val:,} held-out" if experiment.held_out else ""
+    words = f"{what}: {min(limit or train, train):,} training{held} and {test:,} test images"
+    if source == "sample" and experiment.size != "smoke":
+        words += "; for all 60,000: qviz.nn.data.cifar10(download=True)"
+    return words
+
+
+def _test_images(experiment: Experiment, source: str) -> int:
+    if experiment.data == "imagenet":
+        return _ILSVRC_VAL if source == "full" else _CLASSES * _VAL
+    return IMAGES[source][2]
+
+
+def _schedule(experiment: Experiment, config: TrainConfig, quantized: bool) -> str:
+    epochs = f"{config.epochs} epoch{'s' * (config.epochs > 1)}"
+    words = (
+        f"{experiment.size}: {epochs} of {config.batch_size} images a step; {config.optimizer}, lr "
+        f"{config.lr:g}, {config.schedule}, weight decay {config.weight_decay:g}"
+    )
+    if quantized and config.q_optimizer == "same":
+        words += "; quantizers the same"
+    elif quantized:
+        words += f"; quantizers {config.q_optimizer}, lr {config.q_lr:g}, decay {config.q_weight_decay:g}"
+    if config.max_steps is not None:
+        words += f"; stops after {config.max_steps:,} steps"
+    return words + (f". {experiment.schedule_source}" if experiment.size == "full" else "")
+
+
+def _expected(row: Row | None, ledger: Ledger, images: int) -> str:
+    if row is None:
+        return f"not known: the ledger ({ledger.path.name}) has no row of this experiment on these data"
+    share = row.top1_mean / 100
+    error = 100 * math.sqrt(share * (1 - share) / images)
+    words = f"{row.top1_mean:.2f}"
+    if row.top1_std is not None:
+        words += f" ± {row.top1_std:.2f}"
+    words += f" % of the {images:,} test images, after the last epoch; "
+    if row.top1_std is None:
+        words += "one seed, so the spread over seeds is not known; "
+    else:
+        words += f"± is the standard deviation of {row.n_seeds} seeds; "
+    return words + f"so many images leave a standard error of {error:.2f}"
+
+
+def _minutes(row: Row | None) -> str:
+    if row is None:
+        return f"not measured yet; fit gives an estimate after {WARM_UP + TIMED} steps"
+    return f"{row.minutes:.1f} a seed on {row.hardware}"
+
+
+def _beside(experiment: Experiment, ledger: Ledger, row: Row | None) -> list[Row]:
+    """Return rows of the same method, bits and network that are not this experiment's."""
+    key = (experiment.recipe, experiment.model, experiment.a_bits)
+    return [
+        other
+        for other in ledger
+        if other != row
+        and (other.method, other.model, other.a_bits) == key
+        and abs(other.w_bits - _w_bits(experiment)) < 0.05
+    ]
+
+
+def _short(row: Row) -> str:
+    spread = "" if row.top1_std is None else f" ± {row.top1_std:.2f}"
+    return (
+        f"{row.top1_mean:.2f}{spread} % on {row.data}, {row.epochs} epochs, {row.n_seeds} seed"
+        f"{'s' * (row.n_seeds > 1)}, first and last {row.first_last}, {row.minutes:.1f} minutes on "
+        f"{row.hardware}" + (f" ({row.note})" if row.note else "")
+    )

@@ -1,0 +1,153 @@
+"""Experiment: which method, bits, network and data, and for how long: what a row of the ledger is about."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from qviz.core.pairs import FLOAT, NAMES, pair
+from qviz.nn.convert import POLICIES
+from qviz.nn.models import NAMES as MODELS
+from qviz.nn.runs.schedule import DATA, SIZES, SOURCES, schedule
+from qviz.nn.train import TrainConfig
+
+STARTS = ("shipped", "published", "scratch")
+SENSITIVITIES = ("fisher", "loss_rise")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A method on a network and a data set, at a size, with one or more seeds.
+
+    Attributes:
+        recipe: a name of ``qviz.recipes.pair``.
+        w_bits, a_bits: bits of weights and activations; ``a_bits`` None for the same as weights.
+        model: a name of ``qviz.nn.models``. data: "cifar10" or "imagenet".
+        size: "smoke" (a minute, shows that all of it runs), "laptop" (two cores) or "full" (the paper's
+            schedule).
+        seeds: one run each.
+        first_last: what becomes of the first and last layer, as for ``convert``.
+        start: the weights to begin with: "shipped" (the FP32 ResNet-20 in data/), "published" (torchvision's
+            file), "scratch", or the path of a safetensors file; None for the usual one.
+        average_bits: mixed precision: weight bits from ``candidates`` by layer, this many on average.
+        candidates: bits to choose from. sensitivity: "fisher" or "loss_rise".
+        images: train on so many images only, classes taking turns; None for all.
+        held_out: keep the images of "val" out of the training; False trains on them too and chooses no best
+            epoch.
+        source: "full" or "sample" to insist on one; None for the full set if it is there.
+        weight_options, act_options: further arguments of the recipes.
+        overrides: fields of the TrainConfig to change.
+
+    Raises:
+        ValueError, TypeError: a name that is unknown, bits that the recipe does not have.
+
+    Example:
+        >>> daq = Experiment(recipe="daq", w_bits=2)
+        >>> daq.name, daq.config("sample").epochs, daq.start
+        ('resnet20-daq-w2a2-laptop', 20, 'shipped')
+    """
+
+    recipe: str
+    w_bits: int = FLOAT
+    a_bits: int | None = None
+    model: str = "resnet20"
+    data: str = "cifar10"
+    size: str = "laptop"
+    seeds: tuple[int, ...] = (0,)
+    first_last: str = "fp"
+    start: str | None = None
+    average_bits: float | None = None
+    candidates: tuple[int, ...] = (2, 3, 4)
+    sensitivity: str = "fisher"
+    images: int | None = None
+    held_out: bool = True
+    source: str | None = None
+    weight_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    act_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    overrides: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("recipe", self.recipe, NAMES),
+            ("model", self.model, MODELS),
+            ("data", self.data, DATA),
+            ("size", self.size, SIZES),
+            ("first_last", self.first_last, POLICIES),
+            ("sensitivity", self.sensitivity, SENSITIVITIES),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        seeds = tuple(self.seeds)
+        if not seeds or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in seeds):
+            raise ValueError(f"seeds must be whole numbers of at least 0, one or more, got {self.seeds!r}")
+        self._set("seeds", seeds)
+        self._set("candidates", tuple(self.candidates))
+        if self.recipe == "fp32":
+            self._set("w_bits", FLOAT)
+        self._set("a_bits", self.w_bits if self.a_bits is None else self.a_bits)
+        self._set("start", self.start or self._usual_start())
+        if self.start == "shipped" and (self.model, self.data) != ("resnet20", "cifar10"):
+            raise ValueError(
+                f"the shipped checkpoint is of resnet20 on cifar10, got {self.model}, {self.data}"
+            )
+        if self.average_bits is not None and self.recipe == "fp32":
+            raise ValueError(f"average_bits={self.average_bits} needs a method that quantizes, got fp32")
+        self.pair()  # refuses bits and options here
+        self.config("sample")
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def _usual_start(self) -> str:
+        if self.recipe == "fp32" or (self.model == "resnet20" and self.data != "cifar10"):
+            return "scratch"
+        return "shipped" if self.model == "resnet20" else "published"
+
+    def pair(self) -> Any:
+        """Return the pair of recipes."""
+        return pair(
+            self.recipe,
+            self.w_bits,
+            self.a_bits,
+            weight_options=self.weight_options,
+            act_options=self.act_options,
+        )
+
+    def config(self, source: str, seed: int | None = None) -> TrainConfig:
+        """Return the training configuration.
+
+        Args:
+            source: "full" or "sample": which data there are.
+            seed: default the first one.
+        """
+        fields = schedule(self.recipe, self.data, self.size, source, self.w_bits, self.model)
+        return TrainConfig(**(fields | {"seed": self.seeds[0] if seed is None else seed} | self.overrides))
+
+    @property
+    def schedule_source(self) -> str:
+        """Where the full schedule comes from."""
+        return SOURCES[self.recipe]
+
+    @property
+    def name(self) -> str:
+        """A short name, the same for experiments that differ in details only."""
+        if self.recipe == "fp32":
+            return f"{self.model}-fp32-{self.size}"
+        weights = f"{self.average_bits:g}" if self.average_bits is not None else self.w_bits
+        return f"{self.model}-{self.recipe}-w{weights}a{self.a_bits}-{self.size}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as plain values."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    def sha256(self, source: str) -> str:
+        """Return the hash of everything that a result depends on: the fields and the configuration."""
+        config = {
+            k: v for k, v in self.config(source).to_dict().items() if k not in ("seed", "checkpoint_every")
+        }
+        whole = {"experiment": self.to_dict(), "config": config, "source": source}
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,217 @@
+"""Prepare: from an experiment to a calibrated model, its data and its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from qviz.core.shipped import checkpoint
+from qviz.nn.allocate import Allocation, exact, fisher, loss_rise
+from qviz.nn.convert import Report, calibrate, convert
+from qviz.nn.data import CifarLoader, ImageLoader, Loader, cifar10, imagenet, imagenet_like
+from qviz.nn.download import cache_dir
+from qviz.nn.models import create
+from qviz.nn.runs.experiment import Experiment
+from qviz.nn.train import TrainConfig
+from qviz.nn.weights import PUBLISHED, load_weights
+
+ILSVRC = "imagenet"
+"""Folder of the cache where an ILSVRC tree is looked for."""
+
+SMOKE_IMAGES = 384
+CALIBRATION = 8
+"""Batches that sensitivities are measured on."""
+
+HELD_OUT = 10
+"""Training images of each ImageNet class on which the best epoch is chosen."""
+
+_TREE = {"smoke": 24, "laptop": 100}  # images a class
+_PIXELS = {"smoke": 64, "laptop": 64}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What :func:`qviz.nn.train.fit` takes, and what it is.
+
+    Attributes:
+        model: converted and calibrated (unless the method is fp32).
+        train, val, test: loaders; ``val`` has training images that ``train`` has not, or is None.
+        config: of the training.
+        report: of the conversion; None for fp32.
+        allocation: of mixed precision, else None.
+        source: "full" or "sample".
+        description: the data in words.
+    """
+
+    model: nn.Module
+    train: Loader
+    val: Loader | None
+    test: Loader
+    config: TrainConfig
+    report: Report | None
+    allocation: Allocation | None
+    source: str
+    description: str
+
+
+def prepare(experiment: Experiment, *, seed: int | None = None, root: str | Path | None = None) -> Prepared:
+    """Load the data and the weights, convert the model, and calibrate it on the first training batch.
+
+    Args:
+        experiment: what to prepare.
+        seed: of order, augmentation and what is random in the model; default the experiment's first.
+        root: folder of the data; default ``$QVIZ_DATA`` or ``~/.cache/qviz``.
+
+    Raises:
+        FileNotFoundError: data or weights that were asked for are not there.
+        ValueError: a file is damaged; no allocation meets ``average_bits``.
+    """
+    seed = experiment.seeds[0] if seed is None else seed
+    train, val, test, source, words = _data(experiment, seed, root)
+    config = experiment.config(source, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _model(experiment, train.num_classes)
+        report = allocation = None
+        if experiment.recipe != "fp32":
+            report, allocation = _quantize(experiment, model, train)
+    return Prepared(model, train, val, test, config, report, allocation, source, words)
+
+
+def _model(experiment: Experiment, classes: int) -> nn.Module:
+    model = create(experiment.model, num_classes=classes)
+    if experiment.start == "shipped":
+        load_weights(model, checkpoint("resnet20_fp32.safetensors"))
+    elif experiment.start == "published":
+        whole = load_weights(create(experiment.model), PUBLISHED[experiment.model])
+        own = model.state_dict()  # for other classes than ImageNet's: everything but the last layer
+        kept = {k: v for k, v in whole.state_dict().items() if v.shape == own[k].shape}
+        model.load_state_dict(own | kept)
+    elif experiment.start != "scratch":
+        load_weights(model, experiment.start)
+    return model
+
+
+def _quantize(experiment: Experiment, model: nn.Module, train: Loader) -> tuple[Report, Allocation | None]:
+    images = next(iter(train.batches(0)))[0]
+    bits = found = None
+    if experiment.average_bits is not None:
+        layers = quantized_layers(experiment, model, images)
+        found = allocate_bits(experiment, model, layers, train)
+        bits = dict(zip(layers, found.bits, strict=True))
+    report = convert(model, pair=experiment.pair(), bits=bits, first_last=experiment.first_last, batch=images)
+    calibrate(model, images)
+    return report, found
+
+
+def quantized_layers(experiment: Experiment, model: nn.Module, images: Tensor) -> list[str]:
+    """Return the names of the layers that the method quantizes at its own bits (so not the 8-bit ones)."""
+    done = convert(deepcopy(model), pair=experiment.pair(), first_last=experiment.first_last, batch=images)
+    return [row.name for row in done.rows if row.w_bits == experiment.w_bits]
+
+
+def allocate_bits(experiment: Experiment, model: nn.Module, layers: list[str], train: Loader) -> Allocation:
+    """Return the bits of each layer: sensitivities on some training batches, then the best for the average.
+
+    Args:
+        experiment: with ``average_bits``, ``candidates`` and ``sensitivity``.
+        model: in floating point.
+        layers: names of those that share the budget.
+        train: of which the first batches are taken.
+
+    Raises:
+        ValueError: no allocation meets the average; the method's weights have no common unit with the
+            network's (DAQ).
+    """
+    pair = experiment.pair()
+    if pair.standardise:
+        raise ValueError(
+            f"average_bits={experiment.average_bits}: {pair.name} standardises weights, so that their "
+            "quantization error cannot be compared with a loss"
+        )
+
+    def loss(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return functional.cross_entropy(net(batch[0]), batch[1])
+
+    def quantizer(bits: int) -> Callable[[Tensor], Tensor]:
+        recipe = pair.with_bits(bits).weight
+        return lambda w: recipe(w.shape[0]).observe(w)(w)
+
+    measure = fisher if experiment.sensitivity == "fisher" else loss_rise
+    batches = list(islice(train.batches(0), CALIBRATION))
+    omega = measure(model, layers, batches, loss, quantizer, experiment.candidates)
+    sizes = [model.get_submodule(name).weight.numel() for name in layers]
+    return exact(omega, sizes, experiment.average_bits, experiment.candidates)
+
+
+def source_of(experiment: Experiment, root: str | Path | None = None) -> str:
+    """Return "full" or "sample": the data that :func:`prepare` would take.
+
+    Raises:
+        FileNotFoundError: the data that the experiment asks for are not there.
+    """
+    if experiment.data == "imagenet":
+        return "full" if "full" in (experiment.size, experiment.source) else "sample"
+    return cifar10("test", **_where(experiment, root)).source
+
+
+def _where(experiment: Experiment, root: str | Path | None) -> dict[str, Any]:
+    smoke = experiment.size == "smoke" and experiment.source is None
+    source = "sample" if smoke else experiment.source
+    return {"source": source} if source == "sample" else {"source": source, "root": root}
+
+
+def _data(
+    experiment: Experiment, seed: int, root: str | Path | None
+) -> tuple[Loader, Loader | None, Loader, str, str]:
+    return (_cifar10 if experiment.data == "cifar10" else _imagenet)(experiment, seed, root)
+
+
+def _cifar10(
+    experiment: Experiment, seed: int, root: str | Path | None
+) -> tuple[Loader, Loader | None, Loader, str, str]:
+    where = _where(experiment, root)
+    whole = cifar10("train" if experiment.held_out else "train+val", **where)
+    config = experiment.config(whole.source)
+    limit = experiment.images or (SMOKE_IMAGES if experiment.size == "smoke" else None)
+    train = CifarLoader(whole, config.batch_size, seed=seed, limit=limit)
+    val = CifarLoader(cifar10("val", **where), 1000) if experiment.held_out else None
+    test = CifarLoader(cifar10("test", **where), 1000)
+    words = "cifar10" if whole.source == "full" else "cifar10 sample (2,000 + 2,000 images)"
+    if limit is not None:
+        words += f", {limit:,} training images"
+    return train, val, test, whole.source, words
+
+
+def _imagenet(
+    experiment: Experiment, seed: int, root: str | Path | None
+) -> tuple[Loader, Loader | None, Loader, str, str]:
+    folder = (cache_dir() if root is None else Path(root).expanduser()) / ILSVRC
+    if experiment.size == "full" or experiment.source == "full":
+        if not (folder / "train").is_dir():
+            raise FileNotFoundError(
+                f"The size {experiment.size!r} needs an ILSVRC tree (train/<wnid>/*.JPEG, val/<wnid>/*.JPEG) "
+                f"in {folder}; link or unpack it there, or set QVIZ_DATA."
+            )
+        source, size, words = "full", 224, "imagenet"
+    else:
+        made = _TREE[experiment.size]
+        folder = imagenet_like(cache_dir() / f"imagenet-like-{made}", per_class=made)
+        source, size = "sample", _PIXELS[experiment.size]
+        words = f"10 classes of CIFAR-10, enlarged, {made} training images a class"
+    config = experiment.config(source)
+    held = {"root": folder, "hold_out": HELD_OUT if experiment.held_out else 0}
+    train = ImageLoader(
+        imagenet("train", **held), config.batch_size, size=size, seed=seed, limit=experiment.images
+    )
+    val = ImageLoader(imagenet("held-out", **held), 100, size=size) if experiment.held_out else None
+    test = ImageLoader(imagenet("val", root=folder), 100, size=size)
+    return train, val, test, source, words
