@@ -4,8 +4,7 @@
 
 CIFAR-10 shapes, batch 128, channels_last, W4A4 (first and last layer in floating point): forward, backward
 and SGD step. Contestants take turns; the figures are medians, and the ratios within one run are what counts.
-Compiled nets are compared with the compiled floating-point net. The last lines say what a batch of the
-CIFAR-10 loader costs, as a share of the floating-point step.
+Compiled nets are compared with the compiled floating-point net.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from torch.nn import functional
 
 from qviz.core.pairs import NAMES, pair
 from qviz.nn.convert import calibrate, convert
-from qviz.nn.data import CifarLoader, cifar10
 from qviz.nn.layers import adapt
 from qviz.nn.models import create
 
@@ -65,8 +63,8 @@ def medians(steps: dict[str, Callable[[], None]], repeat: int) -> dict[str, floa
     return {name: statistics.median(found) for name, found in times.items()}
 
 
-def bench(methods: list[str], x: torch.Tensor, y: torch.Tensor, repeat: int, *, compiled: bool) -> float:
-    """Print a table for eager or compiled nets; return the milliseconds of the floating-point step."""
+def bench(methods: list[str], x: torch.Tensor, y: torch.Tensor, repeat: int, *, compiled: bool) -> None:
+    """Print a table for eager or compiled nets."""
     steps = {}
     for method in ["fp32", *methods]:
         torch._dynamo.reset()
@@ -79,19 +77,6 @@ def bench(methods: list[str], x: torch.Tensor, y: torch.Tensor, repeat: int, *, 
         goal = TARGETS.get(method, (2.2, None))[compiled]
         aim = "" if goal is None else f"   target ≤ {goal}"
         print(f"  {method:8} {found[method]:8.1f} ms  {found[method] / found['fp32']:6.2f} × fp32{aim}")
-    return found["fp32"]
-
-
-def loading(repeat: int) -> float:
-    """Return the median milliseconds of a training batch of the CIFAR-10 loader."""
-    loader = CifarLoader(cifar10("train"), BATCH)
-    batches = iter(loader.batches(0))
-    times = []
-    for _ in range(min(10 * repeat, len(loader) - 1)):
-        start = time.perf_counter()
-        next(batches)
-        times.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(times)
 
 
 def main() -> None:
@@ -105,9 +90,7 @@ def main() -> None:
     y = torch.randint(0, 10, (BATCH,), generator=g)
     malloc = os.environ.get("MALLOC_MMAP_THRESHOLD_", "default")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, MALLOC_MMAP_THRESHOLD_={malloc}")
-    fp32 = bench(methods, x, y, repeat, compiled=False)
-    batch = loading(repeat)
-    print(f"loading a batch: {batch:.2f} ms, {100 * batch / fp32:.1f} % of the fp32 step (target ≤ 5)")
+    bench(methods, x, y, repeat, compiled=False)
     if os.environ.get("COMPILED", "1") == "1":
         some = [name for name in methods if name in TARGETS]
         bench(some, x, y, repeat, compiled=True)
