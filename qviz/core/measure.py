@@ -12,8 +12,13 @@ from qviz.core.summary import CellStats, Summary
 
 
 def searchable(q: Quantizer) -> bool:
-    """Return whether borders and one scale per row tell everything about ``q`` (no offset, no chance)."""
-    return q.rounding.borders(q.codebook) is not None and q.range.calibrated and q.range.offset is None
+    """Return whether borders and one scale per row tell everything about ``q``.
+
+    They do not where there is an offset or chance, where the output is in another unit than x (DAQ, N2UQ),
+    and where the scale depends on x (ASQ).
+    """
+    plain = q.range.rescale and not q.range.reads_input and q.range.calibrated and q.range.offset is None
+    return plain and q.rounding.borders(q.codebook) is not None
 
 
 def matches(q: Quantizer, data: Summary) -> bool:

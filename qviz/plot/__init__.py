@@ -13,6 +13,7 @@ Example:
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 try:
@@ -25,6 +26,7 @@ from qviz.plot import scene as scene
 from qviz.plot.draw import describe as describe
 from qviz.plot.draw import draw as draw
 from qviz.plot.draw import figure as figure
+from qviz.plot.record import Values
 
 
 def levels(
@@ -68,3 +70,58 @@ def error(
 def contribution(x: panels.Data, methods: panels.Methods, *, unit: str = "", ax: Axes | None = None) -> Axes:
     """Draw which cells the mean squared error comes from (:func:`panels.contribution`)."""
     return draw(panels.contribution(x, methods, unit=unit), ax)
+
+
+def curve(
+    lines: Mapping[str, tuple[Values, Values]],
+    *,
+    bands: Mapping[str, tuple[Values, Values]] | None = None,
+    references: Mapping[str, float] | None = None,
+    title: str = "",
+    x: str = "step",
+    y: str = "",
+    ax: Axes | None = None,
+    **line_kw: Any,
+) -> Axes:
+    """Draw numbers over steps or epochs (:func:`panels.curve`)."""
+    panel = panels.curve(lines, bands=bands, references=references, title=title, x=x, y=y)
+    return draw(panel, ax, **line_kw)
+
+
+def histogram(
+    samples: Mapping[str, Values],
+    *,
+    bins: int = 60,
+    title: str = "Histogram",
+    x: str = "x",
+    ax: Axes | None = None,
+    **line_kw: Any,
+) -> Axes:
+    """Draw how the values of several samples are spread (:func:`panels.histogram`)."""
+    return draw(panels.histogram(samples, bins=bins, title=title, x=x), ax, **line_kw)
+
+
+def scatter(
+    points: Mapping[str, tuple[Values, Values]],
+    *,
+    references: Mapping[str, float] | None = None,
+    title: str = "",
+    x: str = "x",
+    y: str = "y",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw pairs of numbers as points (:func:`panels.scatter`)."""
+    return draw(panels.scatter(points, references=references, title=title, x=x, y=y), ax)
+
+
+def by_layer(
+    values: Mapping[str, Values],
+    *,
+    names: Sequence[str] = (),
+    title: str = "Layer by layer",
+    y: str = "",
+    ax: Axes | None = None,
+    **line_kw: Any,
+) -> Axes:
+    """Draw one number a layer (:func:`panels.by_layer`)."""
+    return draw(panels.by_layer(values, names=names, title=title, y=y), ax, **line_kw)

@@ -13,6 +13,10 @@ from qviz.core.codebook import Codebook
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import MSE, Fixed
 from qviz.core.summary import Summary
+from qviz.plot.record import by_layer as by_layer
+from qviz.plot.record import curve as curve
+from qviz.plot.record import histogram as histogram
+from qviz.plot.record import scatter as scatter
 from qviz.plot.scene import Axis, Band, Bars, Line, Mark, Panel, Rug, Steps
 from qviz.plot.style import ROLES
 
@@ -73,7 +77,8 @@ def staircase(
 ) -> Panel:
     """Show y = Q(x), broken at every jump, with the band between it and y = x: the error.
 
-    Quantizers and codebooks are drawn exactly, from their borders; callables are sampled at ``n`` points.
+    Quantizers and codebooks are drawn exactly, from their borders; callables are sampled at ``n`` points. An
+    output in another unit than x (DAQ, N2UQ) has no such error, and no band.
 
     Args:
         methods: one, or a mapping from names to at most four; a bare codebook is taken at scale 1.
@@ -97,7 +102,8 @@ def staircase(
         left, right, y = _treads(q, low, high, n)
         x3 = np.column_stack([left, np.clip(y, left, right), right]).ravel()  # the middle: where y = x
         y3 = np.repeat(y, 3)
-        marks.append(Band(ROLES[i], x3, np.minimum(x3, y3), np.maximum(x3, y3)))
+        if not isinstance(q, Quantizer) or q.range.rescale:
+            marks.append(Band(ROLES[i], x3, np.minimum(x3, y3), np.maximum(x3, y3)))
         gap = np.full_like(left, np.nan)
         x = np.column_stack([left, right, gap]).ravel()[:-1]
         marks.append(Line(ROLES[i], x, np.column_stack([y, y, gap]).ravel()[:-1], label=name))
@@ -223,9 +229,21 @@ def limits(data: Summary) -> tuple[float, float]:
 
 
 def level_positions(q: Quantizer) -> np.ndarray:
-    """Return the levels on the x axis, shape (K,); per channel those of the median scale."""
+    """Return the levels on the x axis, shape (K,); per channel those of the median scale.
+
+    Where outputs are in another unit than x (DAQ, N2UQ), a level's place is its knot.
+    """
     scale, offset = _typical(q)
-    return q.codebook.levels.numpy(force=True) * scale + offset
+    on_x = q.codebook.levels if q.range.rescale else q.codebook.knots
+    return on_x.numpy(force=True) * scale + offset
+
+
+def outputs(q: Quantizer) -> np.ndarray:
+    """Return what the quantizer puts out for each code, shape (K,); per channel with the median scale."""
+    if q.range.rescale:
+        return level_positions(q)
+    with torch.no_grad():
+        return q.range.output(q.codebook.levels.double()).numpy(force=True)
 
 
 def border_positions(q: Quantizer) -> np.ndarray:
@@ -244,7 +262,7 @@ def _typical(q: Quantizer) -> tuple[float, float]:
 def _treads(q: Method, low: float, high: float, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return left end, right end and height of each step that is visible in [low, high]."""
     if isinstance(q, Quantizer) and q.rounding.borders(q.codebook) is not None and not q.soft:
-        cuts, y = border_positions(q), level_positions(q)
+        cuts, y = border_positions(q), outputs(q)
         first, last = (
             np.searchsorted(cuts, low, side="right"),
             np.searchsorted(cuts, high, side="left"),

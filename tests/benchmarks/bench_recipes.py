@@ -73,6 +73,19 @@ def native(levels: int) -> Callable[[Tensor], Tensor]:
     )
 
 
+def brevitas(x: Tensor) -> Callable[[Tensor], Tensor] | None:
+    """Return Brevitas' 4-bit quantizer with a learned scale, past its warm-up; None if it is not installed."""
+    try:
+        from brevitas.nn import QuantIdentity
+        from brevitas.quant import Int8ActPerTensorFloat
+    except ImportError:
+        return None
+    q = QuantIdentity(act_quant=Int8ActPerTensorFloat, bit_width=4, collect_stats_steps=1)
+    for _ in range(3):
+        q(x)
+    return q
+
+
 def quantizers(channels: int) -> dict[str, tuple[torch.nn.Module, str]]:
     """Return every recipe at 4 bits (DAQ at 2) and which input it takes."""
     return {
@@ -173,6 +186,9 @@ def bench(size: int, repeat: int, compiled: bool, only: set[str]) -> None:
             Contestant("native", native(16), x, grad),
             Contestant("eager", q, x, grad),
         ]
+        other = brevitas(x) if name == "lsq" else None
+        if other is not None:
+            field.append(Contestant("brevitas", other, x, grad))
         if compiled:
             torch._dynamo.reset()
             field.append(Contestant("compiled", torch.compile(q, fullgraph=True), x, grad))
@@ -189,6 +205,9 @@ def bench(size: int, repeat: int, compiled: bool, only: set[str]) -> None:
         else:
             line += f"{'–':>9} {'–':>9} {'–':>9} {'':>7}"
         print(f"{line}   {held:7.1f} {peak:7.1f} {_goal('≤', goal[2])}", flush=True)
+        if other is not None:
+            forward, both = ms["brevitas"]
+            print(f"{'(brevitas)':18} {forward:9.2f} {both:9.2f} {both / ms['native'][1]:9.2f}")
     for name in ("native", "clone"):
         print(f"{name}: forward {ms[name][0]:.2f} ms, forward + backward {ms[name][1]:.2f} ms")
 
