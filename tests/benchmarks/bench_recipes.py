@@ -74,7 +74,7 @@ def native(levels: int) -> Callable[[Tensor], Tensor]:
 
 
 def brevitas(x: Tensor) -> Callable[[Tensor], Tensor] | None:
-    """Return Brevitas' 4-bit quantizer with a learned scale, past its warm-up; None if it is not installed."""
+    """Return Brevitas' 4-bit quantizer with a learned scale, past its warm-up; None where it is absent."""
     try:
         from brevitas.nn import QuantIdentity
         from brevitas.quant import Int8ActPerTensorFloat

@@ -1,0 +1,299 @@
+"""Record: panels of plain arrays: what a training wrote down, how values are spread, one number a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from qviz.plot.scene import Axis, Band, Bars, Line, Mark, Panel, Points, Steps
+from qviz.plot.style import ROLES
+
+Values = Tensor | ArrayLike
+
+DOTTED = 24
+"""Curves of up to so many points show where these are."""
+
+
+def curve(
+    lines: Mapping[str, tuple[Values, Values]],
+    *,
+    bands: Mapping[str, tuple[Values, Values]] | None = None,
+    references: Mapping[str, float] | None = None,
+    title: str = "",
+    x: str = "step",
+    y: str = "",
+    xlim: tuple[float, float] | None = None,
+    ylim: tuple[float, float] | None = None,
+) -> Panel:
+    """Show numbers over steps, epochs or whatever x is: a training's curves.
+
+    Args:
+        lines: name -> (x, y), at most four; x (R,), y (R,), or (R, n) for n lines of one look. NaN is a gap.
+        bands: for some of the names, (low, high), each (R,): an area around the line.
+        references: name -> y of a level line.
+        title: of the panel.
+        x: label of the axis, its unit in brackets.
+        y: the same.
+        xlim: what is shown of x; default all of it.
+        ylim: the same of y.
+
+    Raises:
+        ValueError: no line or more than four, shapes that do not match, no finite number, a band without its
+            line, limits that do not increase.
+
+    Example:
+        >>> import numpy as np
+        >>> curve({"loss": (np.arange(3), np.array([2.0, 1.5, 1.25]))}, y="loss").text
+        'loss goes from 2 at step 0 to 1.25 at step 2.'
+    """
+    found = {name: _line(name, *line) for name, line in _few(lines).items()}
+    marks: list[Mark] = []
+    words = []
+    for role, (name, (at, values)) in zip(ROLES, found.items(), strict=False):
+        if bands and name in bands:
+            low, high = (_numbers(f"bands[{name!r}]", v, at.shape) for v in bands[name])
+            marks.append(Band(role, at, low, high))
+        marks += _marks(role, name, at, values)
+        words.append(_told(name, at, values, x))
+    if strange := [name for name in bands or {} if name not in found]:
+        raise ValueError(f"bands has {strange[0]!r}, which lines has not")
+    ends = _ends([at for at, _ in found.values()], "x")
+    wide = _limits(xlim, "xlim", *ends, margin=0.02)
+    for name, level in (references or {}).items():
+        marks.append(Line("ideal", np.array(wide), np.full(2, float(level)), label=name))
+        words.append(f"{name} is {level:.4g}.")
+    tall = _ends([getattr(m, key) for m in marks for key in ("y", "low", "high") if hasattr(m, key)], "y")
+    return Panel(
+        title or f"{y or 'value'} over {x}",
+        Axis(x, *wide),
+        Axis(y, *_limits(ylim, "ylim", *tall, margin=0.06)),
+        tuple(marks),
+        " ".join(words),
+    )
+
+
+def histogram(
+    samples: Mapping[str, Values],
+    *,
+    bins: int = 60,
+    title: str = "Histogram",
+    x: str = "x",
+    xlim: tuple[float, float] | None = None,
+) -> Panel:
+    """Show how the values of up to four samples are spread, as outlines over the same bins.
+
+    Args:
+        samples: name -> values of any shape, finite.
+        bins: between the smallest and the largest of all, or within ``xlim``.
+        title: of the panel.
+        x: label of the axis.
+        xlim: what is shown; shares are of all values, also of those outside.
+
+    Raises:
+        ValueError: no sample or more than four, an empty one, a value that is not finite, bins below 1.
+
+    Example:
+        >>> histogram({"w": [0.0, 1.0, 1.0, 2.0]}, bins=2).marks[0].heights.tolist()
+        [25.0, 75.0]
+    """
+    if bins < 1:
+        raise ValueError(f"bins must be positive, got {bins}")
+    found = {name: _sample(name, values) for name, values in _few(samples).items()}
+    low, high = _limits(xlim, "xlim", *_ends(list(found.values()), "the samples"), margin=0.0)
+    edges = np.linspace(low, high, bins + 1)
+    marks, words, top = [], [], 0.0
+    for role, (name, values) in zip(ROLES, found.items(), strict=False):
+        share = np.histogram(values, edges)[0] / values.size * 100
+        top = max(top, float(share.max()))
+        marks.append(Steps(role, edges, share, label=name))
+        words.append(
+            f"{name}: {values.size:,} values from {values.min():.3g} to {values.max():.3g}, "
+            f"mean {values.mean():.3g}, standard deviation {values.std():.3g}."
+        )
+    shown = Axis("share of values (%)", 0.0, 1.08 * (top or 1.0))
+    return Panel(title, Axis(x, low, high), shown, tuple(marks), " ".join(words))
+
+
+def scatter(
+    points: Mapping[str, tuple[Values, Values]],
+    *,
+    references: Mapping[str, float] | None = None,
+    title: str = "",
+    x: str = "x",
+    y: str = "y",
+) -> Panel:
+    """Show pairs of numbers as points, one look for each of up to four sets, with their correlation as text.
+
+    Args:
+        points: name -> (x, y), both (R,), finite.
+        references: name -> y of a level line.
+        title: of the panel.
+        x: label of the axis, its unit in brackets.
+        y: the same.
+
+    Raises:
+        ValueError: no set or more than four, shapes that do not match, a number that is not finite.
+
+    Example:
+        >>> scatter({"layer 1": ([0.0, 1.0, 2.0], [1.0, 3.0, 5.0])}).text
+        'layer 1: 3 points, x from 0 to 2, y from 1 to 5, correlation 1.00.'
+    """
+    marks, words = [], []
+    for role, (name, pairs) in zip(ROLES, _few(points).items(), strict=False):
+        at = _sample(name, pairs[0])
+        values = _numbers(f"y of {name!r}", _sample(name, pairs[1]), at.shape)
+        marks.append(Points(role, at, values, label=name))
+        spread = at.std() * values.std()
+        together = f", correlation {((at - at.mean()) * (values - values.mean())).mean() / spread:.2f}"
+        words.append(
+            f"{name}: {len(at)} points, x from {at.min():.3g} to {at.max():.3g}, "
+            f"y from {values.min():.3g} to {values.max():.3g}{together if spread > 0 else ''}."
+        )
+    wide = _limits(None, "x", *_ends([m.x for m in marks], "x"), margin=0.03)
+    for name, level in (references or {}).items():
+        marks.append(Line("ideal", np.array(wide), np.full(2, float(level)), label=name))
+    tall = _limits(None, "y", *_ends([m.y for m in marks], "y"), margin=0.06)
+    return Panel(title or f"{y} over {x}", Axis(x, *wide), Axis(y, *tall), tuple(marks), " ".join(words))
+
+
+def by_layer(
+    values: Mapping[str, Values],
+    *,
+    names: Sequence[str] = (),
+    title: str = "Layer by layer",
+    y: str = "",
+    ylim: tuple[float, float] | None = None,
+) -> Panel:
+    """Show one number a layer: bars for one row of numbers, outlines for two to four.
+
+    Args:
+        values: name -> numbers (L,), one a layer, from the first to the last.
+        names: of the layers, for the text.
+        title: of the panel.
+        y: label of the axis.
+        ylim: what is shown; default from 0, or from the least if that is negative.
+
+    Raises:
+        ValueError: no row or more than four, rows or names of different length, a number that is not finite.
+
+    Example:
+        >>> by_layer({"bits": [4, 2, 3]}, names=["stem", "body", "head"], y="bits").text
+        'bits: from 2 (layer 2, body) to 4 (layer 1, stem), mean 3.'
+    """
+    found = {name: _sample(name, row) for name, row in _few(values).items()}
+    count = len(next(iter(found.values())))
+    for name, row in [*found.items(), *([("names", names)] if names else [])]:
+        if len(row) != count:
+            raise ValueError(f"{name!r} has {len(row)} layers where the first row has {count}")
+    edges = np.arange(count + 1) + 0.5
+    marks = [
+        (Bars if len(found) == 1 else Steps)(role, edges, row, label=name)
+        for role, (name, row) in zip(ROLES, found.items(), strict=False)
+    ]
+    words = []
+    for name, row in found.items():
+        ends = [
+            f"{row[i]:.4g} (layer {i + 1}{f', {names[i]}' if names else ''})"
+            for i in (int(row.argmin()), int(row.argmax()))
+        ]
+        words.append(f"{name}: from {ends[0]} to {ends[1]}, mean {row.mean():.4g}.")
+    low, high = _ends(list(found.values()), "the values")
+    tall = _limits(ylim, "ylim", min(low, 0.0), max(high, 0.0), margin=0.0)
+    if ylim is None:
+        spare = 0.08 * (tall[1] - tall[0])
+        tall = (tall[0] - spare if low < 0 else 0.0), tall[1] + spare
+    shown = Axis("layer, from the first to the last", 0.5, count + 0.5)
+    return Panel(title, shown, Axis(y, *tall), tuple(marks), " ".join(words))
+
+
+def _few(rows: Mapping[str, object]) -> Mapping[str, object]:
+    if not 1 <= len(rows) <= len(ROLES):
+        raise ValueError(f"a panel shows 1 to {len(ROLES)} of them, got {len(rows)}")
+    return rows
+
+
+def _array(values: Values) -> np.ndarray:
+    if isinstance(values, Tensor):
+        values = values.detach().double().cpu().numpy()
+    return np.array(values, dtype=np.float64)
+
+
+def _numbers(name: str, values: Values, shape: tuple[int, ...]) -> np.ndarray:
+    row = _array(values)
+    if row.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {row.shape}")
+    return row
+
+
+def _sample(name: str, values: Values) -> np.ndarray:
+    row = _array(values).ravel()
+    if not row.size or not np.isfinite(row).all():
+        raise ValueError(f"{name!r} is empty, or has values that are NaN or infinite")
+    return row
+
+
+def _line(name: str, x: Values, y: Values) -> tuple[np.ndarray, np.ndarray]:
+    """Return x (R,) and y (R, n)."""
+    at, values = _array(x), _array(y)
+    if at.ndim != 1 or values.ndim not in (1, 2) or values.shape[:1] != at.shape or not values.size:
+        raise ValueError(
+            f"{name!r} needs x of shape (R,) and y of shape (R,) or (R, n), got {at.shape}, {values.shape}"
+        )
+    if not np.isfinite(at).all() or not np.isfinite(values).any():
+        raise ValueError(f"{name!r} has an x that is not finite, or no finite y")
+    return at, values.reshape(len(at), -1)
+
+
+def _marks(role: str, name: str, at: np.ndarray, values: np.ndarray) -> list[Mark]:
+    """Return the n lines as one mark, broken between them, and their points where these are few."""
+    gap = np.full((1, values.shape[1]), np.nan)
+    x = np.tile(np.append(at, np.nan), values.shape[1])[:-1]
+    y = np.concatenate([values, gap]).ravel(order="F")[:-1]
+    marks: list[Mark] = [Line(role, x, y, label=name)]
+    if len(at) <= DOTTED:
+        seen = np.isfinite(y)
+        marks.append(Points(role, x[seen], y[seen]))
+    return marks
+
+
+def _told(name: str, at: np.ndarray, values: np.ndarray, x: str) -> str:
+    seen = np.flatnonzero(np.isfinite(values).all(1))
+    if not seen.size:
+        return f"{name} has gaps everywhere."
+    ends = [f"{_figures(values[i])} at {x} {at[i]:.4g}" for i in (seen[0], seen[-1])]
+    many = f" ({values.shape[1]} lines)" if values.shape[1] > 1 else ""
+    if seen.size == 1:
+        return f"{name}{many} is {ends[0]}."
+    low, high = np.nanmin(values), np.nanmax(values)
+    inside = values[[seen[0], seen[-1]]]
+    beyond = f", between {low:.4g} and {high:.4g}" if low < inside.min() or high > inside.max() else ""
+    return f"{name}{many} goes from {ends[0]} to {ends[1]}{beyond}."
+
+
+def _figures(row: np.ndarray) -> str:
+    return f"{row[0]:.4g}" if len(row) == 1 else f"[{row.min():.4g} … {row.max():.4g}]"
+
+
+def _ends(arrays: Sequence[np.ndarray], what: str) -> tuple[float, float]:
+    held = np.concatenate([np.ravel(a) for a in arrays])
+    held = held[np.isfinite(held)]
+    if not held.size:
+        raise ValueError(f"{what} has no finite number")
+    return float(held.min()), float(held.max())
+
+
+def _limits(
+    given: tuple[float, float] | None, name: str, low: float, high: float, *, margin: float
+) -> tuple[float, float]:
+    """Return the limits that were given, after a look at them, or the ends with a margin, never equal."""
+    if given is not None:
+        if not -np.inf < given[0] < given[1] < np.inf:
+            raise ValueError(f"{name} must be finite and increasing, got {given}")
+        return float(given[0]), float(given[1])
+    spare = margin * (high - low)
+    if not high - low > 1e-9 * max(abs(low), abs(high)):
+        spare = 0.5 * (abs(high) or 1.0)
+    return low - spare, high + spare
