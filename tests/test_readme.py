@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tools import readme_results
+
 README = Path(__file__).resolve().parents[1] / "README.md"
 BLOCK = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```[ \t]*\n", re.DOTALL | re.MULTILINE)
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -103,3 +105,8 @@ def test_the_convention(text, wrong):
 def test_an_example_that_fails_is_seen():
     with pytest.raises(ZeroDivisionError):
         check("```python\n1 / 0\n```\n")
+
+
+def test_the_table_of_results_is_the_ledgers():
+    text = README.read_text("utf-8")
+    assert readme_results.rendered(text) == text, "run python -m tests.tools.readme_results"

@@ -180,7 +180,8 @@ def pair(
     ========  =============================  =======================  =======================================
 
     A signed input (the image, a linear bottleneck) needs a signed grid. ste, lsq and daq have one (DAQ's
-    is INFERRED); for the others ``act(channels, True)`` is ``lsq(a_bits, signed=True)``.
+    is INFERRED); for the others ``act(channels, True)`` is ``lsq(a_bits, signed=True)``, which for ASQ is
+    its own signed variant without the network.
 
     Args:
         name: one of :data:`NAMES`.

@@ -124,6 +124,20 @@ def test_a_long_run_of_a_large_net_takes_at_most_5_megabytes(tmp_path):
     assert len(history.scalars) > 350
 
 
+def test_the_best_epoch_is_the_first_of_the_highest_on_val():
+    history = History()
+    tops = [0.5, 0.7, 0.6, 0.7, None, 0.9]
+    found = [
+        history.add(
+            {"epoch": i + 1, "steps": 10 * i} | ({} if top is None else {"val_top1": top}), full=i != 5
+        )
+        for i, top in enumerate(tops)
+    ]
+    assert found == [True, True, False, False, False, False]  # the last one was cut short
+    assert history.best == {"epoch": 2, "steps": 10, "val_top1": 0.7}
+    assert len(history.epochs) == 6
+
+
 def test_repr_says_how_it_went():
     text = repr(trained(quantized(), test=Blobs(20, 10, train=False)))
     assert text.startswith("History(18 steps, 3 epochs, finished, test_top1 0.")

@@ -131,6 +131,9 @@ def test_downsample_is_where_shapes_change():
 def test_mobilenet_has_the_linear_bottleneck_and_its_residuals():
     blocks = [m for m in models.mobilenet_v2().modules() if isinstance(m, models.mobilenet.InvertedResidual)]
     assert [b.residual for b in blocks].count(True) == 10
+    nn.init.zeros_(blocks[2].eval().conv[-1].weight)
+    x = torch.randn(2, 24, 5, 5)
+    assert torch.equal(blocks[2](x), x)
     assert all(isinstance(b.conv[-1], nn.BatchNorm2d) for b in blocks)
     assert [b.conv[-2].out_channels for b in blocks][::4] == [16, 32, 64, 96, 320]
 

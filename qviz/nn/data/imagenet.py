@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qviz.nn.data.augment import generator
 from qviz.nn.data.photos import SUFFIXES
 from qviz.nn.download import cache_dir
 
@@ -108,5 +107,6 @@ def _images(folder: Path) -> list[str]:
 def _held(files: list[str], hold_out: int, label: int, folder: Path, split: str) -> list[str]:
     if len(files) <= hold_out:
         raise ValueError(f"hold_out is {hold_out}, but {folder} has only {len(files)} images.")
-    order = torch.randperm(len(files), generator=generator(_SEED, label)).tolist()
+    # the legacy generator: NumPy promises never to change its stream
+    order = np.random.RandomState([_SEED, label]).permutation(len(files))
     return sorted(files[i] for i in (order[:hold_out] if split == "held-out" else order[hold_out:]))

@@ -14,6 +14,7 @@ from qviz.nn.runs.ledger import Ledger, Row
 from qviz.nn.runs.paper import published
 from qviz.nn.runs.prepare import _TREE, HELD_OUT, SMOKE_IMAGES, source_of
 from qviz.nn.runs.run import folder_of
+from qviz.nn.runs.schedule import SOURCES
 from qviz.nn.train import TrainConfig
 from qviz.nn.train.progress import TIMED, WARM_UP
 
@@ -160,7 +161,10 @@ def _schedule(experiment: Experiment, config: TrainConfig, quantized: bool) -> s
         words += f"; quantizers {config.q_optimizer}, lr {config.q_lr:g}, decay {config.q_weight_decay:g}"
     if config.max_steps is not None:
         words += f"; stops after {config.max_steps:,} steps"
-    return words + (f". {experiment.schedule_source}" if experiment.size == "full" else "")
+    if experiment.size != "full":
+        return words
+    told = SOURCES["asq"]
+    return f"{words}. {experiment.schedule_source.replace('as asq', f'as asq ({told})')}"
 
 
 def _expected(row: Row | None, ledger: Ledger, images: int) -> str:

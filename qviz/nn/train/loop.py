@@ -40,6 +40,10 @@ def fit(
     last checkpoint, on a CPU bit for bit as if nothing had happened. Ctrl-C, or a notebook's stop button,
     ends the run after the present step, with a checkpoint; a second one ends it at once.
 
+    Several processes (``python -m torch.distributed.run --nproc-per-node 2 …``) share each batch and average
+    their gradients: the result is that of one process, up to rounding. Not so with BatchNorm, which
+    normalises by the images of its own process; the running statistics that are stored are the first one's.
+
     Args:
         model: gives logits (N, classes); converted and calibrated where it is to be quantized. Moved to the
             device and the memory format of the run; at the end its weights are those of the last step.

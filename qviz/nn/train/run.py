@@ -94,8 +94,9 @@ class Run:
         self.net = self.machine.wrap(self.model)
         if not resumed:
             seeds.seed_all(self.config.seed, self.machine.rank)
-            self.history.meta = facts(self.model, self.config, self.per_epoch, self.machine.facts())
+            self.history.meta = facts(self.model, self.per_epoch, self.machine.facts())
             self.recorder.start(self.history)
+        self.history.meta |= {"config": self.config.to_dict(), "config_sha256": self.config.sha256}
         self.history.interrupted = False
         self.clock = time.monotonic()
 

@@ -147,7 +147,7 @@ class Saver:
         self._restore_random(state["processes"][run.machine.rank])
         self.best_sha256 = state["best_sha256"]
         if run.machine.rank == 0:
-            self._mend_best(parts[WEIGHTS])
+            self._mend(parts[WEIGHTS])
 
     def _restore_random(self, held: dict[str, Any]) -> None:
         run = self.run
@@ -155,13 +155,13 @@ class Saver:
         for name, generator in seeds.own_generators(run.model).items():
             generator.set_state(held["generators"][name])
 
-    def _mend_best(self, weights: bytes) -> None:
-        """Put the best weights in place if the run was killed between the checkpoint and that."""
-        best = self.store.folder / BEST
-        if sha256(weights) != self.best_sha256:
-            return
-        if not best.is_file() or sha256(best.read_bytes()) != self.best_sha256:
-            write_atomically(best, weights)
+    def _mend(self, weights: bytes) -> None:
+        """Put best and last weights in place if the run was killed between the checkpoint and that."""
+        own = sha256(weights)
+        for name, due in ((BEST, own == self.best_sha256), (LAST, self.run.history.finished)):
+            path = self.store.folder / name
+            if due and not (path.is_file() and sha256(path.read_bytes()) == own):
+                write_atomically(path, weights)
 
 
 def finite(run: Run) -> None:

@@ -48,13 +48,11 @@ def quantized(model: nn.Module) -> list[str]:
     return lines or [f"  nothing is quantized: {len(found)} layers in full precision"]
 
 
-def facts(model: nn.Module, config: TrainConfig, per_epoch: int, machine: dict[str, Any]) -> dict[str, Any]:
+def facts(model: nn.Module, per_epoch: int, machine: dict[str, Any]) -> dict[str, Any]:
     """Return what a History carries besides figures; plain types."""
     return {
         "model": type(model).__name__,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "config": config.to_dict(),
-        "config_sha256": config.sha256,
         "steps_per_epoch": per_epoch,
         "quantized": [line.strip() for line in quantized(model)],
         **machine,
