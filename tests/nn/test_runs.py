@@ -1,13 +1,15 @@
 """Runs: experiments, schedules, the ledger, the queue; short trainings on the embedded sample."""
 
-import dataclasses
 import json
 import statistics
+from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from qviz.core.pairs import NAMES
+from qviz.nn.models import create
 from qviz.nn.runs import Experiment, Ledger, Row, known, prepare, read_queue, run
 from qviz.nn.runs.ledger import FIELDS, table
 from qviz.nn.runs.paper import PUBLISHED, published
@@ -135,6 +137,21 @@ def test_the_hash_is_of_what_the_result_depends_on():
     assert len(hashes) == len(others) + 2
 
 
+def test_the_hash_is_of_the_weights_wherever_they_lie(tmp_path):
+    torch.manual_seed(0)
+    one, same, other = (tmp_path / f"{name}.safetensors" for name in ("one", "same", "other"))
+    save_file(create("resnet20").state_dict(), one)
+    same.write_bytes(one.read_bytes())
+    save_file(create("resnet20").state_dict(), other)
+    first, second, third = (tiny(start=str(path)) for path in (one, same, other))
+    assert first.sha256("sample") == second.sha256("sample") != third.sha256("sample")
+    assert third.sha256("sample") != tiny().sha256("sample")
+    loaded = prepare(replace(first, recipe="fp32")).model.state_dict()
+    assert torch.equal(loaded["fc.weight"], load_file(one)["fc.weight"])
+    with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
+        tiny(start=str(tmp_path / "none.safetensors")).sha256("sample")
+
+
 # --- prepare
 
 
@@ -224,8 +241,7 @@ def test_two_seeds_have_a_mean_and_a_spread(tmp_path, capsys):
     experiment = tiny("fp32", seeds=(0, 1), images=320, overrides={"max_steps": 8, "lr": 0.05})
     got = run(experiment, folder=tmp_path, progress=False)
     alone = [
-        run(dataclasses.replace(experiment, seeds=(seed,)), folder=tmp_path, progress=False).top1_mean
-        for seed in (0, 1)
+        run(replace(experiment, seeds=(seed,)), folder=tmp_path, progress=False).top1_mean for seed in (0, 1)
     ]
     assert got.n_seeds == 2
     assert got.top1_mean == pytest.approx(statistics.mean(alone), abs=1e-3)

@@ -7,14 +7,19 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from qviz.core.pairs import FLOAT, NAMES, pair
+from qviz.core.shipped import checkpoint
 from qviz.nn.convert import POLICIES
+from qviz.nn.download import file_sha256
 from qviz.nn.models import NAMES as MODELS
 from qviz.nn.runs.schedule import DATA, SIZES, SOURCES, schedule
 from qviz.nn.train import TrainConfig
+from qviz.nn.weights import PUBLISHED
 
+SHIPPED = "resnet20_fp32.safetensors"
 STARTS = ("shipped", "published", "scratch")
 SENSITIVITIES = ("fisher", "loss_rise")
 
@@ -144,10 +149,32 @@ class Experiment:
         """Return all fields as plain values."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
+    def weights(self) -> str | Path | None:
+        """Return the file, or the address, of the weights to begin with; None for random ones.
+
+        Raises:
+            FileNotFoundError: the folder of shipped data is not complete.
+        """
+        if self.start == "shipped":
+            return checkpoint(SHIPPED)
+        if self.start == "published":
+            return PUBLISHED[self.model]
+        return None if self.start == "scratch" else Path(self.start).expanduser()
+
     def sha256(self, source: str) -> str:
-        """Return the hash of everything that a result depends on: the fields and the configuration."""
+        """Return the hash of all that a result depends on: fields, configuration, weights to begin with.
+
+        Where a file of weights lies does not count, what is in it does.
+
+        Raises:
+            FileNotFoundError: there are no such weights.
+        """
         config = {
             k: v for k, v in self.config(source).to_dict().items() if k not in ("seed", "checkpoint_every")
         }
         whole = {"experiment": self.to_dict(), "config": config, "source": source}
+        weights = self.weights()
+        if isinstance(weights, Path):
+            whole["weights"] = file_sha256(weights)
+            whole["experiment"]["start"] = "file"
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qviz.core.shipped import checkpoint
 from qviz.nn.allocate import Allocation, exact, fisher, loss_rise
 from qviz.nn.convert import Report, calibrate, convert
 from qviz.nn.data import CifarLoader, ImageLoader, Loader, cifar10, imagenet, imagenet_like
@@ -21,7 +20,7 @@ from qviz.nn.download import cache_dir
 from qviz.nn.models import create
 from qviz.nn.runs.experiment import Experiment
 from qviz.nn.train import TrainConfig
-from qviz.nn.weights import PUBLISHED, load_weights
+from qviz.nn.weights import load_weights
 
 ILSVRC = "imagenet"
 """Folder of the cache where an ILSVRC tree is looked for."""
@@ -88,15 +87,14 @@ def prepare(experiment: Experiment, *, seed: int | None = None, root: str | Path
 
 def _model(experiment: Experiment, classes: int) -> nn.Module:
     model = create(experiment.model, num_classes=classes)
-    if experiment.start == "shipped":
-        load_weights(model, checkpoint("resnet20_fp32.safetensors"))
-    elif experiment.start == "published":
-        whole = load_weights(create(experiment.model), PUBLISHED[experiment.model])
+    weights = experiment.weights()
+    if experiment.start == "published":
+        whole = load_weights(create(experiment.model), weights)
         own = model.state_dict()  # for other classes than ImageNet's: everything but the last layer
         kept = {k: v for k, v in whole.state_dict().items() if v.shape == own[k].shape}
         model.load_state_dict(own | kept)
-    elif experiment.start != "scratch":
-        load_weights(model, experiment.start)
+    elif weights is not None:
+        load_weights(model, weights)
     return model
 
 

@@ -9,13 +9,11 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from qviz import __version__
 from qviz.core.shipped import data_dir
 from qviz.nn.convert import Report
 from qviz.nn.download import cache_dir, file_sha256
-from qviz.nn.runs.experiment import Experiment
+from qviz.nn.runs.experiment import STARTS, Experiment
 from qviz.nn.runs.ledger import Ledger, Row
 from qviz.nn.runs.paper import published
 from qviz.nn.runs.prepare import Prepared, prepare, source_of
@@ -124,7 +122,7 @@ def _row(experiment: Experiment, ready: Prepared, checkpoint_sha256: str, result
         top1_mean=round(statistics.mean(top1), 3),
         top1_std=round(statistics.stdev(top1), 3) if len(top1) > 1 else None,
         minutes=round(statistics.mean(history.epochs[-1]["minutes"] for history in results), 2),
-        hardware=hardware(),
+        hardware=hardware(results[0]),
         config_sha256=experiment.sha256(ready.source),
         checkpoint_sha256=checkpoint_sha256,
         revision=revision(),
@@ -154,14 +152,14 @@ def _note(experiment: Experiment) -> str:
         parts.append("trained on the held-out images too")
     if experiment.recipe != "fp32" and experiment.start == "scratch":
         parts.append("from scratch")
+    if experiment.start not in STARTS:
+        parts.append(f"from weights with sha256 {file_sha256(experiment.weights())[:12]}")
     return ", ".join(parts)
 
 
-def hardware() -> str:
-    """Return the device in words: a GPU's name, or the processor's and how many threads it used."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"CPU ({_processor()}), {torch.get_num_threads()} threads"
+def hardware(history: History) -> str:
+    """Return what a run was computed on: a GPU's name or the processor's, with threads and precision."""
+    return history.meta["device"].replace("CPU", f"CPU ({_processor()})", 1)
 
 
 def _processor() -> str:
