@@ -4,7 +4,7 @@
 
 Two cycles with a warm restart between them (Loshchilov and Hutter 2017, arXiv:1608.03983): 60 epochs in one
 cycle up to a rate of 0.4, then 40 along a cosine from 0.1. Needs the extra ``train`` and the full CIFAR-10 in
-``$QVIZ_DATA`` (default ~/.cache/qviz). Some two hours on two cores; stopped or killed, it goes on where it was.
+``$QVIZ_DATA`` (default ~/.cache/qviz). Some two hours on two cores; killed, it goes on.
 The row of results.json is written by the runner.
 """
 

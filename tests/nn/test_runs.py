@@ -159,8 +159,8 @@ def test_the_held_out_images_are_held_out_unless_they_are_asked_for():
     ready = prepare(tiny("fp32", images=None))
     assert (ready.train.samples, ready.val.samples, ready.test.samples) == (384, 200, 2000)
     whole = prepare(tiny("fp32", images=None, size="laptop", held_out=False))
-    assert (whole.train.samples, whole.val) == (2000, None)
-    assert prepare(tiny("fp32", images=None, size="laptop")).train.samples == 1800
+    assert (whole.train.samples, whole.val) == (1984, None)  # 62 whole batches of 32
+    assert prepare(tiny("fp32", images=None, size="laptop")).train.samples == 1792
 
 
 def test_the_report_says_what_is_quantized():
