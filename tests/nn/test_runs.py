@@ -257,6 +257,18 @@ def test_a_row_has_the_last_epochs_test_accuracy_and_not_the_best(tmp_path):
     assert "test_top1" not in history.epochs[0]
 
 
+def test_a_row_counts_the_runs_that_made_its_start(tmp_path):
+    first = run(tiny("fp32"), folder=tmp_path, progress=False)
+    weights = next(tmp_path.rglob("last.safetensors"))
+    second = tiny("fp32", start=str(weights), overrides={"epochs": 2})
+    alone = run(second, folder=tmp_path, progress=False)
+    got = run(second, folder=tmp_path, progress=False, before=[first, row(epochs=7, minutes=5.0)])
+    assert (alone.epochs, got.epochs) == (2, 1 + 7 + 2)
+    assert got.minutes == pytest.approx(alone.minutes + first.minutes + 5.0, abs=0.02)
+    assert got.config_sha256 == alone.config_sha256
+    assert f"from weights with sha256 {first.checkpoint_sha256[:12]}" in got.note
+
+
 def test_a_run_that_diverges_writes_no_row(tmp_path):
     ledger = Ledger(tmp_path / "results.json")
     experiment = tiny("fp32", overrides={"lr": 1e30, "max_steps": 3})

@@ -6,7 +6,7 @@ import os
 import platform
 import statistics
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qviz import __version__
@@ -31,6 +31,7 @@ def run(
     resume: bool = True,
     progress: bool = True,
     say: Callable[[str], object] = print,
+    before: Sequence[Row] = (),
 ) -> Row | None:
     """Train with every seed and return the row; with a ledger, write it there.
 
@@ -45,6 +46,8 @@ def run(
         resume: go on with runs that were begun; False refuses a folder that holds one.
         progress: show what is done.
         say: takes one line on what was found.
+        before: rows of the runs that made the weights to begin with, where they belong to the method: their
+            epochs and minutes are added to this row's.
 
     Returns:
         the row; None if the run was stopped by hand (run it again to go on).
@@ -73,7 +76,7 @@ def run(
         results.append(history)
         if seed == experiment.seeds[0]:
             first = ready, file_sha256(place / LAST)
-    row = _row(experiment, *first, results)
+    row = _row(experiment, *first, results, before)
     if ledger is not None and int(os.environ.get("RANK", "0")) == 0:
         ledger.put(row)
     return row
@@ -100,8 +103,15 @@ def folder_of(experiment: Experiment, source: str, folder: str | Path | None = N
     return home / f"{experiment.name}-{experiment.sha256(source)[:8]}"
 
 
-def _row(experiment: Experiment, ready: Prepared, checkpoint_sha256: str, results: list[History]) -> Row:
+def _row(
+    experiment: Experiment,
+    ready: Prepared,
+    checkpoint_sha256: str,
+    results: list[History],
+    before: Sequence[Row],
+) -> Row:
     top1 = [100.0 * history.epochs[-1]["test_top1"] for history in results]
+    minutes = statistics.mean(history.epochs[-1]["minutes"] for history in results)
     found = ready.allocation
     w_bits = experiment.w_bits if found is None else round(found.average, 4)
     paper_top1, conditions = published(
@@ -117,11 +127,11 @@ def _row(experiment: Experiment, ready: Prepared, checkpoint_sha256: str, result
         first_last=experiment.first_last if experiment.recipe != "fp32" else "fp",
         model=experiment.model,
         data=ready.description,
-        epochs=ready.config.epochs,
+        epochs=ready.config.epochs + sum(row.epochs for row in before),
         n_seeds=len(results),
         top1_mean=round(statistics.mean(top1), 3),
         top1_std=round(statistics.stdev(top1), 3) if len(top1) > 1 else None,
-        minutes=round(statistics.mean(history.epochs[-1]["minutes"] for history in results), 2),
+        minutes=round(minutes + sum(row.minutes for row in before), 2),
         hardware=hardware(results[0]),
         config_sha256=experiment.sha256(ready.source),
         checkpoint_sha256=checkpoint_sha256,

@@ -1,0 +1,113 @@
+"""The training notebooks: a contract comes first, one switch has three sizes, every full schedule runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+
+from qviz.core.pairs import NAMES
+from qviz.nn.data import imagenet_like
+from qviz.nn.models import NAMES as MODELS
+from qviz.nn.runs import Experiment, run
+from qviz.nn.runs.schedule import SIZES
+from tests.nn.real import MOBILENET
+
+FOLDER = Path(__file__).resolve().parents[1] / "notebooks" / "training"
+STEMS = sorted(file.stem for file in FOLDER.glob("*.py"))
+SMALL = {"batch_size": 8, "max_steps": 2}
+BITS = {"adq": 3}
+
+
+def first_cell(file):
+    """The source and the stored text of the first code cell."""
+    read = nbformat.read(file, as_version=4) if file.suffix == ".ipynb" else jupytext.read(file)
+    cell = next(cell for cell in read.cells if cell.cell_type == "code")
+    return cell.source, "".join(output.get("text", "") for output in cell.get("outputs", []))
+
+
+def experiments(stem, size, monkeypatch):
+    """The experiments that a notebook's first cell is about, at a size."""
+    monkeypatch.setenv("QVIZ_SIZE", size)
+    scope = {"__name__": "cell"}
+    exec(compile(first_cell(FOLDER / f"{stem}.py")[0], stem, "exec"), scope)
+    return list(scope["experiments"].values()) if "experiments" in scope else [scope["experiment"]]
+
+
+def test_the_notebooks_that_are_asked_for():
+    assert [
+        *(f"cifar10-{name}" for name in ("adq", "asq-post", "daq", "fp32", "lsq")),
+        "imagenet-qat",
+    ] == STEMS
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_the_contract_comes_first(stem):
+    told = first_cell(FOLDER / f"{stem}.ipynb")[1]
+    for part in ("method", "network", "data", "schedule", "seeds", "first, last", "expected", "minutes"):
+        assert any(line.startswith(part) for line in told.splitlines()), f"{part}: not in {told}"
+
+
+@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("size", SIZES)
+def test_one_switch_has_three_sizes(stem, size, monkeypatch, capsys):
+    found = experiments(stem, size, monkeypatch)
+    assert {experiment.size for experiment in found} == {size}
+    assert "schedule" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_the_laptop_is_what_one_gets(stem, monkeypatch):
+    assert {experiment.size for experiment in experiments(stem, "", monkeypatch)} == {"laptop"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A folder with a tree like ILSVRC's, and no CIFAR-10."""
+    folder = tmp_path_factory.mktemp("data")
+    imagenet_like(folder / "imagenet", per_class=12, val_per_class=1)
+    return folder
+
+
+def two_steps(experiment, root, folder):
+    """Run two steps; on photos of eight images, from random weights where the published ones are not here."""
+    if experiment.data == "cifar10":
+        small = {"source": "sample", "overrides": {**experiment.overrides, "max_steps": 2}}
+    else:
+        small = {"overrides": {**experiment.overrides, **SMALL}}
+        if experiment.model != "mobilenet_v2" or not MOBILENET.is_file():
+            small["start"] = "scratch"
+    return run(replace(experiment, **small), root=root, folder=folder, progress=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stem", STEMS)
+def test_two_steps_of_a_notebooks_full_schedule(stem, root, tmp_path, monkeypatch):
+    for experiment in experiments(stem, "full", monkeypatch):
+        row = two_steps(experiment, root, tmp_path)
+        assert row.method == experiment.recipe
+        assert row.epochs == experiment.config("full").epochs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", NAMES)
+def test_two_steps_of_every_full_schedule_on_cifar10(recipe, root, tmp_path):
+    row = two_steps(Experiment(recipe=recipe, w_bits=BITS.get(recipe, 4), size="full"), root, tmp_path)
+    assert (row.method, row.data) == (recipe, "cifar10 sample (2,000 + 2,000 images)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", NAMES)
+def test_two_steps_of_every_full_schedule_on_imagenet(recipe, root, tmp_path):
+    for model in MODELS if recipe in ("lsq", "daq") else ("resnet18",):
+        if model != "resnet20":
+            fields = {
+                "held_out": False,
+                "w_bits": BITS.get(recipe, 2 if recipe == "daq" else 4),
+                "model": model,
+            }
+            row = two_steps(Experiment(recipe=recipe, data="imagenet", size="full", **fields), root, tmp_path)
+            assert (row.method, row.model, row.data) == (recipe, model, "imagenet")
