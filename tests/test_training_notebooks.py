@@ -11,9 +11,8 @@ import pytest
 
 from qviz.core.pairs import NAMES
 from qviz.nn.data import imagenet_like
-from qviz.nn.models import NAMES as MODELS
 from qviz.nn.runs import Experiment, run
-from qviz.nn.runs.schedule import SIZES
+from qviz.nn.runs.schedule import FULL, SIZES
 from tests.nn.real import MOBILENET
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks" / "training"
@@ -100,14 +99,23 @@ def test_two_steps_of_every_full_schedule_on_cifar10(recipe, root, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", NAMES)
-def test_two_steps_of_every_full_schedule_on_imagenet(recipe, root, tmp_path):
-    for model in MODELS if recipe in ("lsq", "daq") else ("resnet18",):
-        if model != "resnet20":
-            fields = {
-                "held_out": False,
-                "w_bits": BITS.get(recipe, 2 if recipe == "daq" else 4),
-                "model": model,
-            }
-            row = two_steps(Experiment(recipe=recipe, data="imagenet", size="full", **fields), root, tmp_path)
-            assert (row.method, row.model, row.data) == (recipe, model, "imagenet")
+@pytest.mark.parametrize(
+    ("recipe", "bits", "model"),
+    [
+        ("fp32", 32, "resnet18"),
+        ("daq", 2, "resnet18"),
+        ("daq", 4, "mobilenet_v2"),
+        ("adq", 3, "resnet18"),
+        ("lsq", 4, "resnet34"),  # as all the others
+    ],
+)
+def test_two_steps_of_every_full_schedule_on_imagenet(recipe, bits, model, root, tmp_path):
+    experiment = Experiment(
+        recipe=recipe, w_bits=bits, model=model, data="imagenet", size="full", held_out=False
+    )
+    row = two_steps(experiment, root, tmp_path)
+    assert (row.method, row.model, row.data) == (recipe, model, "imagenet")
+
+
+def test_no_full_schedule_on_imagenet_is_forgotten():
+    assert set(FULL["imagenet"]) == {"fp32", "daq", "adq", "*"}

@@ -266,7 +266,8 @@ def test_a_row_counts_the_runs_that_made_its_start(tmp_path):
     assert (alone.epochs, got.epochs) == (2, 1 + 7 + 2)
     assert got.minutes == pytest.approx(alone.minutes + first.minutes + 5.0, abs=0.02)
     assert got.config_sha256 == alone.config_sha256
-    assert f"from weights with sha256 {first.checkpoint_sha256[:12]}" in got.note
+    assert f"from weights with sha256 {first.checkpoint_sha256[:12]}" in alone.note
+    assert got.note == "the last of 3 runs, all counted"
 
 
 def test_a_run_that_diverges_writes_no_row(tmp_path):

@@ -138,7 +138,7 @@ def _row(
         revision=revision(),
         paper_top1=paper_top1,
         paper_conditions=conditions,
-        note=_note(experiment),
+        note=_note(experiment, len(before)),
     )
 
 
@@ -151,18 +151,21 @@ def _levels(report: Report | None) -> tuple[int | None, int | None]:
     return (weights.pop() if len(weights) == 1 else None, acts.pop() if len(acts) == 1 else None)
 
 
-def _note(experiment: Experiment) -> str:
+def _note(experiment: Experiment, before: int) -> str:
     parts = []
     if experiment.average_bits is not None:
         parts.append(f"mixed precision by {experiment.sensitivity.replace('_', ' ')}")
     for name, options in (("weights", experiment.weight_options), ("activations", experiment.act_options)):
         parts += [f"{name} {key} {value}" for key, value in options.items()]
-    parts += [f"{key} {value}" for key, value in experiment.overrides.items() if key != "epochs"]
+    if before:
+        parts.append(f"the last of {before + 1} runs, all counted")
+    else:
+        parts += [f"{key} {value}" for key, value in experiment.overrides.items() if key != "epochs"]
     if not experiment.held_out:
         parts.append("trained on the held-out images too")
     if experiment.recipe != "fp32" and experiment.start == "scratch":
         parts.append("from scratch")
-    if experiment.start not in STARTS:
+    if experiment.start not in STARTS and not before:
         parts.append(f"from weights with sha256 {file_sha256(experiment.weights())[:12]}")
     return ", ".join(parts)
 
