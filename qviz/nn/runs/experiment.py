@@ -53,7 +53,7 @@ class Experiment:
     Example:
         >>> daq = Experiment(recipe="daq", w_bits=2)
         >>> daq.name, daq.config("sample").epochs, daq.start
-        ('resnet20-daq-w2a2-laptop', 20, 'shipped')
+        ('resnet20-daq-w2a2-laptop', 8, 'shipped')
     """
 
     recipe: str
