@@ -11,7 +11,7 @@ import pytest
 
 from qviz.core.pairs import NAMES
 from qviz.nn.data import imagenet_like
-from qviz.nn.runs import Experiment, run
+from qviz.nn.runs import Experiment, read_queue, run
 from qviz.nn.runs.schedule import FULL, SIZES
 from tests.nn.real import MOBILENET
 
@@ -119,3 +119,10 @@ def test_two_steps_of_every_full_schedule_on_imagenet(recipe, bits, model, root,
 
 def test_no_full_schedule_on_imagenet_is_forgotten():
     assert set(FULL["imagenet"]) == {"fp32", "daq", "adq", "*"}
+
+
+@pytest.mark.parametrize("stem", [stem for stem in STEMS if stem.startswith("cifar10")])
+def test_the_queue_of_the_sample_runs_what_the_notebooks_run(stem, monkeypatch):
+    queued = read_queue(FOLDER / "sample.toml")
+    for experiment in experiments(stem, "laptop", monkeypatch):
+        assert replace(experiment, seeds=(0, 1, 2)) in queued
