@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import platform
 from contextlib import AbstractContextManager
+from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -140,6 +144,7 @@ def _accelerator(device: torch.device | str | None) -> Accelerator:
         raise ValueError(f"device is {device!r}, but torch finds no CUDA device here")
     forced = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
     cpu = wanted == "cpu" or not torch.cuda.is_available() or (wanted is None and forced)
+    _expect_group()
     made = _made(Accelerator, cpu)
     if made is None:  # an earlier run of this process was on another device, or in another precision
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -147,6 +152,24 @@ def _accelerator(device: torch.device | str | None) -> Accelerator:
     if made is None:
         raise ValueError(f"accelerate does not give a {'CPU' if cpu else 'CUDA'} device here")
     return made
+
+
+@cache
+def _expect_group() -> None:
+    """See to it that a group of processes can be ended, and is, before the interpreter is.
+
+    One of gloo's threads that still holds a tensor then would abort the process, after all its work. What has
+    to be imported first has functions whose default argument is the group there is at that moment.
+    """
+    if torch.distributed.is_available():
+        import_module("torch.distributed.nn.functional")
+        atexit.register(_end_group)
+
+
+def _end_group() -> None:
+    gc.collect()  # DistributedDataParallel holds the group
+    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
+        torch.distributed.destroy_process_group()
 
 
 def _made(kind: type[Accelerator], cpu: bool) -> Accelerator | None:
