@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import tomllib
@@ -403,7 +404,9 @@ def test_train_writes_a_row_and_results_prints_it(capsys, tmp_path):
     code, out, err = run(capsys, *trained(tmp_path))
     assert (code, err) == (0, "")
     assert "resnet20-lsq-w2a3-smoke, seed 0" in out
-    assert out.splitlines()[-1].split()[:5] == ["lsq", "(from", "scratch)", "2", "3"]
+    assert re.match(
+        r"lsq \(batch_size 32, max_steps 1, from scratch\) +2 +3 +resnet20 ", out.splitlines()[-1]
+    )
     code, out, err = run(capsys, "results", "--ledger", tmp_path / "results.json")
     assert (code, err, len(out.splitlines())) == (0, "", 2)
     code, out, _ = run(capsys, "results", "--ledger", tmp_path / "results.json", "--json")
