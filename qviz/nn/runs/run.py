@@ -22,6 +22,9 @@ from qviz.nn.train import History, fit
 LAST = "last.safetensors"
 
 
+_TOLD = ("epochs", "precision", "compile")  # overrides that a row's epochs and hardware tell
+
+
 def run(
     experiment: Experiment,
     *,
@@ -160,7 +163,7 @@ def _note(experiment: Experiment, before: int) -> str:
     if before:
         parts.append(f"the last of {before + 1} runs, all counted")
     else:
-        parts += [f"{key} {value}" for key, value in experiment.overrides.items() if key != "epochs"]
+        parts += [f"{key} {value}" for key, value in experiment.overrides.items() if key not in _TOLD]
     if not experiment.held_out:
         parts.append("trained on the held-out images too")
     if experiment.recipe != "fp32" and experiment.start == "scratch":
