@@ -183,6 +183,8 @@ def count_below(u: Tensor, borders: Tensor) -> Tensor:
     """
     if borders.numel() > 64:
         return laid_out(lambda flat: torch.bucketize(flat, borders, out_int32=True), u)
+    if torch.compiler.is_compiling():  # fuses by itself, and has no out= for channels_last
+        return sum(((u > border).to(u.dtype) for border in borders.unbind()), torch.zeros_like(u))
     total, above = torch.zeros_like(u), torch.empty_like(u)
     for border in borders.unbind():
         total += torch.gt(u, border, out=above)

@@ -177,9 +177,11 @@ def _part(t: Tensor | None, like: Tensor, rows: tuple[int, int]) -> Tensor | Non
 class Quantize(torch.autograd.Function):
     """y = Q(x) with the gradients of the composition in closed form.
 
-    ``apply(x, scale, offset, knots, levels, borders, border, b, spec)``; arguments that a recipe lacks are
-    None, and no tensor is given twice. Gradients go to x, scale, offset, knots, border and b. Computed in
-    float32 (float64 for float64), part by part; y has the dtype of x. Not differentiable twice.
+    ``apply(x, scale, offset, knots, levels, borders, border, b, gain, spec)``; arguments that a recipe lacks
+    are None, and no tensor is given twice. Gradients go to x, scale, offset, knots, border, b and gain.
+    Computed in float32 (float64 for float64), part by part; y has the dtype of x. Not differentiable twice.
+
+    ``gain``, of one element, multiplies the level where the scale does not.
 
     A unit book may have a border for each element: ``border``, of the shape of x, or the coefficients
     ``b``, shape (3, …) and broadcastable against x, of B = sigmoid(b0 + b1 v + b2 v²) with
@@ -197,31 +199,33 @@ class Quantize(torch.autograd.Function):
         borders: Tensor | None,
         border: Tensor | None,
         b: Tensor | None,
+        gain: Tensor | None,
         spec: Spec,
     ) -> Tensor:
         """Return y."""
         book = Book.of(knots, levels, borders, spec, x.numel())
         intervals = parts(x, _is_long(spec, b))
         if intervals is None:
-            y = _forward(x, scale, offset, border, book, b, spec)
+            y = _forward(x, scale, offset, border, book, b, gain, spec)
         else:
             y = torch.empty_like(x)
             for rows in intervals:
                 some = (_part(t, x, rows) for t in (x, scale, offset, border))
-                _part(y, x, rows).copy_(_forward(*some, book, b, spec))
+                _part(y, x, rows).copy_(_forward(*some, book, b, gain, spec))
         # y holds s * level; in half precision it is too coarse for the scale's gradient and is computed anew
-        kept = y if spec.rescale and spec.through == "hard" and x.dtype == scale.dtype else None
-        ctx.save_for_backward(x, scale, offset, knots, levels, borders, border, b, kept)
+        multiplied = spec.through == "hard" if spec.rescale else _tells_level(gain)
+        kept = y if multiplied and x.dtype == scale.dtype else None
+        ctx.save_for_backward(x, scale, offset, knots, levels, borders, border, b, gain, kept)
         ctx.spec = spec
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of x, scale, offset, knots, border and b."""
-        x, scale, offset, knots, levels, borders, border, b, y = ctx.saved_tensors
+        """Return the gradients of x, scale, offset, knots, border, b and gain."""
+        x, scale, offset, knots, levels, borders, border, b, gain, y = ctx.saved_tensors
         need = ctx.needs_input_grad
-        whole = _Backward(Book(knots, levels, borders), b, ctx.spec, need, x.numel())
+        whole = _Backward(Book(knots, levels, borders), b, gain, ctx.spec, need, x.numel())
         intervals = parts(x, _is_long(ctx.spec, b))
         if intervals is None:
             found = whole(x, grad, y, scale, offset, border)
@@ -241,7 +245,8 @@ class Quantize(torch.autograd.Function):
                 got = whole(*(_part(t, x, rows) for t in (x, grad, y, scale, offset, border)))
                 found.put(got, x, rows)
         d_knots = whole.knots(scale) if need[3] else None
-        return found.x, found.scale, found.offset, d_knots, None, None, found.border, whole.d_b, None
+        first = found.x, found.scale, found.offset, d_knots, None, None, found.border
+        return *first, whole.d_b, whole.d_gain, None
 
 
 def _forward(
@@ -251,6 +256,7 @@ def _forward(
     border: Tensor | None,
     book: Book,
     b: Tensor | None,
+    gain: Tensor | None,
     spec: Spec,
 ) -> Tensor:
     """Return y for a whole tensor or a part of it."""
@@ -260,7 +266,16 @@ def _forward(
     y = read(u, book, border, spec)
     if spec.rescale:
         y = y.mul_(scale) if offset is None else y.mul_(scale).add_(offset)
+    elif gain is not None:
+        y = y.mul_(gain)
     return y.to(x.dtype)
+
+
+def _tells_level(gain: Tensor | None) -> bool:
+    """Whether gain * level still tells the level, so that the backward pass need not read it anew."""
+    if gain is None or torch.compiler.is_compiling() or gain.device.type != "cpu":
+        return False  # a compiler reads it again at no cost, and a GPU would wait for the answer
+    return bool(gain.abs() > torch.finfo(gain.dtype).tiny)
 
 
 def _share(v: Tensor, spec: Spec) -> Tensor:
@@ -294,10 +309,20 @@ class _Gradients:
 class _Backward:
     """The backward pass over parts of one tensor, and what the knots' gradient gathers from them."""
 
-    def __init__(self, book: Book, b: Tensor | None, spec: Spec, need: tuple[bool, ...], size: int) -> None:
-        self.book, self.b, self.spec, self.need = book, b, spec, need
+    def __init__(
+        self,
+        book: Book,
+        b: Tensor | None,
+        gain: Tensor | None,
+        spec: Spec,
+        need: tuple[bool, ...],
+        size: int,
+    ) -> None:
+        self.book, self.b, self.gain, self.spec, self.need = book, b, gain, spec, need
         self.d_b: Tensor | None = None
+        self.d_gain: Tensor | None = None
         self.sums: Tensor | None = None
+        self.lanes: Tensor | None = None
         self.cells: Lookup | None = None
         searched = not spec.unit and (spec.mapped or spec.coth is not None)
         if searched and not torch.compiler.is_compiling():
@@ -319,31 +344,36 @@ class _Backward:
         x, grad = x.to(scale.dtype), grad.to(scale.dtype)
         u = _units(x, scale, offset)
         v = torch.clamp(u, *_ends(self.book.knots, spec))
-        # inf * 0 would be NaN
-        seen = v if spec.clipped or not need[1] else u.nan_to_num(posinf=spec.hi, neginf=spec.lo)
+        seen = v
+        if need[1] and not spec.clipped:  # inf * 0 would be NaN
+            seen = torch.where(u.isfinite(), u, v.nan_to_num())
         inside = u.eq_(v).mul_(grad)  # times a float mask: where() branches on random masks
         passed = inside if spec.clipped else grad
         slope = self._slope(v, inside)
         d_border = d_scale = d_offset = d_x = None
         if border is not None and need[6]:
-            d_border = _per_border(inside, scale, spec)
+            d_border = self._per_border(inside, scale)
         if self.b is not None and need[7]:
-            found = self._d_coefficients(v, _per_border(inside, scale, spec))
+            found = self._d_coefficients(v, self._per_border(inside, scale))
             self.d_b = found if self.d_b is None else self.d_b + found
         if slope is not None:
             fresh = isinstance(slope, Tensor) and slope.ndim == inside.ndim
             passed = slope.mul_(inside) if fresh else inside * slope
             if not spec.clipped:  # outside the grid the gradient passes as it is
                 passed = passed + (grad - inside)
+        if need[8]:
+            found = self._d_gain(x, grad, y, scale, offset, border)
+            self.d_gain = found if self.d_gain is None else self.d_gain + found
+        per = None if spec.rescale else 1.0 / scale if self.gain is None else self.gain / scale
         if need[1]:
             d_scale = -_total(passed, seen, scale)
             if not spec.rescale:
-                d_scale = d_scale / scale
+                d_scale = d_scale * per
             elif spec.through == "soft":
                 d_scale = d_scale + _total(grad, v, scale)
             elif y is None:
                 plain = Spec(**{**vars(spec), "rescale": False})
-                again = _forward(x, scale, offset, border, self.book, self.b, plain)
+                again = _forward(x, scale, offset, border, self.book, self.b, None, plain)
                 d_scale = d_scale + _total(grad, again, scale)
             elif offset is None:
                 d_scale = d_scale + _total(grad, y, scale) / scale
@@ -355,13 +385,13 @@ class _Backward:
             d_offset = (
                 _summed(grad, offset) - _summed(passed, offset)
                 if spec.rescale
-                else -_summed(passed, offset) / scale
+                else -_summed(passed, offset) * per
                 if scale.numel() == 1
-                else -_summed(passed / scale, offset)
+                else -_summed(passed * per, offset)
             )
         if need[0]:
             if not spec.rescale:
-                passed = passed / scale if passed is grad else passed.div_(scale)
+                passed = passed * per if passed is grad else passed.mul_(per)
             d_x = passed.to(dtype)
         return _Gradients(d_x, d_scale, d_offset, d_border)
 
@@ -375,7 +405,10 @@ class _Backward:
             if spec.mapped:
                 slope = _pick(v, cell, knots, levels.diff() / knots.diff())
             if self.need[3]:
-                gathered = _cell_sums(inside, v, cell, knots.numel() - 1)
+                cells = knots.numel() - 1
+                if self.lanes is None or self.lanes.numel() < v.numel():
+                    self.lanes = _lanes(v.numel(), cells, v.device)
+                gathered = _cell_sums(inside, v, cell, cells, self.lanes)
                 self.sums = gathered if self.sums is None else self.sums + gathered
         if spec.coth is None:
             return slope
@@ -387,6 +420,27 @@ class _Backward:
         t = (v - _pick(v, cell, knots, knots[:-1])).div_(_pick(v, cell, knots, knots.diff()))
         coth = _coth(t.sub_(0.5).abs_(), g, a)
         return coth if slope is None else coth.mul_(slope)
+
+    def _d_gain(
+        self,
+        x: Tensor,
+        grad: Tensor,
+        y: Tensor | None,
+        scale: Tensor,
+        offset: Tensor | None,
+        border: Tensor | None,
+    ) -> Tensor:
+        """Return the gradient of the gain: the sum of g times the level."""
+        if y is not None:
+            return _total(grad, y, self.gain) / self.gain
+        level = _forward(x, scale, offset, border, self.book, self.b, None, self.spec)
+        return _total(grad, level, self.gain)
+
+    def _per_border(self, inside: Tensor, scale: Tensor) -> Tensor:
+        """Return the gradient of the border of each element: a higher one lowers the result by one step."""
+        if self.spec.rescale:
+            return inside * -scale
+        return -inside if self.gain is None else inside * -self.gain
 
     def _d_coefficients(self, v: Tensor, grad: Tensor) -> Tensor:
         """Return the gradient of b0, b1 and b2 from that of B: the sums of g B (1 - B) v^i."""
@@ -408,17 +462,14 @@ class _Backward:
         slope = levels.diff() / gap
         zero = slope.new_zeros(1)
         found = torch.cat([slope * (upper - total), zero]) - torch.cat([zero, slope * upper])
-        return found * scale if self.spec.rescale else found
+        if self.spec.rescale:
+            return found * scale
+        return found if self.gain is None else found * self.gain
 
 
 def _without_nan(t: Tensor) -> Tensor:
     """Return t, overwritten, with 1/2 for NaN: whichever spelling is fast."""
     return torch.where(t == t, t, 0.5) if torch.compiler.is_compiling() else t.nan_to_num_(0.5)
-
-
-def _per_border(inside: Tensor, scale: Tensor, spec: Spec) -> Tensor:
-    """Return the gradient of the border of each element: a higher one lowers the result by one step."""
-    return inside * -scale if spec.rescale else -inside
 
 
 def _coth(z: Tensor, g: float, a: float) -> Tensor:
@@ -436,9 +487,26 @@ def _summed(a: Tensor, like: Tensor) -> Tensor:
 
 def _total(a: Tensor, b: Tensor, like: Tensor) -> Tensor:
     """Return the sum of a * b over the axes that ``like`` is broadcast along."""
-    if like.numel() == 1 and a.is_contiguous() and b.is_contiguous():
-        return torch.dot(a.view(-1), b.view(-1)).view(like.shape)
+    if like.numel() == 1:
+        vectors = flat(a, b)
+        if vectors is not None:
+            return torch.dot(*vectors).view(like.shape)
     return _summed(a * b, like)
+
+
+def flat(*tensors: Tensor) -> list[Tensor] | None:
+    """Return tensors of one shape as vectors in the memory order that they share, or None if they share none.
+
+    Channels-last counts as an order in eager mode only: a compiler fuses what is done one by one.
+    """
+    if all(t.is_contiguous() for t in tensors):
+        return [t.view(-1) for t in tensors]
+    last = torch.channels_last
+    if torch.compiler.is_compiling() or not all(
+        t.ndim == 4 and t.is_contiguous(memory_format=last) for t in tensors
+    ):
+        return None
+    return [t.permute(0, 2, 3, 1).view(-1) for t in tensors]
 
 
 def _pick(v: Tensor, cell: Tensor, knots: Tensor, values: Tensor) -> Tensor:
@@ -446,17 +514,24 @@ def _pick(v: Tensor, cell: Tensor, knots: Tensor, values: Tensor) -> Tensor:
     return select(v, knots[1:-1], values) if torch.compiler.is_compiling() else take(values, cell)
 
 
-def _cell_sums(inside: Tensor, v: Tensor, cell: Tensor, cells: int) -> Tensor:
+def _lanes(size: int, cells: int, device: torch.device) -> Tensor:
+    """Return what puts neighbours into different bins: 0, cells, 2 cells, …, over and over; int32, (size,).
+
+    After a ReLU most values share a cell, and in one bin each sum would wait for the last.
+    """
+    return torch.arange(size, dtype=torch.int32, device=device).bitwise_and_(LANES - 1).mul_(cells)
+
+
+def _cell_sums(inside: Tensor, v: Tensor, cell: Tensor, cells: int, lanes: Tensor) -> Tensor:
     """Return the sums of g and of g v over each cell, shape (2, cells)."""
-    index, flat, moment = cell.reshape(-1).int(), inside.reshape(-1), (inside * v).reshape(-1)
-    # neighbours go to different bins: after a ReLU most values share a cell, and each sum waits for the last
-    lane = torch.arange(index.numel(), dtype=torch.int32, device=v.device).bitwise_and_(LANES - 1)
-    index, bins = index + lane.mul_(cells), cells * LANES
+    moment = inside * v
+    index, first, moment = flat(cell, inside, moment) or [t.reshape(-1) for t in (cell, inside, moment)]
+    index, bins = index.int() + lanes[: index.numel()], cells * LANES
     if torch.compiler.is_compiling():  # bincount does not compile
         zeros, index = inside.new_zeros(bins), index.long()
-        sums = [zeros.scatter_add(0, index, flat), zeros.scatter_add(0, index, moment)]
+        sums = [zeros.scatter_add(0, index, first), zeros.scatter_add(0, index, moment)]
     else:
-        sums = [torch.bincount(index, flat, bins), torch.bincount(index, moment, bins)]
+        sums = [torch.bincount(index, first, bins), torch.bincount(index, moment, bins)]
     return torch.stack([a.view(LANES, cells).sum(0) for a in sums]).to(v.dtype)
 
 

@@ -424,9 +424,10 @@ class InOutScale(LearnedRange):
     def _scale(self) -> Tensor:
         return self.scale_in.reciprocal()
 
-    def output(self, y: Tensor) -> Tensor:
-        """Return scale_out * y."""
-        return y * self.scale_out.to(y.dtype)
+    @property
+    def gain(self) -> Tensor:
+        """The scale of the output."""
+        return self.scale_out
 
     def observe(self, x: Tensor, codebook: Codebook, borders: Tensor | None = None) -> InOutScale:
         """Return self; both scales start at 1, as in the released code."""

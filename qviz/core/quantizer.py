@@ -98,12 +98,12 @@ class Quantizer(nn.Module):
         border = None
         if spec.unit and b is None:
             border = self.rounding.fast_element(z, scale, offset, self.codebook)
-        kind = type(self.range)
-        if kind.transform is not Range.transform or kind.output is not Range.output:
+        gain = self.range.gain
+        gain = None if gain is None else gain.to(scale.dtype)
+        if type(self.range).transform is not Range.transform:
             x = z
         del z  # of half precision it is a copy
-        y = Quantize.apply(x, scale, offset, knots, levels, borders, border, b, spec)
-        return self.range.output(y).to(dtype)
+        return Quantize.apply(x, scale, offset, knots, levels, borders, border, b, gain, spec).to(dtype)
 
     def reference(self, x: Tensor) -> Tensor:
         """Return the same through the composition of the parts in plain autograd (twice differentiable)."""
@@ -172,8 +172,8 @@ class Quantizer(nn.Module):
         unit = book.unit and self.rounding.within_unit and (book.identity or book.gap is not None)
         spec = Spec(
             unit=unit,
-            lo=book.lo if unit or not self.surrogate.clipped else 0.0,
-            hi=book.hi if unit or not self.surrogate.clipped else 0.0,
+            lo=book.lo if unit else 0.0,
+            hi=book.hi if unit else 0.0,
             mapped=not book.identity,
             clipped=self.surrogate.clipped,
             through=self.range.through,

@@ -101,9 +101,14 @@ class Range(nn.Module):
         """Return x as the grid is to see it; only DoReFa changes it."""
         return x
 
+    @property
+    def gain(self) -> Tensor | None:
+        """What multiplies the level on the way out where the scale does not, one number; only N2UQ has it."""
+        return None
+
     def output(self, y: Tensor) -> Tensor:
-        """Return y as it leaves the quantizer; only N2UQ scales it once more."""
-        return y
+        """Return y as it leaves the quantizer."""
+        return y if self.gain is None else y * self.gain.to(y.dtype)
 
     def extra_repr(self) -> str:
         """Show the axis in ``print(quantizer)``."""

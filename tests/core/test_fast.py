@@ -310,8 +310,53 @@ def test_a_second_derivative_is_refused_and_the_reference_has_it():
 def test_the_function_can_be_called_by_itself():
     x = torch.tensor([-3.0, 0.4, 0.5, 0.6, 9.0], requires_grad=True)
     step = torch.tensor(1.0, requires_grad=True)
-    y = Quantize.apply(x, step, None, None, None, None, None, None, Spec(True, -2.0, 1.0))
+    y = Quantize.apply(x, step, None, None, None, None, None, None, None, Spec(True, -2.0, 1.0))
     assert y.tolist() == [-2.0, 0.0, 0.0, 1.0, 1.0]
     y.sum().backward()
     assert x.grad.tolist() == [0.0, 1.0, 1.0, 1.0, 0.0]
     assert step.grad.item() == pytest.approx(-2 - 0.4 - 0.5 + 0.4 + 1)
+
+
+@pytest.mark.parametrize("gain", [0.0, -0.0, -0.7, 1e-42, 3.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_twins_agree_for_every_gain(gain, dtype):
+    q = ready("n2uq_activation", torch.float32 if dtype == torch.bfloat16 else dtype)
+    with torch.no_grad():
+        q.range.scale_out.fill_(gain)
+    x = sample("relu", seed=1, dtype=dtype).requires_grad_(True)
+    g = torch.randn(x.shape, generator=torch.Generator().manual_seed(2)).to(dtype)
+    y, z = q(x), q.reference(x)
+    assert same_bits(y, z)
+    got, want = gradients(y, q, x, g), gradients(z, q, x, g)
+    assert got.keys() == want.keys()
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
+    for key in got:
+        largest = float(want[key].abs().max())
+        # subnormal products are whole multiples of the smallest float
+        atol = tolerance * largest + 8 * torch.finfo(dtype).tiny * torch.finfo(dtype).eps
+        torch.testing.assert_close(got[key], want[key], rtol=0, atol=atol)
+    assert float(want["range.scale_out"]) != 0.0  # a gain of zero still learns
+
+
+@pytest.mark.parametrize("name", ["n2uq_activation", "lsq-unsigned", "lsq-channels", "aquant_activation"])
+def test_twins_agree_on_a_large_channels_last_tensor(name):
+    """Taken part by part, read from the table, summed in memory order: 33 x 33 images leave a rest."""
+    q = ready(name)
+    shape = (CHANNELS, 128, 33, 33) if name == "lsq-channels" else (120, CHANNELS, 33, 33)
+    g = torch.Generator().manual_seed(3)
+    x = torch.randn(shape, generator=g).to(memory_format=torch.channels_last)
+    x = (x if name == "lsq-channels" else x.relu()).requires_grad_(True)
+    up = torch.randn(shape, generator=g).to(memory_format=torch.channels_last)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        y, z = q(x), q.reference(x)
+        got, want = gradients(y, q, x, up), gradients(z, q, x, up)
+    finally:
+        torch.set_num_threads(threads)
+    assert same_bits(y, z)
+    for key in got:
+        largest = float(want[key].abs().max())
+        torch.testing.assert_close(
+            got[key], want[key], rtol=0, atol=3e-4 * largest, msg=lambda m, k=key: f"{k}: {m}"
+        )

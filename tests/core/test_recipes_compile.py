@@ -70,3 +70,25 @@ def test_compiled_keeps_ties_ends_and_nan(name):
         y, z = torch.compile(q, fullgraph=True)(x), q(x)
     assert torch.equal(y.isnan(), z.isnan())
     assert torch.equal(y.nan_to_num(), z.nan_to_num())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_moving_codebook_is_compiled_once():
+    q = ready("adq_weight")
+    compiled = torch.compile(q, fullgraph=True)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for seed in range(3):
+            w = sample("weight", seed=seed)
+            q.train().observe(w)
+            with torch.no_grad():
+                assert torch.equal(compiled(w), q(w))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_channels_last_compiles_without_a_break():
+    q = ready("n2uq_activation")
+    x = sample("relu", seed=1).to(memory_format=torch.channels_last)
+    one, two = x.clone().requires_grad_(True), x.clone().requires_grad_(True)
+    torch.compile(q, fullgraph=True)(one).square().sum().backward()
+    q(two).square().sum().backward()
+    torch.testing.assert_close(one.grad, two.grad)
