@@ -255,6 +255,8 @@ def test_a_long_run_says_a_line_now_and_then_in_a_log(capsys, monkeypatch):
     fit(plain(), Blobs(), config())
     out = capsys.readouterr().out
     assert re.search(r"step 7/18, epoch 2: loss \d\.\d{3}, top1 [\d.]+%, \d+\.\d min left", out)
+    assert "step 1/18" in out
+    assert not re.search(r"step [1-5]/18.*left", out)  # the first steps, which may compile, foretell nothing
 
 
 def test_nothing_heavy_is_imported_early():

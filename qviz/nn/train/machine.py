@@ -122,13 +122,18 @@ class Machine:
     def __str__(self) -> str:
         parts = [
             torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU",
-            f"{torch.get_num_threads()} threads" if self.device.type == "cpu" else "",
+            _threads() if self.device.type == "cpu" else "",
             f"{self.world} processes" if self.world > 1 else "",
             self.config.precision,
             "channels_last" if self.config.channels_last else "",
             "compiled" if self.config.compile else "",
         ]
         return ", ".join(part for part in parts if part)
+
+
+def _threads() -> str:
+    count = torch.get_num_threads()
+    return f"{count} thread{'s' * (count > 1)}"
 
 
 def _accelerator(device: torch.device | str | None) -> Accelerator:

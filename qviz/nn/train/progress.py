@@ -25,8 +25,9 @@ class Progress:
     """
 
     def __init__(self, steps: int, done: int, *, show: bool) -> None:
-        self.steps, self.done, self.first, self.show = steps, done, done, show
-        self.started = self.told = time.monotonic()
+        self.steps, self.done, self.warm, self.show = steps, done, done + WARM_UP, show
+        self.told = time.monotonic()
+        self.started: float | None = None
         self._bar: Any = None
         if show and (sys.stdout.isatty() or _in_notebook()):
             self._bar = _bar(steps, done)
@@ -44,18 +45,26 @@ class Progress:
         """Show that ``step`` is done, with the running figures of the epoch."""
         if not self.show:
             return
+        if step == self.warm:
+            self.started = time.monotonic()
         if self._bar is not None:
             self._bar.set_postfix_str(f"epoch {epoch}, loss {loss:.3f}, top1 {top1:.1%}", refresh=False)
             self._bar.update(step - self.done)
         elif time.monotonic() - self.told >= LOG_SECONDS:
             self.told = time.monotonic()
-            left = (self.told - self.started) / max(step - self.first, 1) * (self.steps - step)
             print(
-                f"step {step}/{self.steps}, epoch {epoch}: loss {loss:.3f}, top1 {top1:.1%}, "
-                f"{left / 60:.1f} min left",
+                f"step {step}/{self.steps}, epoch {epoch}: loss {loss:.3f}, top1 {top1:.1%}"
+                f"{self._left(step)}",
                 flush=True,
             )
         self.done = step
+
+    def _left(self, step: int) -> str:
+        """Return how long the rest will take, once the first steps, which compile and warm up, are over."""
+        if self.started is None or step == self.warm:
+            return ""
+        each = (time.monotonic() - self.started) / (step - self.warm)
+        return f", {each * (self.steps - step) / 60:.1f} min left"
 
     def close(self) -> None:
         """Leave the bar as it is."""
