@@ -257,6 +257,15 @@ def test_a_row_has_the_last_epochs_test_accuracy_and_not_the_best(tmp_path):
     assert "test_top1" not in history.epochs[0]
 
 
+def test_a_note_tells_what_no_column_does(tmp_path):
+    options = {"precision": "bf16", "freeze_codebooks": 0.0}
+    got = run(tiny("adq", weight_options={"init": "random"}, overrides=options), folder=tmp_path, progress=False)
+    assert got.note == (
+        "weights init random, max_steps 2, batch_size 32, codebooks stay as they start, from scratch"
+    )
+    assert "bf16" in got.hardware
+
+
 def test_a_row_counts_the_runs_that_made_its_start(tmp_path):
     first = run(tiny("fp32"), folder=tmp_path, progress=False)
     weights = next(tmp_path.rglob("last.safetensors"))

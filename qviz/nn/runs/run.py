@@ -20,9 +20,8 @@ from qviz.nn.runs.prepare import Prepared, prepare, source_of
 from qviz.nn.train import History, fit
 
 LAST = "last.safetensors"
-
-
 _TOLD = ("epochs", "precision", "compile")  # overrides that a row's epochs and hardware tell
+_WORDS = {"freeze_codebooks 0.0": "codebooks stay as they start"}
 
 
 def run(
@@ -163,7 +162,8 @@ def _note(experiment: Experiment, before: int) -> str:
     if before:
         parts.append(f"the last of {before + 1} runs, all counted")
     else:
-        parts += [f"{key} {value}" for key, value in experiment.overrides.items() if key not in _TOLD]
+        others = [f"{key} {value}" for key, value in experiment.overrides.items() if key not in _TOLD]
+        parts += [_WORDS.get(words, words) for words in others]
     if not experiment.held_out:
         parts.append("trained on the held-out images too")
     if experiment.recipe != "fp32" and experiment.start == "scratch":
