@@ -259,7 +259,9 @@ def test_a_row_has_the_last_epochs_test_accuracy_and_not_the_best(tmp_path):
 
 def test_a_note_tells_what_no_column_does(tmp_path):
     options = {"precision": "bf16", "freeze_codebooks": 0.0}
-    got = run(tiny("adq", weight_options={"init": "random"}, overrides=options), folder=tmp_path, progress=False)
+    got = run(
+        tiny("adq", weight_options={"init": "random"}, overrides=options), folder=tmp_path, progress=False
+    )
     assert got.note == (
         "weights init random, max_steps 2, batch_size 32, codebooks stay as they start, from scratch"
     )
