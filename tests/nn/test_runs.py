@@ -281,6 +281,12 @@ def test_a_row_counts_the_runs_that_made_its_start(tmp_path):
     assert got.note == "the last of 3 runs, all counted"
 
 
+def test_a_part_of_the_data_does_not_stand_beside_the_papers_figure(tmp_path):
+    got = run(tiny("daq", 1), folder=tmp_path, progress=False)
+    assert published("daq", "resnet20", "cifar10", 1, 1)[0] == 85.8
+    assert (got.paper_top1, got.paper_conditions) == (None, None)
+
+
 def test_a_run_that_diverges_writes_no_row(tmp_path):
     ledger = Ledger(tmp_path / "results.json")
     experiment = tiny("fp32", overrides={"lr": 1e30, "max_steps": 3})

@@ -32,7 +32,8 @@ class Row:
         minutes: of one run, on average, with evaluations. hardware: where.
         config_sha256: of experiment and configuration. checkpoint_sha256: of the first seed's last weights.
         revision: of the code.
-        paper_top1, paper_conditions: what the paper reports, and for what; None where it reports nothing.
+        paper_top1, paper_conditions: what the paper reports, and for what; None where it reports nothing,
+            and for runs on a part of the data.
         note: what else a reader must know.
     """
 

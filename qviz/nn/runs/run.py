@@ -116,8 +116,11 @@ def _row(
     minutes = statistics.mean(history.epochs[-1]["minutes"] for history in results)
     found = ready.allocation
     w_bits = experiment.w_bits if found is None else round(found.average, 4)
-    paper_top1, conditions = published(
-        experiment.recipe, experiment.model, experiment.data, w_bits, experiment.a_bits
+    whole = ready.source == "full" and experiment.images is None
+    paper_top1, conditions = (
+        published(experiment.recipe, experiment.model, experiment.data, w_bits, experiment.a_bits)
+        if whole
+        else (None, None)
     )
     w_levels, a_levels = _levels(ready.report)
     return Row(
