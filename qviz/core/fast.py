@@ -17,10 +17,13 @@ from qviz.core.codebook import count_below, laid_out, take
 from qviz.core.lookup import Lookup, table
 
 PART = 1 << 18
-"""Elements of a part for each thread: some such arrays of float32 fit a processor's cache."""
+"""Elements of a part for one thread: some such arrays of float32 fit a processor's cache."""
 
 LANES = 8
 """Sums a cell is split into, a power of two."""
+
+TILE = 1 << 12
+"""Length of the pattern that numbers them, over and over; a multiple of LANES."""
 
 
 @dataclass(frozen=True)
@@ -152,12 +155,14 @@ def parts(x: Tensor, long: bool) -> list[tuple[int, int]] | None:
     """Return row intervals of x that fit a processor's cache, or None where x is to be taken as a whole.
 
     A long eager chain of passes is faster on such parts, and its scratch memory small; a short one gains
-    nothing until the whole tensor leaves the cache. A compiler fuses the passes itself.
+    nothing until the whole tensor leaves the cache, and several threads, which wait for each other after each
+    pass, lose more by small parts than they gain. A compiler fuses the passes itself.
     """
     if torch.compiler.is_compiling() or x.device.type != "cpu" or x.ndim == 0 or x.numel() == 0:
         return None
-    rows = x.shape[0]
-    some = max(1, (PART if long else 4 * PART) * torch.get_num_threads() * rows // x.numel())
+    rows, threads = x.shape[0], torch.get_num_threads()
+    part = PART if long and threads == 1 else 4 * PART * threads
+    some = max(1, part * rows // x.numel())
     if 2 * some > rows:
         return None
     return [(at, min(at + some, rows)) for at in range(0, rows, some)]
@@ -322,7 +327,6 @@ class _Backward:
         self.d_b: Tensor | None = None
         self.d_gain: Tensor | None = None
         self.sums: Tensor | None = None
-        self.lanes: Tensor | None = None
         self.cells: Lookup | None = None
         searched = not spec.unit and (spec.mapped or spec.coth is not None)
         if searched and not torch.compiler.is_compiling():
@@ -405,10 +409,7 @@ class _Backward:
             if spec.mapped:
                 slope = _pick(v, cell, knots, levels.diff() / knots.diff())
             if self.need[3]:
-                cells = knots.numel() - 1
-                if self.lanes is None or self.lanes.numel() < v.numel():
-                    self.lanes = _lanes(v.numel(), cells, v.device)
-                gathered = _cell_sums(inside, v, cell, cells, self.lanes)
+                gathered = _cell_sums(inside, v, cell, knots.numel() - 1)
                 self.sums = gathered if self.sums is None else self.sums + gathered
         if spec.coth is None:
             return slope
@@ -482,7 +483,11 @@ def _coth(z: Tensor, g: float, a: float) -> Tensor:
 
 def _summed(a: Tensor, like: Tensor) -> Tensor:
     """Return the sum of a over the axes that ``like`` is broadcast along."""
-    return a.sum().view(like.shape) if like.numel() == 1 else a.sum_to_size(like.shape)
+    if like.numel() > 1:
+        return a.sum_to_size(like.shape)
+    if torch.compiler.is_compiling() and a.ndim == 4 and a.numel() > PART:  # joins a BatchNorm's loops
+        a = a.sum((0, 2, 3))
+    return a.sum().view(like.shape)
 
 
 def _total(a: Tensor, b: Tensor, like: Tensor) -> Tensor:
@@ -514,19 +519,31 @@ def _pick(v: Tensor, cell: Tensor, knots: Tensor, values: Tensor) -> Tensor:
     return select(v, knots[1:-1], values) if torch.compiler.is_compiling() else take(values, cell)
 
 
-def _lanes(size: int, cells: int, device: torch.device) -> Tensor:
-    """Return what puts neighbours into different bins: 0, cells, 2 cells, …, over and over; int32, (size,).
+def _spread(index: Tensor, cells: int) -> Tensor:
+    """Return the bin of each value, int32: its cell in one of LANES copies of the cells, in turn.
 
     After a ReLU most values share a cell, and in one bin each sum would wait for the last.
+
+    Args:
+        index: the cells, whole numbers, (n,).
+        cells: how many there are.
     """
-    return torch.arange(size, dtype=torch.int32, device=device).bitwise_and_(LANES - 1).mul_(cells)
+    index = index.int()
+    length = index.numel() if torch.compiler.is_compiling() else TILE
+    tile = torch.arange(length, dtype=torch.int32, device=index.device).bitwise_and_(LANES - 1).mul_(cells)
+    if torch.compiler.is_compiling():  # fuses it with what follows
+        return index + tile
+    bins, end = torch.empty_like(index), index.numel() - index.numel() % TILE
+    torch.add(index[:end].view(-1, TILE), tile, out=bins[:end].view(-1, TILE))
+    torch.add(index[end:], tile[: index.numel() - end], out=bins[end:])
+    return bins
 
 
-def _cell_sums(inside: Tensor, v: Tensor, cell: Tensor, cells: int, lanes: Tensor) -> Tensor:
+def _cell_sums(inside: Tensor, v: Tensor, cell: Tensor, cells: int) -> Tensor:
     """Return the sums of g and of g v over each cell, shape (2, cells)."""
     moment = inside * v
     index, first, moment = flat(cell, inside, moment) or [t.reshape(-1) for t in (cell, inside, moment)]
-    index, bins = index.int() + lanes[: index.numel()], cells * LANES
+    index, bins = _spread(index, cells), cells * LANES
     if torch.compiler.is_compiling():  # bincount does not compile
         zeros, index = inside.new_zeros(bins), index.long()
         sums = [zeros.scatter_add(0, index, first), zeros.scatter_add(0, index, moment)]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from qviz import Codebook, Quantizer, StraightThrough, recipes
-from qviz.core.fast import Quantize, Spec, _tree, select
+from qviz.core.fast import LANES, TILE, Quantize, Spec, _spread, _tree, parts, select
 from qviz.core.learned import LearnedStep
 from tests.core.test_recipes_cases import CASES, CHANNELS, fresh, gradients, ready, sample
 
@@ -360,3 +360,37 @@ def test_twins_agree_on_a_large_channels_last_tensor(name):
         torch.testing.assert_close(
             got[key], want[key], rtol=0, atol=3e-4 * largest, msg=lambda m, k=key: f"{k}: {m}"
         )
+
+
+@pytest.mark.parametrize(
+    ("threads", "long", "rows", "count"),
+    [
+        (1, True, 1 << 10, 4),
+        (1, False, 1 << 10, 1),
+        (2, True, 1 << 10, 1),
+        (2, True, 1 << 13, 4),
+        (1, True, 1, 1),
+    ],
+)
+def test_parts_are_whole_rows_and_all_of_them(threads, long, rows, count):
+    x = torch.empty(1).expand(rows, (1 << 20) // min(rows, 1 << 10))  # a million elements for 1024 rows
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = parts(x, long)
+    finally:
+        torch.set_num_threads(before)
+    assert len(found or [(0, rows)]) == count
+    if found is not None:
+        assert [low for low, _ in found] == [0, *(high for _, high in found[:-1])]
+        assert found[-1][1] == rows
+
+
+@pytest.mark.parametrize("length", [0, 5, TILE - 1, TILE, 2 * TILE + 3])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.float32])
+def test_neighbours_are_summed_in_turn(length, dtype):
+    cell = torch.randint(0, 7, (length,), generator=torch.Generator().manual_seed(0)).to(dtype)
+    kept = cell.clone()
+    wanted = [int(c) + 7 * (i % LANES) for i, c in enumerate(cell.tolist())]
+    assert _spread(cell, 7).tolist() == wanted
+    assert torch.equal(cell, kept)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from qviz.core.fast import PART
 from tests.core.test_recipes_cases import CASES, gradients, ready, sample
 
 QUICK = {"lsq", "daq_weight", "post_weight"}
@@ -92,3 +93,19 @@ def test_channels_last_compiles_without_a_break():
     torch.compile(q, fullgraph=True)(one).square().sum().backward()
     q(two).square().sum().backward()
     torch.testing.assert_close(one.grad, two.grad)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_large_input_of_a_convolution_is_summed_whole():
+    """By channel first, so that the sums join a BatchNorm's loops."""
+    q = ready("lsq-unsigned")
+    shape = (40, 8, 33, 33)
+    assert torch.empty(shape).numel() > PART
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    x = x.relu().contiguous(memory_format=torch.channels_last)
+    one, two = x.clone().requires_grad_(True), x.clone().requires_grad_(True)
+    y, z = torch.compile(q, fullgraph=True)(one), q(two)
+    assert torch.equal(y, z)
+    got, want = gradients(y, q, one, x.cos()), gradients(z, q, two, x.cos())
+    assert torch.equal(got["x"], want["x"])
+    torch.testing.assert_close(got["range.step"], want["range.step"], rtol=1e-5, atol=0)

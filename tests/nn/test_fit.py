@@ -14,7 +14,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from qviz import recipes
+from qviz.nn.layers import QuantLinear
 from qviz.nn.train import DivergenceError, History, evaluate, fit, load_checkpoint
+from qviz.nn.train.summary import quantized as told
 from tests.nn.training import CLASSES, Blobs, assert_same_state, config, plain, quantized
 
 
@@ -233,6 +235,10 @@ def test_it_says_what_is_quantized_and_how_long_it_will_take(capsys):
     assert "3 epochs of 6 steps = 18 steps of 16 images" in out
     assert re.search(r"about \d+ (s|min) left, evaluations not counted \(0\.\d{3} s a step", out)
     assert re.search(r"epoch 3: train loss \d\.\d+, top1 [\d.]+%; val loss \d\.\d+, top1 [\d.]+%", out)
+    one = QuantLinear(
+        4, 2, weight_quantizer=recipes.daq_weight(1), input_quantizer=recipes.lsq(2, signed=False)
+    )
+    assert told(one) == ["  1 layer with 8 weights: weights 1 bit (2 levels), inputs 2 bits (4 levels)"]
     assert "\r" not in out  # no bar in a log
 
 

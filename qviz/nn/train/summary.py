@@ -22,7 +22,10 @@ def layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def _width(module: nn.Module, kind: str) -> str | None:
     q = getattr(module, f"{kind}_quantizer", None)
-    return f"{q.codebook.bits} bits ({len(q.codebook)} levels)" if isinstance(q, Quantizer) else None
+    if not isinstance(q, Quantizer):
+        return None
+    bits = q.codebook.bits
+    return f"{bits} bit{'s' * (bits > 1)} ({len(q.codebook)} levels)"
 
 
 def quantized(model: nn.Module) -> list[str]:
