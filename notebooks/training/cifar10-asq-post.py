@@ -137,15 +137,8 @@ for name, prepared in ready.items():
 # %%
 losses, accuracies = {}, {}
 for name, history in histories.items():
-    ends = [row["steps"] for row in history.epochs]
-    losses |= {
-        f"{name} training": history["loss"],
-        f"{name} held-out": (ends, [row["val_loss"] for row in history.epochs]),
-    }
-    accuracies |= {
-        f"{name} training": history["top1"],
-        f"{name} held-out": (ends, [row["val_top1"] for row in history.epochs]),
-    }
+    losses |= history.lines("loss", name)
+    accuracies |= history.lines("top1", name)
 Scene(
     "POT and POST, four bits",
     (

@@ -72,14 +72,9 @@ history = fit(
 from qviz.plot import panels
 from qviz.plot.scene import Scene
 
-ends = [row["steps"] for row in history.epochs]
-loss = panels.curve(
-    {"training, each step": history["loss"], "held-out": (ends, [row["val_loss"] for row in history.epochs])},
-    y="cross-entropy",
-    title="Loss",
-)
+loss = panels.curve(history.lines("loss"), y="cross-entropy", title="Loss")
 accuracy = panels.curve(
-    {"training, each step": history["top1"], "held-out": (ends, [row["val_top1"] for row in history.epochs])},
+    history.lines("top1"),
     references={"guessing": 0.1},
     y="top-1 (share)",
     title="Accuracy",

@@ -131,14 +131,9 @@ history = fit(
 )
 
 # %%
-ends = [row["steps"] for row in history.epochs]
-loss = panels.curve(
-    {"training, each step": history["loss"], "held-out": (ends, [row["val_loss"] for row in history.epochs])},
-    y="cross-entropy",
-    title="Loss",
-)
+loss = panels.curve(history.lines("loss"), y="cross-entropy", title="Loss")
 accuracy = panels.curve(
-    {"training, each step": history["top1"], "held-out": (ends, [row["val_top1"] for row in history.epochs])},
+    history.lines("top1"),
     references={"FP32 start, test": top1["FP32, the start"]},
     y="top-1 (share)",
     title="Accuracy",

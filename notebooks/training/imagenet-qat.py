@@ -111,26 +111,10 @@ history = fit(
 # %%
 import numpy as np
 
-ends = [row["steps"] for row in history.epochs]
-steps, loss = history["loss"]
 moved = [name for name in history.names if name.endswith("weight_quantizer.range.step")]
 pictures = [
-    panels.curve(
-        {
-            "training, each step": (steps, loss),
-            "held-out": (ends, [row["val_loss"] for row in history.epochs]),
-        },
-        y="cross-entropy",
-        title="Loss",
-    ),
-    panels.curve(
-        {
-            "training, each step": history["top1"],
-            "held-out": (ends, [row["val_top1"] for row in history.epochs]),
-        },
-        y="top-1 (share)",
-        title="Accuracy",
-    ),
+    panels.curve(history.lines("loss"), y="cross-entropy", title="Loss"),
+    panels.curve(history.lines("top1"), y="top-1 (share)", title="Accuracy"),
 ]
 if moved:  # recipes with one learned step a layer
     columns = np.abs(np.stack([history[name][1] for name in moved], axis=1))
@@ -148,6 +132,7 @@ Scene(f"{MODEL}, {RECIPE}, {BITS} bits", tuple(pictures))
 # The loss must fall, whatever the recipe: the mean over the last quarter of the steps lies below that over the first.
 
 # %%
+loss = history["loss"][1]
 quarter = max(1, len(loss) // 4)
 first, last = float(np.mean(loss[:quarter])), float(np.mean(loss[-quarter:]))
 print(

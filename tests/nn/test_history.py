@@ -138,6 +138,28 @@ def test_the_best_epoch_is_the_first_of_the_highest_on_val():
     assert len(history.epochs) == 6
 
 
+def test_lines_are_ready_to_be_drawn():
+    history = trained(quantized(), val=Blobs(20, 10, train=False))
+    for figure in ("loss", "top1"):
+        found = history.lines(figure)
+        assert list(found) == ["training", "held-out"]
+        for got, wanted in zip(found["training"], history[figure], strict=True):
+            assert (got == wanted).all()
+        steps, values = found["held-out"]
+        assert steps.tolist() == [row["steps"] for row in history.epochs] == [6, 12, 18]
+        assert values.tolist() == pytest.approx([row[f"val_{figure}"] for row in history.epochs])
+    assert list(history.lines("loss", "DAQ W2A2")) == ["DAQ W2A2 training", "DAQ W2A2 held-out"]
+    with pytest.raises(ValueError, match="figure must be 'loss' or 'top1', got 'lr'"):
+        history.lines("lr")
+
+
+def test_without_held_out_images_there_is_one_line():
+    assert list(trained(quantized()).lines("top1")) == ["training"]
+    history = History()
+    history.epochs = [{"steps": 6, "val_loss": 2.0}, {"steps": 12}]  # the second was cut short
+    assert history.lines("loss")["held-out"][0].tolist() == [6]
+
+
 def test_repr_says_how_it_went():
     text = repr(trained(quantized(), test=Blobs(20, 10, train=False)))
     assert text.startswith("History(18 steps, 3 epochs, finished, test_top1 0.")

@@ -69,6 +69,28 @@ class History:
                 return np.asarray(series.steps, dtype=np.int64), series[name]
         raise KeyError(f"no column {name!r}; .names lists them")
 
+    def lines(self, figure: str, run: str = "") -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Return how a figure went, ready to be drawn: of each training step, and of the held-out images.
+
+        Args:
+            figure: "loss" or "top1".
+            run: put before the names of the lines, to tell several runs apart.
+
+        Returns:
+            steps and values of "training" and, where any images were held out, of "held-out" (once an epoch).
+
+        Raises:
+            ValueError: there is no such figure.
+        """
+        if figure not in ("loss", "top1"):
+            raise ValueError(f"figure must be 'loss' or 'top1', got {figure!r}")
+        found = {"training": self[figure]}
+        held = [row for row in self.epochs if f"val_{figure}" in row]
+        if held:
+            ends = np.array([row["steps"] for row in held], dtype=np.int64)
+            found["held-out"] = ends, np.array([row[f"val_{figure}"] for row in held], dtype=np.float32)
+        return {f"{run} {name}".strip(): line for name, line in found.items()}
+
     def _series(self) -> dict[str, Series]:
         found = {"curve": self.curve, "scalars": self.scalars, "vectors": self.vectors}
         return {name: series for name, series in found.items() if series is not None}
