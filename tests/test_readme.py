@@ -7,6 +7,7 @@ but blank lines between, what it prints must be that text. `...` in expected out
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import doctest
 import io
 import re
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from qviz.nn.runs import Ledger
+from qviz.nn.runs.queue import read_queue
 from tests.tools import readme_results
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -110,3 +113,19 @@ def test_an_example_that_fails_is_seen():
 def test_the_table_of_results_is_the_ledgers():
     text = README.read_text("utf-8")
     assert readme_results.rendered(text) == text, "run python -m tests.tools.readme_results"
+
+
+def test_a_row_of_the_ablation_stands_in_its_cell(tmp_path):
+    queue = read_queue(readme_results.QUEUE)
+    moving = [e for e in queue if e.average_bits and "freeze_codebooks" not in e.overrides]
+    one = next(e for e in moving if e.weight_options.get("init") == "uniform")
+    rows = [row for row in Ledger() if row.config_sha256 == one.sha256("full")]
+    ledger = Ledger(tmp_path / "results.json")
+    ledger.put(dataclasses.replace(rows[0], top1_mean=12.3))
+    lines = readme_results.ablation(ledger, queue).splitlines()
+    assert lines[0].endswith("| moves, 3 bits on average |")
+    assert lines[2:] == [
+        "| random | – | – | – | – |",
+        "| uniform | – | – | – | 12.30 |",
+        "| quantile | – | – | – | – |",
+    ]

@@ -201,6 +201,9 @@ Scene(
 # that of rounding up at random with the right expectation (the *generalized* straight-through estimator). Codebooks do
 # not learn by gradient; they are averaged once a step. The run may be interrupted (the stop button) or killed: the same
 # cell goes on from the last checkpoint. A smoke run starts anew each time.
+#
+# The held-out images are new to this run, but not to the shipped checkpoint that it starts from: that was trained on all
+# 50,000 training images. Only the test images are unseen.
 
 # %%
 top1 = {

@@ -117,6 +117,9 @@ for what, share in top1.items():
 # The loss reaches β through the step, and through β the activations that it was made from: the gradient of β is that of
 # the step, without LSQ's scaling. The runs may be interrupted (the stop button) or killed: the same cell goes on from
 # the last checkpoints. Smoke runs start anew each time.
+#
+# The held-out images are new to this run, but not to the shipped checkpoint that it starts from: that was trained on all
+# 50,000 training images. Only the test images are unseen.
 
 # %%
 from qviz.nn.runs import run_folder

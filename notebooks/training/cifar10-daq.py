@@ -143,6 +143,9 @@ for what, share in top1.items():
 #
 # Weights learn with SGD, bounds and scales with Adam. The runs may be interrupted (the stop button) or killed: the same
 # cell goes on from the last checkpoints. Smoke runs start anew each time.
+#
+# The held-out images are new to this run, but not to the shipped checkpoint that it starts from: that was trained on all
+# 50,000 training images. Only the test images are unseen.
 
 # %%
 from qviz.nn.runs import run_folder

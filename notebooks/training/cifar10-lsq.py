@@ -115,6 +115,9 @@ for what, net in (("FP32", deconvert(copy.deepcopy(ready.model))), ("2 bits, unt
 #
 # times $1/\sqrt{n\,q}$, which brings its size near that of the weights' gradients. The run may be interrupted (the stop
 # button) or killed: the same cell goes on from the last checkpoint. A smoke run starts anew each time.
+#
+# The held-out images are new to this run, but not to the shipped checkpoint that it starts from: that was trained on all
+# 50,000 training images. Only the test images are unseen.
 
 # %%
 from qviz.nn.runs import run_folder

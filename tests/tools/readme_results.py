@@ -1,16 +1,24 @@
-"""Write the ledger's table into the README: python -m tests.tools.readme_results"""
+"""Write the ledger's figures into the README: python -m tests.tools.readme_results"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from qviz.core.shipped import data_dir
-from qviz.nn.runs import Ledger
+from qviz.nn.runs import Experiment, Ledger
 from qviz.nn.runs.ledger import table
+from qviz.nn.runs.queue import read_queue
 
-README = Path(__file__).resolve().parents[2] / "README.md"
-TABLES = {"results": "cifar10", "ablation": "cifar10, 10,000 training images"}
-"""What the rows' data are called, by the name in a table's markers."""
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+QUEUE = ROOT / "notebooks" / "training" / "ledger.toml"
+COLUMNS = {
+    (False, False): "stays, 3 bits everywhere",
+    (False, True): "stays, 3 bits on average",
+    (True, False): "moves, 3 bits everywhere",
+    (True, True): "moves, 3 bits on average",
+}
+"""Of the ablation, by whether the codebook moves and whether layers have bits of their own."""
 
 
 def markers(name: str) -> tuple[str, str]:
@@ -18,17 +26,39 @@ def markers(name: str) -> tuple[str, str]:
     return f"<!-- {name}: written by tests/tools/readme_results.py -->", f"<!-- end of {name} -->"
 
 
+def comparison(ledger: Ledger) -> str:
+    """Return the table of the runs on all of CIFAR-10."""
+    return table([row for row in ledger if row.data == "cifar10"], markdown=True)
+
+
+def ablation(ledger: Ledger, queue: list[Experiment]) -> str:
+    """Return ADQ's ablation: top-1 by the codebook's start, in a row, and by what it may do, in a column."""
+    found: dict[str, dict[tuple[bool, bool], str]] = {}
+    for experiment in queue:
+        if experiment.images is None:
+            continue
+        row = ledger.find(experiment.sha256("full"))
+        setting = (
+            experiment.overrides.get("freeze_codebooks", 1.0) > 0.0,
+            experiment.average_bits is not None,
+        )
+        cells = found.setdefault(experiment.weight_options["init"], {})
+        cells[setting] = "–" if row is None else f"{row.top1_mean:.2f}"
+    lines = [("start", *COLUMNS.values()), ("---",) * (1 + len(COLUMNS))]
+    lines += [(start, *(cells.get(setting, "–") for setting in COLUMNS)) for start, cells in found.items()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def rendered(text: str) -> str:
-    """Return the README's text with the committed ledger's rows on all of CIFAR-10 and on a part of it."""
+    """Return the README's text with the committed ledger's figures."""
     ledger = Ledger(data_dir() / "results.json")
-    for name, data in TABLES.items():
+    tables = {"results": comparison(ledger), "ablation": ablation(ledger, read_queue(QUEUE))}
+    for name, made in tables.items():
         start, end = markers(name)
         if start not in text or end not in text:
             raise ValueError(f"README.md has lost its markers {start!r} and {end!r}")
         before, rest = text.split(start)
-        rows = [row for row in ledger if row.data == data]
-        made = [table(rows, markdown=True)] if rows else []
-        text = "\n".join([before + start, *made, end + rest.split(end)[1]])
+        text = "\n".join([before + start, made, end + rest.split(end)[1]])
     return text
 
 
