@@ -120,8 +120,7 @@ def read(u: Tensor, book: Book, border: Tensor | None, spec: Spec) -> Tensor:
     """
     if not spec.unit:
         if book.lookup is not None:
-            largest = torch.finfo(u.dtype).max  # the table reads infinity as NaN
-            return laid_out(book.lookup, u.clamp_(-largest, largest))
+            return laid_out(book.lookup, u)
         hard = select(u, book.borders, book.knots if book.levels is None else book.levels)
         return hard.add_(_only_nan(u, book.knots[0], book.knots[-1]))
     u = u.sub_(0.5) if border is None else u.clamp_(spec.lo, spec.hi).sub_(border)

@@ -35,7 +35,8 @@ class Lookup:
         """Return the value for each u, in row-major order of u's shape.
 
         Args:
-            u: float32, contiguous. NaN reads as NaN if the values are floats; ±inf must not occur then.
+            u: float32, contiguous. NaN reads as NaN if the values are floats, and if it is quiet: so is every
+                NaN that arithmetic returns.
         """
         flat = u.view(-1)
         key = flat.view(torch.int32) >> self.shift
@@ -81,9 +82,9 @@ def _build(borders: Tensor, values: Tensor, shift: int) -> Lookup | None:
     code = torch.stack([below, below + has], 1)
     code = torch.cat([code[:half].flip(0), code[half:]]).view(-1)
     read = values.detach().index_select(0, code)
-    if read.is_floating_point():  # the buckets of an exponent of ones: infinity and NaN
-        ones = 0xFF << (23 - shift) << 1
-        read[2 * half + ones :] = torch.nan
-        read[ones : 2 * half] = torch.nan
+    if read.is_floating_point():  # the first bucket of the last exponent holds infinity, the others NaN
+        first = 2 * ((0xFF << (23 - shift)) + 1)
+        read[2 * half + first :] = torch.nan
+        read[first : 2 * half] = torch.nan
     border = torch.full((buckets,), torch.inf).index_copy_(0, key, borders)
     return Lookup(shift, border, read)

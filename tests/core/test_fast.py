@@ -362,6 +362,20 @@ def test_twins_agree_on_a_large_channels_last_tensor(name):
         )
 
 
+@pytest.mark.parametrize("name", ["post_weight", "adq_weight", "n2uq_activation"])
+def test_a_table_keeps_what_is_not_finite(name):
+    q = ready(name)
+    x = torch.randn(1 << 18, generator=torch.Generator().manual_seed(0))
+    x[::7], x[1::7], x[2::7] = math.inf, -math.inf, math.nan
+    x = x.requires_grad_(True)
+    y, z = q(x), q.reference(x)
+    assert y.isnan().sum() == x.isnan().sum()
+    assert same_bits(y, z)
+    got, want = (torch.autograd.grad(value.nan_to_num().sum(), x)[0] for value in (y, z))
+    finite = x.isfinite()
+    torch.testing.assert_close(got[finite], want[finite])
+
+
 @pytest.mark.parametrize(
     ("threads", "long", "rows", "count"),
     [
