@@ -95,8 +95,7 @@ def gradient_mismatch(q: Quantizer, x: Tensor | np.ndarray, *, window: float | N
 
     References:
         The term as in Kim, Lee and Ham, "Distance-aware Quantization", ICCV 2021, arXiv:2108.06983; both
-        measures are this project's. DAQ's mean slopes: section 1.6 of the project's notes on the paper
-        [DERIVED].
+        measures are this project's, and the mean slope of DAQ below is derived from the paper's equations.
 
     Example:
         >>> from qviz.core.recipes import daq_weight, soft_argmax, ste

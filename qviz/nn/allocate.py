@@ -83,7 +83,7 @@ def fisher(
         TypeError: a layer has no parameter ``weight``, or the loss is no scalar tensor.
 
     References:
-        INFERRED (module docstring); the choice A of the project's notes on ADQ, section 2.4.
+        INFERRED: this project's choice (see the module).
 
     Example:
         >>> model = nn.Linear(1, 1, bias=False)
@@ -142,7 +142,7 @@ def loss_rise(
         TypeError, ValueError: as for :func:`fisher`.
 
     References:
-        INFERRED (module docstring); the choice B of the project's notes on ADQ, section 2.4.
+        INFERRED: this project's choice (see the module).
 
     Example:
         >>> model = nn.Linear(1, 1, bias=False)
