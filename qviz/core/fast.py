@@ -91,26 +91,36 @@ class Book:
         knots: (K,), or None for a unit book.
         levels: (K,), or None when they are the knots.
         borders: (K - 1,), or None for a unit book.
-        lookup: reads the level of a u, if the book is searched and the tensor large.
+        lookup: reads the level of a u times ``factor``, if the book is searched and the tensor large.
+        factor: what the table's levels are multiplied by already, or None.
     """
 
     knots: Tensor | None
     levels: Tensor | None
     borders: Tensor | None
     lookup: Lookup | None = None
+    factor: Tensor | None = None
 
     @staticmethod
     def of(
-        knots: Tensor | None, levels: Tensor | None, borders: Tensor | None, spec: Spec, size: int
+        knots: Tensor | None,
+        levels: Tensor | None,
+        borders: Tensor | None,
+        factor: Tensor | None,
+        spec: Spec,
+        size: int,
     ) -> Book:
-        """Return the book with its lookup table where ``size`` values make one worth its while."""
+        """Return the book, with a table of its levels times ``factor`` where ``size`` values are worth it."""
+        plain = Book(knots, levels, borders)
         if spec.unit or torch.compiler.is_compiling():
-            return Book(knots, levels, borders)
-        return Book(knots, levels, borders, table(borders, knots if levels is None else levels, size))
+            return plain
+        values = knots if levels is None else levels
+        made = table(borders, values if factor is None else values * factor, size)
+        return plain if made is None else Book(knots, levels, borders, made, factor)
 
 
 def read(u: Tensor, book: Book, border: Tensor | None, spec: Spec) -> Tensor:
-    """Return the level of each u, which is overwritten; NaN stays NaN.
+    """Return the level of each u, which is overwritten, times the book's factor; NaN stays NaN.
 
     Args:
         u: any shape, float32 or float64; scratch.
@@ -207,7 +217,9 @@ class Quantize(torch.autograd.Function):
         spec: Spec,
     ) -> Tensor:
         """Return y."""
-        book = Book.of(knots, levels, borders, spec, x.numel())
+        factor = gain if not spec.rescale else scale if offset is None else None
+        single = factor if factor is not None and factor.numel() == 1 else None
+        book = Book.of(knots, levels, borders, single, spec, x.numel())
         intervals = parts(x, _is_long(spec, b))
         if intervals is None:
             y = _forward(x, scale, offset, border, book, b, gain, spec)
@@ -268,6 +280,8 @@ def _forward(
     if b is not None:
         border = _border(_share(u.clamp_(spec.lo, spec.hi), spec), b, spec)
     y = read(u, book, border, spec)
+    if book.factor is not None:
+        return y.to(x.dtype)
     if spec.rescale:
         y = y.mul_(scale) if offset is None else y.mul_(scale).add_(offset)
     elif gain is not None:
@@ -327,8 +341,10 @@ class _Backward:
         self.d_gain: Tensor | None = None
         self.sums: Tensor | None = None
         self.cells: Lookup | None = None
-        searched = not spec.unit and (spec.mapped or spec.coth is not None)
-        if searched and not torch.compiler.is_compiling():
+        self.searched = not spec.unit and (spec.mapped or spec.coth is not None)
+        straight = spec.coth is None and spec.clipped and not spec.rescale
+        self.sloped = self.searched and straight and need[3]
+        if self.searched and not torch.compiler.is_compiling():
             inner = book.knots[1:-1]
             count = torch.arange(inner.numel() + 1, dtype=torch.int32, device=inner.device)
             self.cells = table(inner, count, size)
@@ -352,6 +368,12 @@ class _Backward:
             seen = torch.where(u.isfinite(), u, v.nan_to_num())
         inside = u.eq_(v).mul_(grad)  # times a float mask: where() branches on random masks
         passed = inside if spec.clipped else grad
+        if need[8]:
+            found = self._d_gain(x, grad, y, scale, offset, border)
+            self.d_gain = found if self.d_gain is None else self.d_gain + found
+        per = None if spec.rescale else 1.0 / scale if self.gain is None else self.gain / scale
+        if self.sloped and offset is None and scale.numel() == 1:
+            return self._by_cell(v, inside, per, scale, dtype)
         slope = self._slope(v, inside)
         d_border = d_scale = d_offset = d_x = None
         if border is not None and need[6]:
@@ -364,10 +386,6 @@ class _Backward:
             passed = slope.mul_(inside) if fresh else inside * slope
             if not spec.clipped:  # outside the grid the gradient passes as it is
                 passed = passed + (grad - inside)
-        if need[8]:
-            found = self._d_gain(x, grad, y, scale, offset, border)
-            self.d_gain = found if self.d_gain is None else self.d_gain + found
-        per = None if spec.rescale else 1.0 / scale if self.gain is None else self.gain / scale
         if need[1]:
             d_scale = -_total(passed, seen, scale)
             if not spec.rescale:
@@ -398,18 +416,40 @@ class _Backward:
             d_x = passed.to(dtype)
         return _Gradients(d_x, d_scale, d_offset, d_border)
 
+    def _by_cell(
+        self, v: Tensor, inside: Tensor, per: Tensor, scale: Tensor, dtype: torch.dtype
+    ) -> _Gradients:
+        """Return the gradients where a cell has one slope; the scale's from the sums of the cells."""
+        knots, need = self.book.knots, self.need
+        cell = self._cell(v)
+        _, moment = self._gather(inside, v, cell)
+        slopes, per = self.book.levels.diff() / knots.diff(), per.reshape(())
+        d_scale = -((slopes * moment).sum() * per).view(scale.shape) if need[1] else None
+        d_x = inside.mul_(_pick(v, cell, knots, slopes * per)).to(dtype) if need[0] else None
+        return _Gradients(d_x, d_scale, None, None)
+
+    def _cell(self, v: Tensor) -> Tensor:
+        """Return the cell between two knots that each v lies in, whole numbers from 0."""
+        inner = self.book.knots[1:-1]
+        return count_below(v, inner) if self.cells is None else laid_out(self.cells, v)
+
+    def _gather(self, inside: Tensor, v: Tensor, cell: Tensor) -> Tensor:
+        """Return this part's sums of g and of g v over each cell, and keep them for the knots."""
+        found = _cell_sums(inside, v, cell, self.book.knots.numel() - 1)
+        self.sums = found if self.sums is None else self.sums + found
+        return found
+
     def _slope(self, v: Tensor, inside: Tensor) -> Tensor | float | None:
         """Return the surrogate's slope at v (None for 1, else a fresh tensor); gather the knots' sums."""
         spec, knots, levels = self.spec, self.book.knots, self.book.levels
         slope: Tensor | float | None = spec.gap if spec.unit and spec.mapped else None
         cell = None
-        if not spec.unit and (spec.mapped or spec.coth is not None):
-            cell = count_below(v, knots[1:-1]) if self.cells is None else laid_out(self.cells, v)
+        if self.searched:
+            cell = self._cell(v)
             if spec.mapped:
                 slope = _pick(v, cell, knots, levels.diff() / knots.diff())
             if self.need[3]:
-                gathered = _cell_sums(inside, v, cell, knots.numel() - 1)
-                self.sums = gathered if self.sums is None else self.sums + gathered
+                self._gather(inside, v, cell)
         if spec.coth is None:
             return slope
         g, a = spec.coth
