@@ -338,22 +338,29 @@ def test_twins_agree_for_every_gain(gain, dtype):
     assert float(want["range.scale_out"]) != 0.0  # a gain of zero still learns
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("name", ["n2uq_activation", "lsq-unsigned", "lsq-channels", "aquant_activation"])
-def test_twins_agree_on_a_large_channels_last_tensor(name):
-    """Taken part by part, read from the table, summed in memory order: 33 x 33 images leave a rest."""
+def test_twins_agree_on_a_large_channels_last_tensor(name, threads):
+    """Taken part by part (one thread) or whole, read from the table, summed in memory order.
+
+    33 x 33 images leave a rest.
+    """
     q = ready(name)
     shape = (CHANNELS, 128, 33, 33) if name == "lsq-channels" else (120, CHANNELS, 33, 33)
     g = torch.Generator().manual_seed(3)
     x = torch.randn(shape, generator=g).to(memory_format=torch.channels_last)
     x = (x if name == "lsq-channels" else x.relu()).requires_grad_(True)
     up = torch.randn(shape, generator=g).to(memory_format=torch.channels_last)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    before = torch.get_num_threads()
     try:
-        y, z = q(x), q.reference(x)
-        got, want = gradients(y, q, x, up), gradients(z, q, x, up)
-    finally:
+        torch.set_num_threads(1)  # several threads add up the composition's gradient in any order
+        z = q.reference(x)
+        want = gradients(z, q, x, up)
         torch.set_num_threads(threads)
+        y = q(x)
+        got = gradients(y, q, x, up)
+    finally:
+        torch.set_num_threads(before)
     assert same_bits(y, z)
     for key in got:
         largest = float(want[key].abs().max())
