@@ -39,7 +39,7 @@ def ablation(ledger: Ledger, queue: list[Experiment]) -> str:
             continue
         row = ledger.find(experiment.sha256("full"))
         setting = (
-            experiment.overrides.get("freeze_codebooks", 1.0) > 0.0,
+            experiment.config("full").freeze_codebooks > 0.0,
             experiment.average_bits is not None,
         )
         cells = found.setdefault(experiment.weight_options["init"], {})
