@@ -10,12 +10,8 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from qviz.core import metrics as metrics
-from qviz.core import recipes as recipes
-from qviz.core import shipped as shipped
+from qviz import shipped as shipped
 from qviz.core.codebook import Codebook as Codebook
-from qviz.core.compare import Comparison as Comparison
-from qviz.core.compare import compare as compare
 from qviz.core.grids import apot as apot
 from qviz.core.grids import lloyd as lloyd
 from qviz.core.grids import post as post
@@ -37,6 +33,10 @@ from qviz.core.rounding import Stochastic as Stochastic
 from qviz.core.summary import Summary as Summary
 from qviz.core.surrogate import StraightThrough as StraightThrough
 from qviz.core.surrogate import Surrogate as Surrogate
+from qviz.measure import metrics as metrics
+from qviz.measure.compare import Comparison as Comparison
+from qviz.measure.compare import compare as compare
+from qviz.methods import recipes as recipes
 
 __version__ = "0.1.0"
 

@@ -287,7 +287,7 @@ def test_a_notebook_outside_the_folder_is_not_found(shipped, tmp_path, name):
 @pytest.fixture
 def started(monkeypatch, shipped):
     """The JupyterLab command that would have been run; the notebooks are those of `shipped`, in place."""
-    from qviz.core import shipped as module
+    from qviz import shipped as module
 
     commands = []
     monkeypatch.setattr(lab, "_become", lambda command: commands.append(command) or 0)
@@ -361,7 +361,7 @@ def test_doctor_notices_wrong_arithmetic(capsys, monkeypatch):
 
 
 def test_doctor_notices_damaged_data(capsys, monkeypatch, tmp_path):
-    from qviz.core import shipped
+    from qviz import shipped
 
     def damaged():
         raise ValueError("the sha256 differs")

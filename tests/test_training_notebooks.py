@@ -9,7 +9,7 @@ import jupytext
 import nbformat
 import pytest
 
-from qviz.core.pairs import NAMES
+from qviz.methods.pairs import NAMES
 from qviz.nn.data import imagenet_like
 from qviz.nn.runs import Experiment, read_queue, run
 from qviz.nn.runs.schedule import FULL, SIZES

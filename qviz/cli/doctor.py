@@ -59,7 +59,7 @@ def extras() -> Iterator[str]:
 
 def check_data() -> str:
     """Hold the shipped data to the recorded hashes."""
-    from qviz.core import shipped
+    from qviz import shipped
 
     shipped.verify()
     return f"data: {len(shipped.names())} tensors, every sha256 as recorded"
@@ -67,7 +67,7 @@ def check_data() -> str:
 
 def check_notebooks() -> str:
     """Find the notebooks."""
-    from qviz.core import shipped
+    from qviz import shipped
 
     folder = shipped.notebooks_dir()
     found = notebooks_in(folder)

@@ -33,7 +33,7 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Find or copy the notebooks, then become a JupyterLab server."""
-    from qviz.core import shipped
+    from qviz import shipped
 
     if absent := missing("lab"):
         raise UsageError(f"{', '.join(absent)} not installed: {install('lab')}")

@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from qviz.core.adaptive import EMACodebook
 from qviz.core.learned import TINY
-from qviz.core.learned_rounding import AdaptiveBorder
 from qviz.core.quantizer import Quantizer
+from qviz.methods.adaptive import EMACodebook
+from qviz.methods.learned_rounding import AdaptiveBorder
 
 Reduce = Callable[[Tensor], Tensor]
 """Takes a tensor to its mean over the processes."""

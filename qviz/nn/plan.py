@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import distributed, nn
 
-from qviz.core.pairs import Pair
 from qviz.core.quantizer import Quantizer
-from qviz.core.recipes import lsq
+from qviz.methods.pairs import Pair
+from qviz.methods.recipes import lsq
 from qviz.nn.calibration import Batch, run, several
 from qviz.nn.layers import QuantConv2d, QuantLayer, QuantLinear
 

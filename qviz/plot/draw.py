@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from qviz.core.compare import HEADERS
+from qviz.measure.compare import HEADERS
 from qviz.plot.scene import Band, Bars, Line, Mark, Panel, Points, Rug, Scene, Steps
 from qviz.plot.style import LOOKS
 

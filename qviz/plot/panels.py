@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qviz.core import measure
 from qviz.core.codebook import Codebook
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import MSE, Fixed
 from qviz.core.summary import Summary
+from qviz.measure import measured as measure
 from qviz.plot.record import by_layer as by_layer
 from qviz.plot.record import curve as curve
 from qviz.plot.record import histogram as histogram

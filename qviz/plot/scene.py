@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from qviz.core.compare import HEADERS, Comparison
+from qviz.measure.compare import HEADERS, Comparison
 
 Array = np.ndarray
 

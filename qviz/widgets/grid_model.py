@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from qviz.core import _check, measure
+from qviz.core import _check
 from qviz.core.codebook import Codebook
-from qviz.core.compare import Comparison, build_grid, grid_names
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import MSE, Fixed, MinMax, Percentile, Range, search_scale
 from qviz.core.summary import Summary
+from qviz.measure import measured as measure
+from qviz.measure.compare import Comparison, build_grid, grid_names
 from qviz.plot import panels
 from qviz.plot.scene import Panel, Points, Scene
 from qviz.widgets import custom

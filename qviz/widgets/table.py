@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from qviz.core.compare import HEADERS
+from qviz.measure.compare import HEADERS
 from qviz.plot.scene import Scene
 from qviz.plot.style import LOOKS
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qviz.core import _check, shipped
+from qviz import shipped
+from qviz.core import _check
 
 BIG = "Gaussian, 1e6 values"
 

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from qviz.core.pairs import NAMES, pair
+from qviz.methods.pairs import NAMES, pair
 from qviz.nn.convert import calibrate, convert
 from qviz.nn.layers import adapt
 from qviz.nn.models import create

@@ -9,7 +9,7 @@ from torch import Tensor
 from qviz import Codebook, Quantizer, StraightThrough, recipes
 from qviz.core.fast import LANES, TILE, Quantize, Spec, _spread, _tree, parts, select
 from qviz.core.learned import LearnedStep
-from tests.core.test_recipes_cases import CASES, CHANNELS, fresh, gradients, ready, sample
+from tests.methods.test_recipes_cases import CASES, CHANNELS, fresh, gradients, ready, sample
 
 ULPS = 40
 FAST = [name for name, case in CASES.items() if not case.soft and name != "adaround_weight"]

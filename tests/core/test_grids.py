@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from qviz import MSE, Codebook, Quantizer, apot, lloyd, post, pot, quantile, uniform
-from qviz.core import metrics
+from qviz.measure import metrics
 from tests import oracles
 
 SQRT_HALF = math.sqrt(0.5)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qviz.core.pairs import NAMES
+from qviz.methods.pairs import NAMES
 
 QUANTIZED = [name for name in NAMES if name != "fp32"]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from qviz import MSE, Quantizer, uniform
-from qviz.core import recipes
+from qviz.methods import recipes
 from qviz.nn.allocate import Allocation, exact, fisher, greedy, loss_rise
 from tests.nn import oracles
 

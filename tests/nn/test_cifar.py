@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from qviz.core.shipped import cifar10_sample
 from qviz.nn.data import CifarLoader, Loader, augment, cifar, cifar10
 from qviz.nn.data.augment import CROP, crop_flip, draw_crops, generator, normalise
+from qviz.shipped import cifar10_sample
 from tests.nn.real import CIFAR, needs_cifar
 from tests.nn.serve import serving
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from qviz import recipes
-from qviz.core.pairs import pair
+from qviz.methods.pairs import pair
 from qviz.nn import allocate
 from qviz.nn.convert import calibrate, convert, deconvert, report
 from qviz.nn.layers import QuantConv2d, QuantLayer, QuantLinear, adapt
@@ -495,7 +495,7 @@ def test_refusals_of_calibrate():
 PROCESSES = """
 import sys, torch
 from torch import distributed
-from qviz.core.pairs import pair
+from qviz.methods.pairs import pair
 from qviz.nn.convert import calibrate, convert
 from tests.nn.small_nets import images, resnet
 distributed.init_process_group("gloo")

@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from qviz.core.shipped import cifar10_sample
 from qviz.nn.data import ImageLoader, Loader, Undecodable, augment, imagenet, imagenet_like, photos
 from qviz.nn.data.augment import CROP, generator, normalise
+from qviz.shipped import cifar10_sample
 from tests.nn.real import PHOTOS, needs_photos
 
 CLASSES = tuple(f"n{i:08d}" for i in range(10))

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from qviz import MinMax, Quantizer, recipes, uniform
-from qviz.core.pairs import pair
+from qviz.methods.pairs import pair
 from qviz.nn.layers import QuantConv2d, QuantLinear, adapt
 from tests.nn.small_nets import QUANTIZED, assert_same_state, fingerprint, rounded
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from qviz.core.pairs import NAMES
+from qviz.methods.pairs import NAMES
 from qviz.nn.models import create
 from qviz.nn.runs import Experiment, Ledger, Row, known, prepare, read_queue, run
 from qviz.nn.runs.ledger import FIELDS, table

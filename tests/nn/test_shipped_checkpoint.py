@@ -5,13 +5,13 @@ import math
 
 import pytest
 
-from qviz.core.shipped import checkpoint, data_dir
 from qviz.nn.data import CifarLoader, cifar10
 from qviz.nn.download import file_sha256
 from qviz.nn.models import create
 from qviz.nn.runs import Experiment, Ledger
 from qviz.nn.train import TrainConfig, evaluate
 from qviz.nn.weights import load_weights
+from qviz.shipped import checkpoint, data_dir
 
 FILE = "resnet20_fp32.safetensors"
 

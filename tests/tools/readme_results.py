@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qviz.core.shipped import data_dir
 from qviz.nn.runs import Experiment, Ledger
 from qviz.nn.runs.ledger import table
 from qviz.nn.runs.queue import read_queue
+from qviz.shipped import data_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"

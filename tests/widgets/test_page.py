@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from qviz import Codebook, compare, post, pot, uniform
-from qviz.core.compare import grid_names
+from qviz.measure.compare import grid_names
 from qviz.widgets import GridExplorer, page
 
 X = torch.randn(4000, generator=torch.Generator().manual_seed(11))

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qviz.core.shipped import CIFAR10_CLASSES, cifar10_sample, data_dir
 from qviz.nn.download import cache_dir, fetch, file_sha256, locked
+from qviz.shipped import CIFAR10_CLASSES, cifar10_sample, data_dir
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 ARCHIVE_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from qviz.core.shipped import CIFAR10_CLASSES, cifar10_sample
+from qviz.shipped import CIFAR10_CLASSES, cifar10_sample
 
 _NOTE = "imagenet_like.json"
 _MOST = 200  # images of one class in the sample

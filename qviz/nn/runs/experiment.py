@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qviz.core.pairs import FLOAT, NAMES, pair
-from qviz.core.shipped import checkpoint
+from qviz.methods.pairs import FLOAT, NAMES, pair
 from qviz.nn.convert import POLICIES
 from qviz.nn.download import file_sha256
 from qviz.nn.models import NAMES as MODELS
 from qviz.nn.runs.schedule import DATA, SIZES, SOURCES, schedule
 from qviz.nn.train import TrainConfig
 from qviz.nn.weights import PUBLISHED
+from qviz.shipped import checkpoint
 
 SHIPPED = "resnet20_fp32.safetensors"
 STARTS = ("shipped", "published", "scratch")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qviz.core.shipped import data_dir
 from qviz.nn.download import cache_dir, locked
+from qviz.shipped import data_dir
 
 NAME = "results.json"
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qviz import __version__
-from qviz.core.shipped import data_dir
 from qviz.nn.convert import Report
 from qviz.nn.download import cache_dir, file_sha256
 from qviz.nn.runs.experiment import STARTS, Experiment
@@ -18,6 +17,7 @@ from qviz.nn.runs.ledger import Ledger, Row
 from qviz.nn.runs.paper import published
 from qviz.nn.runs.prepare import Prepared, prepare, source_of
 from qviz.nn.train import History, fit
+from qviz.shipped import data_dir
 
 LAST = "last.safetensors"
 _TOLD = ("epochs", "precision", "compile")  # overrides that a row's epochs and hardware tell

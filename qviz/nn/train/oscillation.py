@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qviz.core.learned_rounding import AdaptiveBorder
 from qviz.core.quantizer import Quantizer
 from qviz.core.rounding import Stochastic
+from qviz.methods.learned_rounding import AdaptiveBorder
 from qviz.nn.layers import QuantLayer
 
 WATCHED = 512

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qviz.core.adaptive import EMACodebook, LearnedKnots
-from qviz.core.learned_rounding import AdaptiveBorder
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import StaticRange
+from qviz.methods.adaptive import EMACodebook, LearnedKnots
+from qviz.methods.learned_rounding import AdaptiveBorder
 from qviz.nn.train.groups import quantizers
 from qviz.nn.train.history import BUDGETS, History
 from qviz.nn.train.oscillation import Oscillations, QuantizedWeights

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from torch import Tensor, nn
 
-from qviz.core.adaptive import EMACodebook
+from qviz.methods.adaptive import EMACodebook
 from qviz.nn.layers import adapt
 from qviz.nn.train import seeds
 from qviz.nn.train.config import TrainConfig

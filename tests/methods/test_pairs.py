@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from qviz import recipes
-from qviz.core.pairs import NAMES, Pair, pair
+from qviz.methods.pairs import NAMES, Pair, pair
 
 OUT, IN = 6, 8
 
@@ -159,7 +159,7 @@ def test_quantizers_are_fresh():
     assert p.weight(OUT) is not p.weight(OUT)
 
 
-@pytest.mark.parametrize("first", ["qviz.core.pairs", "qviz.core.recipes", "qviz"])
+@pytest.mark.parametrize("first", ["qviz.methods.pairs", "qviz.methods.recipes", "qviz"])
 def test_it_imports_from_either_end(first):
     code = f"import {first}\nfrom qviz import recipes\nprint(recipes.pair('lsq', 4).w_bits)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

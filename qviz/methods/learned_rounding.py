@@ -76,7 +76,7 @@ class AdaptiveBorder(Rounding):
         In the logit, sigmoid(z) ≈ 1/2 + z / 4 gives b1 = 4 R (1 - ρ), b0 = -4 z (1 - ρ).
 
         Args:
-            rho: <w', w> / <w', w'>, a number or one a channel (:func:`qviz.core.border.ratio`).
+            rho: <w', w> / <w', w'>, a number or one a channel (:func:`qviz.methods.aquant_border.ratio`).
             zero_point: z, the level that stands for 0, counted from the lowest.
         """
         rho = torch.as_tensor(rho, dtype=self.b.dtype, device=self.b.device)

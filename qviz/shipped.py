@@ -39,7 +39,7 @@ CIFAR10_CLASSES = (
     "ship",
     "truck",
 )
-_PACKAGE = Path(__file__).resolve().parents[1]
+_PACKAGE = Path(__file__).resolve().parent
 _REPAIR = "restore the folder data (git checkout -- data), or reinstall qviz-quantization."
 
 

@@ -19,7 +19,7 @@ from qviz import (
     pot,
     uniform,
 )
-from qviz.core import measure
+from qviz.measure import measured as measure
 
 
 def weights(*shape):

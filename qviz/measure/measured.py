@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qviz.core import metrics
-from qviz.core.compare import Row
 from qviz.core.quantizer import Quantizer
 from qviz.core.summary import CellStats, Summary
+from qviz.measure import metrics
+from qviz.measure.compare import Row
 
 
 def searchable(q: Quantizer) -> bool:

@@ -10,8 +10,9 @@ from safetensors.torch import load, save
 from torch import nn
 
 from qviz import Quantizer, probe, recipes
-from qviz.core import adaptive, learned, learned_rounding, surrogate
-from tests.core.test_recipes_cases import CASES, fresh, gradients, ready, sample
+from qviz.core import learned, surrogate
+from qviz.methods import adaptive, learned_rounding
+from tests.methods.test_recipes_cases import CASES, fresh, gradients, ready, sample
 
 LEARNED = [name for name in CASES if list(fresh(name).parameters())]
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qviz import post
-from qviz.core.lut import post_lut, split_accumulate, table_dot
-from qviz.core.recipes import lsq, post_weight
+from qviz.export.lut import post_lut, split_accumulate, table_dot
+from qviz.methods.recipes import lsq, post_weight
 
 RESNET18 = 11.69e6
 

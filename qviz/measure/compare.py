@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qviz.core import _check, metrics
+from qviz.core import _check
 from qviz.core.codebook import Codebook
 from qviz.core.grids import apot, lloyd, post, pot, quantile, uniform
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import Fixed, Range, search_scale
 from qviz.core.summary import Summary
+from qviz.measure import metrics
 
 Method = Codebook | Quantizer | Callable[[Tensor], Tensor]
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from qviz.core import shipped
+from qviz import shipped
 
 ORIGINALS = Path(os.environ.get("QVIZ_DATA") or Path.home() / ".cache" / "qviz")
 NOT_DATA = {".md", ".py", ".txt", ""}  # what data/ holds besides data; "" is .gitattributes

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from qviz import Codebook, Fixed, Quantizer, Stochastic, uniform
-from qviz.core import recipes
-from qviz.core.mismatch import Deviation, gradient_mismatch, quantizer_gap
 from qviz.core.surrogate import SoftArgmax
+from qviz.measure.mismatch import Deviation, gradient_mismatch, quantizer_gap
+from qviz.methods import recipes
 
 BOUNDS = (0.0, 3.0)
 X = (torch.arange(30_000, dtype=torch.float64) + 0.5) / 10_000  # 0 … 3, never on a border

@@ -18,7 +18,7 @@ FLOAT = 32
 
 @dataclass(frozen=True)
 class _Method:
-    """Names in :mod:`qviz.core.recipes`, and what these functions take.
+    """Names in :mod:`qviz.methods.recipes`, and what these functions take.
 
     Attributes:
         weight, act: the recipes.
@@ -52,7 +52,7 @@ NAMES: tuple[str, ...] = ("fp32", *METHODS)
 
 
 def _recipes() -> ModuleType:
-    from qviz.core import recipes  # not at the top: recipes re-exports `pair`
+    from qviz.methods import recipes  # not at the top: recipes re-exports `pair`
 
     return recipes
 
@@ -62,7 +62,7 @@ class WeightRecipe:
     """``recipe(channels)`` makes the quantizer of a weight with so many output channels (axis 0).
 
     Attributes:
-        name: of the function in :mod:`qviz.core.recipes`.
+        name: of the function in :mod:`qviz.methods.recipes`.
         bits: given to it.
         channelwise: one scale a channel instead of one in all.
         options: further keyword arguments.
@@ -84,7 +84,7 @@ class InputRecipe:
     """``recipe(channels, signed)`` makes the quantizer of an input with so many channels (axis 1).
 
     Attributes:
-        name: of the function in :mod:`qviz.core.recipes`.
+        name: of the function in :mod:`qviz.methods.recipes`.
         bits: given to it.
         reads_channels: it is told their number.
         has_sign: it has a signed grid; without one, signed inputs get ``lsq(bits, signed=True)``.

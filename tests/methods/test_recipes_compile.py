@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from qviz.core.fast import PART
-from tests.core.test_recipes_cases import CASES, gradients, ready, sample
+from tests.methods.test_recipes_cases import CASES, gradients, ready, sample
 
 QUICK = {"lsq", "daq_weight", "post_weight"}
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from qviz.core import _check
-from qviz.core.adaptive import EMACodebook, LearnedKnots
 from qviz.core.codebook import Codebook
 from qviz.core.grids import Grid, apot, post, pot, uniform
 from qviz.core.learned import (
@@ -18,12 +17,13 @@ from qviz.core.learned import (
     LearnedStep,
     TanhRange,
 )
-from qviz.core.learned_rounding import AdaptiveBorder, LearnedRound, RectifiedSigmoid
-from qviz.core.pairs import Pair as Pair
-from qviz.core.pairs import pair as pair
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import MSE, Fixed, Range
 from qviz.core.surrogate import SoftArgmax, StraightThrough
+from qviz.methods.adaptive import EMACodebook, LearnedKnots
+from qviz.methods.learned_rounding import AdaptiveBorder, LearnedRound, RectifiedSigmoid
+from qviz.methods.pairs import Pair as Pair
+from qviz.methods.pairs import pair as pair
 
 
 def ste(bits: int, *, signed: bool = True, clipped: bool = True, range: Range | None = None) -> Quantizer:
@@ -123,7 +123,7 @@ def adaround_weight(bits: int, weight: Tensor, *, axis: int | None = 0) -> Quant
     """AdaRound: uniform levels at a fixed MSE-searched step, one learned decision for each weight.
 
     Set ``q.soft = True`` while V is optimised. A weight on a level stays there (see
-    :class:`~qviz.core.learned_rounding.LearnedRound`).
+    :class:`~qviz.methods.learned_rounding.LearnedRound`).
 
     References:
         Nagel et al., ICML 2020, arXiv:2004.10568, equations (22) and (23).

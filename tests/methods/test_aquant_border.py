@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qviz import Quantizer, uniform
-from qviz.core.border import (
+from qviz.core.range import MSE, Fixed
+from qviz.methods.aquant_border import (
     coarse_border,
     encode_by_thresholds,
     error_decomposition,
@@ -15,9 +16,8 @@ from qviz.core.border import (
     ratio,
     thresholds,
 )
-from qviz.core.learned_rounding import AdaptiveBorder
-from qviz.core.range import MSE, Fixed
-from qviz.core.recipes import aquant_activation
+from qviz.methods.learned_rounding import AdaptiveBorder
+from qviz.methods.recipes import aquant_activation
 
 CELLS = range(4)
 # AQuant, worked numbers 2 and 3: border and unbiased border of w = 1, and the biases at w' = 0.9.

@@ -1,0 +1,1 @@
+"""Export: a quantized network outside of this package."""
