@@ -259,7 +259,7 @@ Scene(
             y="knot",
             title="Knots of the inputs",
         ),
-        panels.staircase({"untrained": untrained, "trained": layer.input_quantizer}, (-0.2, 2.4)),
+        panels.staircase((-0.2, 2.4), {"untrained": untrained, "trained": layer.input_quantizer}),
     ),
 )
 

@@ -198,7 +198,7 @@ stairs = {
     )
     for what, beta in few.items()
 }
-panels.staircase(stairs, (0, 18 * step))
+panels.staircase((0, 18 * step), stairs)
 
 # %% [markdown]
 # ## What clips and steps did

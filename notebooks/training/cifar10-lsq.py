@@ -180,7 +180,7 @@ Scene(
 # The optimiser moves a *master* weight in floating point; the network sees its rounded twin. Left: a few weights of the
 # layer. A master weight near a border between two levels makes its twin jump there and back. Right: how often that
 # happened so far, for each watched weight, on average over a layer (*oscillations*,
-# [Nagel et al. 2022](https://arxiv.org/abs/2203.08086)).
+# [Nagel et al. 2022](https://arxiv.org/abs/2203.11086)).
 
 # %%
 FEW = 3

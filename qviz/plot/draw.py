@@ -6,44 +6,57 @@ import io
 from typing import Any
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.axes import Axes
+from matplotlib.cbook import normalize_kwargs
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from qviz.measure.compare import HEADERS
+from qviz.plot.lettering import letter
 from qviz.plot.scene import Band, Bars, Line, Mark, Panel, Points, Rug, Scene, Steps
 from qviz.plot.style import LOOKS
 
-DASHES = {"solid": "-", "dashed": "--", "dotted": ":", "dash_dotted": "-."}
+DASHES: dict[str, Any] = {
+    "solid": "-",
+    "dashed": "--",
+    "dotted": ":",
+    "dash_dotted": "-.",
+    "long_dashed": (0, (9, 2.5)),
+    "dash_dot_dotted": (0, (6, 1.5, 1, 1.5, 1, 1.5)),
+}
+"""matplotlib's line style of each pattern."""
 
 
-def draw(panel: Panel, ax: Axes | None = None, **line_kw: Any) -> Axes:
+def draw(
+    panel: Panel, ax: Axes | None = None, *, title: str | None = None, legend: bool = True, **style: Any
+) -> Axes:
     """Draw ``panel`` and return the axes.
 
     Args:
-        panel: what to draw.
-        ax: where; default a new figure of pyplot's, so that a notebook shows it.
-        **line_kw: passed to every line of the methods (not to data and ideal).
+        panel: What to draw.
+        ax: The axes to draw on; by default pyplot's current ones.
+        title: The title in place of the panel's own; "" leaves it out.
+        legend: Whether to draw a legend.
+        **style: matplotlib's properties of lines (``color``, ``lw``, ``alpha``, ...), for the marks of the
+            methods, not for data and the ideal line.
     """
     if ax is None:
         import matplotlib.pyplot as plt
 
-        _, ax = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+        ax = plt.gca()
+    style = normalize_kwargs(style, Line2D)
     for mark in panel.marks:
-        _DRAWERS[type(mark)](ax, mark, line_kw if mark.role not in ("data", "ideal") else {})
-    legend = any(mark.label for mark in panel.marks)
-    ax.set_title(panel.title, pad=22 if legend else None)
-    ax.set(xlabel=panel.x.label, ylabel=panel.y.label)
+        its = {} if mark.role in ("data", "ideal") else dict(style)
+        if not mark.label:
+            its.pop("label", None)
+        _DRAWERS[type(mark)](ax, mark, its)
     ax.set_xlim(panel.x.low, panel.x.high)
     ax.set_ylim(panel.y.low, panel.y.high)
-    ax.spines[["top", "right"]].set_visible(False)
-    if legend:  # a row between title and axes: inside it would cover data
-        row = {
-            "loc": "lower center",
-            "bbox_to_anchor": (0.5, 1.0),
-            "borderaxespad": 0.2,
-            "ncols": 5,
-        }
-        ax.legend(frameon=False, fontsize="small", handlelength=1.8, columnspacing=1.2, **row)
+    ax.spines["top"].set_visible(ax.xaxis.get_label_position() == "top")
+    ax.spines["right"].set_visible(ax.yaxis.get_label_position() == "right")
+    own = title is None
+    letter(ax, panel.x.label, panel.y.label, panel.title if own else title, stays=own, legend=legend)
     ax.qviz_text = panel.text
     return ax
 
@@ -57,8 +70,9 @@ def figure(scene: Scene, *, size: tuple[float, float] | None = None) -> Figure:
     """Return a new figure with all panels and the table of a scene, in at most two columns.
 
     Args:
-        scene: what to draw.
-        size: in inches; default 6.4 x 4.0 for one panel, a 16:9 slide of 13.33 x 7.5 for more.
+        scene: What to draw.
+        size: Width and height in inches; by default 6.4 x 4.0 for one panel, a 16:9 slide of 13.33 x 7.5 for
+            more.
     """
     parts = len(scene.panels) + (scene.table is not None)
     columns = 1 if parts == 1 else 2
@@ -92,70 +106,43 @@ def png(fig: Figure, dpi: int = 96) -> bytes:
     return buffer.getvalue()
 
 
-def _line(ax: Axes, mark: Line, kw: dict[str, Any]) -> None:
+def _look(mark: Line | Steps) -> dict[str, Any]:
     look = LOOKS[mark.role]
-    style = {
-        "color": look.color,
-        "linestyle": DASHES[look.dash],
-        "linewidth": 1.8,
-        "label": mark.label or None,
-    }
-    ax.plot(mark.x, mark.y, **(style | kw))
+    dash = DASHES[look.dash]
+    return {"color": look.color, "linestyle": dash, "linewidth": 1.8, "label": mark.label or None}
 
 
-def _bars(ax: Axes, mark: Bars, kw: dict[str, Any]) -> None:
-    look = LOOKS[mark.role]
-    ax.stairs(
-        mark.heights,
-        mark.edges,
-        fill=True,
-        color=look.color,
-        alpha=0.5,
-        label=mark.label or None,
-    )
+def _line(ax: Axes, mark: Line, style: dict[str, Any]) -> None:
+    ax.plot(mark.x, mark.y, **(_look(mark) | style))
+
+
+def _steps(ax: Axes, mark: Steps, style: dict[str, Any]) -> None:
+    ax.stairs(mark.heights, mark.edges, baseline=None, **(_look(mark) | style))
+
+
+def _bars(ax: Axes, mark: Bars, style: dict[str, Any]) -> None:
+    look = {"color": LOOKS[mark.role].color, "alpha": 0.5, "label": mark.label or None}
+    ax.stairs(mark.heights, mark.edges, fill=True, **(look | style))
     if mark.role != "data":
-        ax.stairs(mark.heights, mark.edges, color=look.color, linewidth=1.0)
+        outline = {"color": LOOKS[mark.role].color, "linewidth": 1.0} | style
+        ax.stairs(mark.heights, mark.edges, **(outline | {"label": None}))
 
 
-def _steps(ax: Axes, mark: Steps, kw: dict[str, Any]) -> None:
-    look = LOOKS[mark.role]
-    style = {
-        "color": look.color,
-        "linestyle": DASHES[look.dash],
-        "linewidth": 1.8,
-        "label": mark.label or None,
-    }
-    ax.stairs(mark.heights, mark.edges, baseline=None, **(style | kw))
+def _band(ax: Axes, mark: Band, style: dict[str, Any]) -> None:
+    color = style.get("color", LOOKS[mark.role].color)
+    ax.fill_between(mark.x, mark.low, mark.high, color=color, alpha=0.22, linewidth=0)
 
 
-def _band(ax: Axes, mark: Band, kw: dict[str, Any]) -> None:
-    look = LOOKS[mark.role]
-    ax.fill_between(mark.x, mark.low, mark.high, color=look.color, alpha=0.22, linewidth=0)
-
-
-def _rug(ax: Axes, mark: Rug, kw: dict[str, Any]) -> None:
-    look = LOOKS[mark.role]
+def _rug(ax: Axes, mark: Rug, style: dict[str, Any]) -> None:
     width = 2.0 if len(mark.x) <= 64 else 0.7
-    ax.vlines(
-        mark.x,
-        mark.low,
-        mark.high,
-        color=look.color,
-        linewidth=width,
-        label=mark.label or None,
-    )
+    look = {"color": LOOKS[mark.role].color, "linewidth": width, "label": mark.label or None}
+    ax.vlines(mark.x, mark.low, mark.high, **(look | style))
 
 
-def _points(ax: Axes, mark: Points, kw: dict[str, Any]) -> None:
+def _points(ax: Axes, mark: Points, style: dict[str, Any]) -> None:
     look = LOOKS[mark.role]
-    ax.plot(
-        mark.x,
-        mark.y,
-        look.marker,
-        color=look.color,
-        linestyle="none",
-        label=mark.label or None,
-    )
+    own = {"color": look.color, "marker": look.marker, "label": mark.label or None}
+    ax.plot(mark.x, mark.y, **(own | style | {"linestyle": "none"}))
 
 
 _DRAWERS: dict[type[Mark], Any] = {
@@ -169,7 +156,7 @@ _DRAWERS: dict[type[Mark], Any] = {
 
 
 def _table(ax: Axes, scene: Scene) -> None:
-    """Write the comparison as a table, one row a method, coloured like its curves."""
+    """Write the comparison as a table, one row a method, colored like its curves."""
     ax.set_axis_off()
     cells = scene.table.cells()
     widths = [0.31, 0.09, 0.07, 0.16, 0.14, 0.11, 0.12]
@@ -186,6 +173,7 @@ def _table(ax: Axes, scene: Scene) -> None:
     table.scale(1.0, 2.0)
     for (i, k), cell in table.get_celld().items():
         cell.PAD = 0.05
+        cell.set_edgecolor(rcParams["axes.edgecolor"])
         cell.get_text().set_horizontalalignment("left" if k == 0 else "right")
         if k == 0 and i > 0:
             cell.get_text().set(color=LOOKS[scene.roles[i - 1]].color, weight="bold")

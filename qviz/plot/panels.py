@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from qviz.core.codebook import Codebook
-from qviz.core.quantizer import Quantizer
+from qviz.core.quantizer import Quantizer, probe
 from qviz.core.range import MSE, Fixed
 from qviz.core.summary import Summary
 from qviz.measure import measured as measure
-from qviz.plot.record import by_layer as by_layer
-from qviz.plot.record import curve as curve
-from qviz.plot.record import histogram as histogram
-from qviz.plot.record import scatter as scatter
+from qviz.plot.charts import by_layer as by_layer
+from qviz.plot.charts import curve as curve
+from qviz.plot.charts import histogram as histogram
+from qviz.plot.charts import scatter as scatter
 from qviz.plot.scene import Axis, Band, Bars, Line, Mark, Panel, Rug, Steps
 from qviz.plot.style import ROLES
 
@@ -31,13 +31,14 @@ def levels(x: Data, methods: Methods, *, bins: int = 120, unit: str = "") -> Pan
     """Show the levels of each method as a ruler above the histogram of x.
 
     Args:
-        x: the tensor, or its :class:`~qviz.core.summary.Summary`.
-        methods: a quantizer or codebook, or a mapping from names to at most four of them.
-        bins: of the histogram.
-        unit: of x, shown in brackets.
+        x: The tensor, or its :class:`~qviz.core.summary.Summary`.
+        methods: A quantizer or codebook, or a mapping from names to at most six of them.
+        bins: The number of bins of the histogram.
+        unit: The unit of x, shown in brackets.
 
     Raises:
-        TypeError, ValueError: unfit data, too many methods, or a callable (it has no levels to show).
+        TypeError: A method is a callable, which has no levels to show, or x is not floating point.
+        ValueError: There are more than six methods, or x is empty, NaN or infinite.
     """
     data = summary_of(x)
     named = calibrated(methods, data)
@@ -69,11 +70,7 @@ def levels(x: Data, methods: Methods, *, bins: int = 120, unit: str = "") -> Pan
 
 
 def staircase(
-    methods: Methods,
-    xlim: tuple[float, float] = (-2.0, 2.0),
-    *,
-    n: int = 2001,
-    unit: str = "",
+    x: Data | tuple[float, float], methods: Methods | None = None, *, n: int = 2001, unit: str = ""
 ) -> Panel:
     """Show y = Q(x), broken at every jump, with the band between it and y = x: the error.
 
@@ -81,28 +78,26 @@ def staircase(
     output in another unit than x (DAQ, N2UQ) has no such error, and no band.
 
     Args:
-        methods: one, or a mapping from names to at most four; a bare codebook is taken at scale 1.
-        xlim: what is shown of x.
-        n: samples for a callable.
-        unit: of x and y.
+        x: The tensor or its summary, to which a bare codebook's scale is fitted as in the other panels; or
+            the two ends of the x axis, (low, high). Then a bare codebook has scale 1, and its name says so.
+        methods: One method, or a mapping from names to at most six; alone, they are shown from -2 to 2.
+        n: The number of samples for a callable.
+        unit: The unit of x and y.
 
     Raises:
-        ValueError: xlim is not increasing, or too many methods.
+        TypeError: A method is neither a quantizer, nor a codebook, nor a callable.
+        ValueError: The ends do not increase, or there are more than six methods.
     """
-    low, high = (float(v) for v in xlim)
-    if not -np.inf < low < high < np.inf:
-        raise ValueError(f"xlim must be finite and increasing, got {xlim}")
+    if callable(x) or isinstance(x, Mapping):  # methods alone, or first as in earlier versions
+        x, methods = (-2.0, 2.0) if methods is None else methods, x
+    low, high, named = _shown(x, methods)
     marks: list[Mark] = [Line("ideal", np.array([low, high]), np.array([low, high]), label="y = x")]
     words = []
-    named = _named(methods)
     for i, (name, q) in enumerate(named.items()):
-        if isinstance(q, Codebook):
-            q = Quantizer(q, range=Fixed(1.0))
-        _need_scale(name, q)
         left, right, y = _treads(q, low, high, n)
         x3 = np.column_stack([left, np.clip(y, left, right), right]).ravel()  # the middle: where y = x
         y3 = np.repeat(y, 3)
-        if not isinstance(q, Quantizer) or q.range.rescale:
+        if in_units_of_x(q):
             marks.append(Band(ROLES[i], x3, np.minimum(x3, y3), np.maximum(x3, y3)))
         gap = np.full_like(left, np.nan)
         x = np.column_stack([left, right, gap]).ravel()[:-1]
@@ -115,7 +110,7 @@ def staircase(
     return Panel(
         "Staircase y = Q(x)",
         Axis(_with_unit("x", unit), low, high),
-        Axis(_with_unit("y = Q(x)", unit), low, high),
+        Axis(_with_unit("y = Q(x)", unit if all(map(in_units_of_x, named.values())) else ""), low, high),
         tuple(marks),
         " ".join(words),
     )
@@ -125,13 +120,19 @@ def error(x: Data, methods: Methods, *, bins: int = 81, unit: str = "") -> Panel
     """Show the histogram of the error Q(x) - x of each method.
 
     Args:
-        x: the tensor or its summary.
-        methods: one, or a mapping from names to at most four.
-        bins: of the histogram, odd keeps zero in the middle of one.
-        unit: of x.
+        x: The tensor or its summary.
+        methods: One method, or a mapping from names to at most six.
+        bins: The number of bins of the histogram; an odd number keeps zero in the middle of one.
+        unit: The unit of x.
+
+    Raises:
+        TypeError: A method is neither a quantizer, nor a codebook, nor a callable.
+        ValueError: A quantizer's output is in another unit than x (DAQ, N2UQ), so that Q(x) - x is no error;
+            there are more than six methods; or x is empty, NaN or infinite.
     """
     data = summary_of(x)
     named = calibrated(methods, data)
+    _need_units_of_x(named)
     _need_bins(bins)
     values = {name: _errors(name, q, data) for name, q in named.items()}
     rms = {name: e.rms for name, e in values.items()}
@@ -156,46 +157,49 @@ def contribution(x: Data, methods: Methods, *, unit: str = "") -> Panel:
     """Show which cells the mean squared error comes from.
 
     The bar of a cell spans its values; its height is what it adds to the MSE, so the heights add up to
-    the MSE. The outermost cells end at the data's ends.
+    the MSE. The outermost cells end at the data's ends. Where a level's values have no fixed borders (AQuant,
+    AdaRound, random rounding), a bar spans what lies between two neighboring knots instead.
 
     Args:
-        x: the tensor or its summary.
-        methods: one, or a mapping from names to at most four.
-        unit: of x.
+        x: The tensor or its summary.
+        methods: A quantizer or codebook, or a mapping from names to at most six of them.
+        unit: The unit of x.
+
+    Raises:
+        TypeError: A method is a callable, which has no cells.
+        ValueError: A quantizer's output is in another unit than x (DAQ, N2UQ), so that Q(x) - x is no error;
+            there are more than six methods; or x is empty, NaN or infinite.
     """
     data = summary_of(x)
     named = calibrated(methods, data)
+    _need_units_of_x(named)
     low, high = limits(data)
     marks, words, top = [], [], 0.0
     for i, (name, q) in enumerate(named.items()):
         q = _need_levels(name, q)
         height = _sse(q, data) / data.numel
-        edges = np.concatenate([[low], np.clip(border_positions(q), low, high), [high]])
+        edges = np.concatenate([[low], np.clip(_on_x(q, _borders_or_knots(q)), low, high), [high]])
         mark = (Bars if len(named) == 1 else Steps)(ROLES[i], edges, height, label=name)
         marks.append(mark)
         top = max(top, float(height.max()))
         total = float(height.sum())
         k = int(np.argmax(height))
-        share = height[k] / total if total else 0.0
         words.append(
-            f"{name}: MSE {total:.4g}; the cell of level {level_positions(q)[k]:.3g} gives {share:.0%}, "
+            f"{name}: MSE {total:.4g}; the cell from {edges[k]:.3g} to {edges[k + 1]:.3g} gives "
+            f"{height[k] / total if total else 0:.0%}, "
             f"the two end cells {(height[0] + height[-1]) / total if total else 0:.0%}."
         )
     return Panel(
         "Where the error comes from",
         Axis(_with_unit("x", unit), low, high),
-        Axis(
-            "part of the MSE" + (f" ({unit}²)" if unit else ""),
-            0.0,
-            1.08 * (top or 1.0),
-        ),
+        Axis(_with_unit("part of the MSE", unit and f"{unit}²"), 0.0, 1.08 * (top or 1.0)),
         tuple(marks),
         " ".join(words),
     )
 
 
 def summary_of(x: Data) -> Summary:
-    """Return ``x`` summarised; a summary comes back as it is."""
+    """Return ``x`` summarized; a summary comes back as it is."""
     return x if isinstance(x, Summary) else Summary(x)
 
 
@@ -208,6 +212,37 @@ def calibrated(methods: Methods, data: Summary) -> dict[str, Method]:
         _need_scale(name, q)
         ready[name] = q
     return ready
+
+
+def in_units_of_x(q: Method) -> bool:
+    """Return whether Q(x) - x is an error, which it is not for DAQ and N2UQ."""
+    return not isinstance(q, Quantizer) or q.range.rescale
+
+
+def _need_units_of_x(named: Mapping[str, Method]) -> None:
+    for name, q in named.items():
+        if not in_units_of_x(q):
+            ends = outputs(q)[[0, -1]]
+            raise ValueError(
+                f"{name}: its output, from {ends[0]:.3g} to {ends[1]:.3g}, is in another unit than x, so "
+                "that Q(x) - x is no error; plot.staircase and plot.levels show such a quantizer"
+            )
+
+
+def _shown(x: Data | tuple[float, float], methods: Methods) -> tuple[float, float, dict[str, Method]]:
+    """Return the ends of a staircase's x axis and its methods, ready to use."""
+    if not isinstance(x, (tuple, list)):
+        data = summary_of(x)
+        return *limits(data), calibrated(methods, data)
+    if len(x) != 2 or not -np.inf < float(x[0]) < float(x[1]) < np.inf:
+        raise ValueError(f"the ends of the x axis must be two finite, increasing numbers, got {x}")
+    named = {}
+    for name, q in _named(methods).items():
+        if isinstance(q, Codebook):
+            name, q = f"{name} at scale 1", Quantizer(q, range=Fixed(1.0))
+        _need_scale(name, q)
+        named[name] = q
+    return float(x[0]), float(x[1]), named
 
 
 def _need_scale(name: str, q: Method) -> None:
@@ -248,8 +283,18 @@ def outputs(q: Quantizer) -> np.ndarray:
 
 def border_positions(q: Quantizer) -> np.ndarray:
     """Return the borders on the x axis, shape (K - 1,); per channel those of the median scale."""
+    return _on_x(q, q.rounding.borders(q.codebook))
+
+
+def _borders_or_knots(q: Quantizer) -> Tensor:
+    """Return what divides the values into cells, in units of u: borders, or knots where none are fixed."""
+    borders = q.rounding.borders(q.codebook)
+    return q.codebook.knots if borders is None else borders
+
+
+def _on_x(q: Quantizer, u: Tensor) -> np.ndarray:
     scale, offset = _typical(q)
-    return q.rounding.borders(q.codebook).numpy(force=True) * scale + offset
+    return u.numpy(force=True) * scale + offset
 
 
 def _typical(q: Quantizer) -> tuple[float, float]:
@@ -278,12 +323,15 @@ def _treads(q: Method, low: float, high: float, n: int) -> tuple[np.ndarray, np.
 
 
 def _sse(q: Quantizer, data: Summary) -> np.ndarray:
-    """Return the squared error of each code, shape (K,)."""
-    if measure.searchable(q):
+    """Return the squared error of each cell that :func:`_borders_or_knots` make, from low to high."""
+    if measure.searchable(q) and not q.soft:
         return measure.cell_stats(q, _matching(data, q)).sse.numpy()
+    cuts = _borders_or_knots(q)
     with torch.no_grad():
         e = (q(data.x) - data.x).double().flatten()
-    return torch.bincount(q.codes(data.x).flatten(), e * e, len(q.codebook)).numpy(force=True)
+        u = probe(q, data.x).u.double().flatten()
+    cell = torch.bucketize(u, cuts.to(u))  # a value on a cut belongs to the cell below it
+    return torch.bincount(cell, e * e, len(cuts) + 1).numpy(force=True)
 
 
 class _SummaryErrors:

@@ -21,8 +21,8 @@ class Mark:
     """What all marks share.
 
     Attributes:
-        role: "data", "a", "b", "c", "d" or "ideal"; the style maps it to colour, dash and hatch.
-        label: its name in a legend; empty marks stay out.
+        role: "data", "ideal" or one of "a" to "f"; the style maps it to color, dash and marker.
+        label: The name in a legend; a mark without one stays out.
     """
 
     role: str

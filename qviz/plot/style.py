@@ -1,4 +1,4 @@
-"""Style: what each role looks like. Colour is never the only difference."""
+"""Style: what each role looks like. Color is never the only difference."""
 
 from __future__ import annotations
 
@@ -10,25 +10,32 @@ class Look:
     """How one role is drawn.
 
     Attributes:
-        color: hex, from seaborn's "colorblind" palette, readable on white and on dark grey.
-        dash: "solid", "dashed", "dotted" or "dash_dotted".
-        marker: matplotlib's marker letter. hatch: matplotlib's hatch for filled areas.
+        color: A hex color of seaborn's "colorblind" palette, readable on white and on dark gray.
+        dash: The name of the line's pattern: "solid", "dashed", "dotted", "dash_dotted", "long_dashed" or
+            "dash_dot_dotted".
+        marker: matplotlib's letter for the marker.
     """
 
     color: str
     dash: str = "solid"
     marker: str = "o"
-    hatch: str | None = None
+
+    @property
+    def plain_dash(self) -> str:
+        """The nearest of the four patterns that bqplot knows."""
+        return {"long_dashed": "dashed", "dash_dot_dotted": "dash_dotted"}.get(self.dash, self.dash)
 
 
 LOOKS = {
     "data": Look("#949494"),
     "ideal": Look("#949494", dash="dotted"),
-    "a": Look("#0173b2", marker="o", hatch="///"),
-    "b": Look("#de8f05", dash="dashed", marker="s", hatch="\\\\\\"),
-    "c": Look("#029e73", dash="dash_dotted", marker="^", hatch="..."),
-    "d": Look("#cc78bc", dash="dotted", marker="D", hatch="xxx"),
+    "a": Look("#0173b2", marker="o"),
+    "b": Look("#de8f05", dash="dashed", marker="s"),
+    "c": Look("#029e73", dash="dash_dotted", marker="^"),
+    "d": Look("#cc78bc", dash="dotted", marker="D"),
+    "e": Look("#d55e00", dash="long_dashed", marker="v"),
+    "f": Look("#56b4e9", dash="dash_dot_dotted", marker="P"),
 }
 
-ROLES = ("a", "b", "c", "d")
+ROLES = ("a", "b", "c", "d", "e", "f")
 """Roles of compared methods, in order."""

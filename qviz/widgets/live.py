@@ -76,7 +76,7 @@ def _bqplot_mark(mark: Mark, scales: dict[str, bqplot.Scale]) -> bqplot.Mark:
             fill_opacities=[opacity],
             stroke_width=0,
         )
-    dash = "solid" if isinstance(mark, Rug) else look.dash
+    dash = "solid" if isinstance(mark, Rug) else look.plain_dash
     return bqplot.Lines(**common, line_style=dash, stroke_width=2)
 
 

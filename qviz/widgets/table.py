@@ -35,7 +35,7 @@ def table_html(scene: Scene) -> str:
         look = LOOKS[role]
         swatch = (
             f'<span aria-hidden="true" style="display:inline-block;width:2em;vertical-align:middle;'
-            f'margin-right:.5em;border-top:4px {CSS_DASH[look.dash]} {look.color}"></span>'
+            f'margin-right:.5em;border-top:4px {CSS_DASH[look.plain_dash]} {look.color}"></span>'
         )
         name = f'<th scope="row" {left}>{swatch}{html.escape(cells[0])}</th>'
         rows.append("<tr>" + name + "".join(f"<td {cell}>{v}</td>" for v in cells[1:]) + "</tr>")

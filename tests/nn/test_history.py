@@ -160,6 +160,21 @@ def test_without_held_out_images_there_is_one_line():
     assert history.lines("loss")["held-out"][0].tolist() == [6]
 
 
+def test_one_number_a_layer_is_ready_to_be_drawn():
+    history = History()
+    history.scalars = Series({"a.step": 1, "b.step": 1, "c.levels": 2}, budget=1000)
+    history.scalars.append(0, [2.0, -4.0, 0.0, 1.0])
+    history.scalars.append(5, [-1.0, -6.0, 0.0, 1.0])
+    steps, values = history.layers("step")
+    assert steps.tolist() == [0, 5]
+    assert values.tolist() == [[2.0, -4.0], [-1.0, -6.0]]
+    assert history.layers("step", relative=True)[1].tolist() == [[1.0, 1.0], [0.5, 1.5]]
+    with pytest.raises(ValueError, match=r"c\.levels holds 2 numbers"):
+        history.layers("levels")
+    with pytest.raises(KeyError, match="ends with 'nowhere'"):
+        history.layers("nowhere")
+
+
 def test_repr_says_how_it_went():
     text = repr(trained(quantized(), test=Blobs(20, 10, train=False)))
     assert text.startswith("History(18 steps, 3 epochs, finished, test_top1 0.")

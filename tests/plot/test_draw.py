@@ -1,14 +1,17 @@
 """What ends up on the axes, asked of matplotlib's artists; and what must not happen beside it."""
 
+import inspect
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from matplotlib.collections import LineCollection
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
+from matplotlib.text import Text
 
 import qviz
 import qviz.plot
@@ -16,19 +19,24 @@ from qviz import Fixed, Quantizer, compare, post, pot, uniform
 from qviz.plot import panels
 from qviz.plot.draw import DASHES, draw, figure, png
 from qviz.plot.scene import Axis, Band, Line, Panel, Points, Rug, Scene, Steps
-from qviz.plot.style import LOOKS
+from qviz.plot.style import LOOKS, ROLES
 
 X = torch.randn(500, generator=torch.Generator().manual_seed(1))
 TWO = {"POT": Quantizer(pot(3), range=Fixed(1.5)), "POST": Quantizer(post(3), range=Fixed(1.5))}
+LINES = {"loss": ([0, 1, 2], [2.0, 1.5, 1.0]), "held-out": ([1, 2], [1.8, 1.7])}
 HELPERS = {
     "levels": lambda **kw: qviz.plot.levels(X, TWO, **kw),
-    "staircase": lambda **kw: qviz.plot.staircase(TWO, **kw),
+    "staircase": lambda **kw: qviz.plot.staircase((-2, 2), TWO, **kw),
     "error": lambda **kw: qviz.plot.error(X, TWO, **kw),
     "contribution": lambda **kw: qviz.plot.contribution(X, TWO, **kw),
+    "curve": lambda **kw: qviz.plot.curve(LINES, **kw),
+    "histogram": lambda **kw: qviz.plot.histogram({"x": X}, **kw),
+    "scatter": lambda **kw: qviz.plot.scatter({"x": (X, X)}, **kw),
+    "by_layer": lambda **kw: qviz.plot.by_layer({"bits": [4, 2]}, **kw),
 }
 PANELS = {
     "levels": panels.levels(X, TWO),
-    "staircase": panels.staircase(TWO),
+    "staircase": panels.staircase((-2, 2), TWO),
     "error": panels.error(X, TWO),
     "contribution": panels.contribution(X, TWO),
 }
@@ -124,17 +132,6 @@ def test_limits_labels_title_and_legend(ax, name):
     assert [t.get_text() for t in ax.get_legend().get_texts()] == [m.label for m in panel.marks if m.label]
 
 
-@pytest.mark.parametrize("name", PANELS)
-def test_legend_and_title_do_not_overlap_nor_cover_the_data(name):
-    fig = figure(Scene("one", (PANELS[name],)))
-    ax = fig.axes[0]
-    fig.draw_without_rendering()
-    row, title, inside = (a.get_window_extent() for a in (ax.get_legend(), ax.title, ax.patch))
-    assert inside.y1 <= row.y0 + 1 < row.y1 <= title.y0 + 1
-    assert fig.bbox.y1 >= title.y1
-    assert fig.bbox.x0 <= row.x0 < row.x1 <= fig.bbox.x1
-
-
 # --- as a guest on axes, in figures, in pyplot ------------------------------------------------------------
 
 
@@ -154,12 +151,29 @@ def test_helpers_return_the_axes_given_and_leave_pyplot_alone(ax, helper, monkey
     assert qviz.plot.describe(ax) == ax.qviz_text != ""
 
 
-@pytest.mark.parametrize("helper", HELPERS.values(), ids=HELPERS)
-def test_helpers_without_axes_make_one_figure_that_a_notebook_shows(helper):
-    before = dict(mpl.rcParams)
-    ax = helper()
-    assert plt.get_fignums() == [ax.figure.number]
-    assert dict(mpl.rcParams) == before
+def test_without_axes_the_current_ones_are_drawn_on():
+    fig, (left, right) = plt.subplots(1, 2)
+    plt.sca(left)
+    assert HELPERS["error"]() is left
+    assert HELPERS["by_layer"](ax=right) is right
+    assert plt.get_fignums() == [fig.number]
+
+
+@pytest.mark.parametrize("name", HELPERS)
+def test_helpers_take_what_the_panel_and_draw_take_and_say_so(ax, name):
+    own = inspect.signature(getattr(panels, name)).parameters
+    assert set(inspect.signature(getattr(qviz.plot, name)).parameters) == {
+        *own,
+        "ax",
+        "title",
+        "legend",
+        "style",
+    }
+    assert "title: The title" in getattr(qviz.plot, name).__doc__
+    HELPERS[name](ax=ax, title="mine", legend=False)
+    assert ax.get_title() == "mine"
+    assert ax.get_legend() is None
+    assert HELPERS[name](ax=Figure().add_subplot(), title="").get_title() == ""
 
 
 def test_figure_is_not_known_to_pyplot():
@@ -178,17 +192,30 @@ def test_helpers_compose_with_the_users_own_axes():
     fig.draw_without_rendering()
 
 
-def test_line_keywords_reach_the_methods_but_not_the_ideal_line(ax):
-    qviz.plot.staircase(TWO, ax=ax, linewidth=5, alpha=0.5)
-    ideal, *methods = ax.lines
-    assert {line.get_linewidth() for line in methods} == {5}
-    assert {line.get_alpha() for line in methods} == {0.5}
-    assert ideal.get_linewidth() != 5
-    assert ideal.get_alpha() is None
+@pytest.mark.parametrize("name", HELPERS)
+def test_matplotlibs_aliases_style_the_methods_but_not_data_and_ideal(ax, name):
+    HELPERS[name](ax=ax, c="#112233", lw=5, alpha=0.25)
+    styled = [a for a in (*ax.lines, *ax.patches, *ax.collections) if hex_of(a) == "#112233"]
+    grey = [a for a in (*ax.lines, *ax.patches, *ax.collections) if hex_of(a) == LOOKS["data"].color]
+    assert styled
+    assert all(a in grey or a in styled for a in (*ax.lines, *ax.patches, *ax.collections))
+    assert all(np.max(a.get_linewidth()) != 5 for a in grey)
+    assert any(np.max(a.get_linewidth()) == 5 and a.get_alpha() == 0.25 for a in styled)
+
+
+def hex_of(artist):
+    color = artist.get_color() if hasattr(artist, "get_color") else artist.get_facecolor()
+    color = artist.get_edgecolor() if isinstance(artist, StepPatch) and not artist.get_fill() else color
+    return to_hex(np.atleast_2d(color)[0] if not isinstance(color, str) else color)
+
+
+def test_the_ends_of_the_x_axis_may_come_after_the_methods_or_be_left_out():
+    assert qviz.plot.staircase(TWO, (-1, 2), ax=Figure().add_subplot()).get_xlim() == (-1, 2)
+    assert qviz.plot.staircase(TWO["POT"], ax=Figure().add_subplot()).get_xlim() == (-2, 2)
 
 
 def test_any_callable_can_be_drawn(ax):
-    qviz.plot.staircase({"round": torch.round, "mine": lambda x: (x > 0).float()}, (-1, 2), ax=ax)
+    qviz.plot.staircase((-1, 2), {"round": torch.round, "mine": lambda x: (x > 0).float()}, ax=ax)
     assert set(legend(ax)) == {"y = x", "round", "mine"}
 
 
@@ -227,10 +254,9 @@ def test_figure_has_the_size_of_a_slide(count, size):
     assert tuple(figure(Scene("s", (PANELS["error"],)), size=(3, 2)).get_size_inches()) == (3, 2)
 
 
-@pytest.mark.parametrize("names", [("A: POST paper", "B: uniform"), ("A: a name of some length", "B: mine")])
-@pytest.mark.parametrize("size", [1.0, 1e-2, 1e-5])
-def test_cells_of_the_table_do_not_overlap(names, size):
-    table = compare(size * X, dict(zip(names, [post(7, grid="paper"), uniform(8)], strict=True)))
+def test_cells_of_the_table_do_not_overlap():
+    grids = {"A: a name of some length": post(7, grid="paper"), "B: uniform": uniform(8)}
+    table = compare(1e-5 * X, grids)
     fig = figure(Scene("t", (PANELS["error"],), table, ("a", "b")))
     fig.draw_without_rendering()
     cells = fig.axes[1].tables[0].get_celld()
@@ -274,17 +300,42 @@ def test_numbers_of_a_panel_are_its_marks():
 # --- style ------------------------------------------------------------------------------------------------
 
 
-def test_colours_are_seaborns_colourblind_palette():
+def test_colors_are_seaborns_colorblind_palette():
     seaborn = pytest.importorskip("seaborn")
     assert {look.color for look in LOOKS.values()} <= set(seaborn.color_palette("colorblind").as_hex())
 
 
-def test_methods_differ_by_more_than_colour():
-    looks = [LOOKS[role] for role in "abcd"]
-    for what in ("color", "dash", "marker", "hatch"):
-        assert len({getattr(look, what) for look in looks}) == 4, what
-    assert LOOKS["ideal"].color not in {look.color for look in looks}
-
-
-def test_every_look_has_a_dash_that_is_drawn():
+def test_methods_differ_by_more_than_color():
+    looks = [LOOKS[role] for role in ROLES]
+    for what in ("color", "dash", "marker"):
+        assert len({getattr(look, what) for look in looks}) == len(ROLES) == 6, what
     assert {look.dash for look in LOOKS.values()} <= set(DASHES)
+    assert {look.plain_dash for look in LOOKS.values()} == {"solid", "dashed", "dotted", "dash_dotted"}
+
+
+def contrast(color, ground):
+    """Contrast of two colors by WCAG 2.2."""
+    light = []
+    for given in (color, ground):
+        rgb = np.array(to_rgb(given))
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        light.append(float(linear @ [0.2126, 0.7152, 0.0722]) + 0.05)
+    return max(light) / min(light)
+
+
+@pytest.mark.parametrize("style", ["default", "dark_background"])
+def test_everything_is_seen_on_light_and_on_dark(style):
+    with plt.style.context(style):
+        fig = figure(Scene("s", (PANELS["staircase"],), compare(X, TWO), ("a", "b")))
+        ground = fig.get_facecolor()
+        fig.draw_without_rendering()
+    texts = [t for t in fig.findobj(Text) if t.get_text() and t.get_visible()]
+    named = {LOOKS[role].color for role in "ab"}  # the table names methods in their own color, in bold
+    assert len(texts) > 20
+    for text in texts:
+        least = 2.4 if to_hex(text.get_color()) in named else 4.5
+        assert contrast(text.get_color(), ground) >= least, text.get_text()
+    for line in fig.axes[0].lines:
+        assert contrast(line.get_color(), ground) >= 2.4, line.get_label()
+    for cell in fig.axes[1].tables[0].get_celld().values():
+        assert contrast(cell.get_edgecolor(), ground) >= 4.5

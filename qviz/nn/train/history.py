@@ -91,6 +91,30 @@ class History:
             found["held-out"] = ends, np.array([row[f"val_{figure}"] for row in held], dtype=np.float32)
         return {f"{run} {name}".strip(): line for name, line in found.items()}
 
+    def layers(self, ending: str, *, relative: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Return a recorded number of every layer that has it, ready to be drawn as one line a layer.
+
+        Args:
+            ending: How the columns' names end, such as "weight_quantizer.range.step".
+            relative: Whether to divide magnitudes by that of the start (a learned scale s acts as |s|).
+
+        Returns:
+            Steps, int64 (R,), and values, float32 (R, L), one column a layer in the network's order.
+
+        Raises:
+            KeyError: No column's name ends so.
+            ValueError: One that does holds a vector.
+        """
+        found = {name: self[name] for name in self.names if name.endswith(ending)}
+        if not found:
+            raise KeyError(f"no column's name ends with {ending!r}; .names lists them")
+        for name, (_, values) in found.items():
+            if values.ndim > 1:
+                raise ValueError(f"{name} holds {values.shape[1]} numbers a step, not one")
+        steps = next(iter(found.values()))[0]
+        values = np.stack([values for _, values in found.values()], axis=1)
+        return steps, np.abs(values) / np.abs(values[0]) if relative else values
+
     def _series(self) -> dict[str, Series]:
         found = {"curve": self.curve, "scalars": self.scalars, "vectors": self.vectors}
         return {name: series for name, series in found.items() if series is not None}

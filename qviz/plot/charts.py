@@ -1,4 +1,4 @@
-"""Record: panels of plain arrays: what a training wrote down, how values are spread, one number a layer."""
+"""Charts of plain arrays: curve, histogram, scatter, by_layer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def curve(
     *,
     bands: Mapping[str, tuple[Values, Values]] | None = None,
     references: Mapping[str, float] | None = None,
-    title: str = "",
+    title: str | None = None,
     x: str = "step",
     y: str = "",
     xlim: tuple[float, float] | None = None,
@@ -31,7 +31,7 @@ def curve(
     """Show numbers over steps, epochs or whatever x is: a training's curves.
 
     Args:
-        lines: name -> (x, y), at most four; x (R,), y (R,), or (R, n) for n lines of one look. NaN is a gap.
+        lines: name -> (x, y), at most six; x (R,), y (R,), or (R, n) for n lines of one look. NaN is a gap.
         bands: for some of the names, (low, high), each (R,): an area around the line.
         references: name -> y of a level line.
         title: of the panel.
@@ -41,7 +41,7 @@ def curve(
         ylim: the same of y.
 
     Raises:
-        ValueError: no line or more than four, shapes that do not match, no finite number, a band without its
+        ValueError: no line or more than six, shapes that do not match, no finite number, a band without its
             line, limits that do not increase.
 
     Example:
@@ -67,7 +67,7 @@ def curve(
         words.append(f"{name} is {level:.4g}.")
     tall = _ends([getattr(m, key) for m in marks for key in ("y", "low", "high") if hasattr(m, key)], "y")
     return Panel(
-        title or f"{y or 'value'} over {x}",
+        f"{y or 'value'} over {x}" if title is None else title,
         Axis(x, *wide),
         Axis(y, *_limits(ylim, "ylim", *tall, margin=0.06)),
         tuple(marks),
@@ -83,7 +83,7 @@ def histogram(
     x: str = "x",
     xlim: tuple[float, float] | None = None,
 ) -> Panel:
-    """Show how the values of up to four samples are spread, as outlines over the same bins.
+    """Show how the values of up to six samples are spread, as outlines over the same bins.
 
     Args:
         samples: name -> values of any shape, finite.
@@ -93,7 +93,7 @@ def histogram(
         xlim: what is shown; shares are of all values, also of those outside.
 
     Raises:
-        ValueError: no sample or more than four, an empty one, a value that is not finite, bins below 1.
+        ValueError: no sample or more than six, an empty one, a value that is not finite, bins below 1.
 
     Example:
         >>> histogram({"w": [0.0, 1.0, 1.0, 2.0]}, bins=2).marks[0].heights.tolist()
@@ -121,11 +121,11 @@ def scatter(
     points: Mapping[str, tuple[Values, Values]],
     *,
     references: Mapping[str, float] | None = None,
-    title: str = "",
+    title: str | None = None,
     x: str = "x",
     y: str = "y",
 ) -> Panel:
-    """Show pairs of numbers as points, one look for each of up to four sets, with their correlation as text.
+    """Show pairs of numbers as points, one look for each of up to six sets, with their correlation as text.
 
     Args:
         points: name -> (x, y), both (R,), finite.
@@ -135,7 +135,7 @@ def scatter(
         y: the same.
 
     Raises:
-        ValueError: no set or more than four, shapes that do not match, a number that is not finite.
+        ValueError: no set or more than six, shapes that do not match, a number that is not finite.
 
     Example:
         >>> scatter({"layer 1": ([0.0, 1.0, 2.0], [1.0, 3.0, 5.0])}).text
@@ -146,17 +146,17 @@ def scatter(
         at = _sample(name, pairs[0])
         values = _numbers(f"y of {name!r}", _sample(name, pairs[1]), at.shape)
         marks.append(Points(role, at, values, label=name))
-        spread = at.std() * values.std()
-        together = f", correlation {((at - at.mean()) * (values - values.mean())).mean() / spread:.2f}"
+        told = f", correlation {np.corrcoef(at, values)[0, 1]:.2f}" if np.ptp(at) and np.ptp(values) else ""
         words.append(
             f"{name}: {len(at)} points, x from {at.min():.3g} to {at.max():.3g}, "
-            f"y from {values.min():.3g} to {values.max():.3g}{together if spread > 0 else ''}."
+            f"y from {values.min():.3g} to {values.max():.3g}{told}."
         )
     wide = _limits(None, "x", *_ends([m.x for m in marks], "x"), margin=0.03)
     for name, level in (references or {}).items():
         marks.append(Line("ideal", np.array(wide), np.full(2, float(level)), label=name))
     tall = _limits(None, "y", *_ends([m.y for m in marks], "y"), margin=0.06)
-    return Panel(title or f"{y} over {x}", Axis(x, *wide), Axis(y, *tall), tuple(marks), " ".join(words))
+    title = f"{y} over {x}" if title is None else title
+    return Panel(title, Axis(x, *wide), Axis(y, *tall), tuple(marks), " ".join(words))
 
 
 def by_layer(
@@ -167,7 +167,7 @@ def by_layer(
     y: str = "",
     ylim: tuple[float, float] | None = None,
 ) -> Panel:
-    """Show one number a layer: bars for one row of numbers, outlines for two to four.
+    """Show one number a layer: bars for one row of numbers, outlines for two to six.
 
     Args:
         values: name -> numbers (L,), one a layer, from the first to the last.
@@ -177,7 +177,7 @@ def by_layer(
         ylim: what is shown; default from 0, or from the least if that is negative.
 
     Raises:
-        ValueError: no row or more than four, rows or names of different length, a number that is not finite.
+        ValueError: no row or more than six, rows or names of different length, a number that is not finite.
 
     Example:
         >>> by_layer({"bits": [4, 2, 3]}, names=["stem", "body", "head"], y="bits").text
