@@ -48,11 +48,10 @@ def ax():
 
 
 @pytest.fixture(autouse=True)
-def pyplot_left_as_it_was():
-    before = plt.get_fignums()
+def no_figures_of_other_tests():
+    plt.close("all")
     yield
     plt.close("all")
-    assert before == []
 
 
 def legend(ax):
