@@ -12,10 +12,24 @@ from matplotlib.cbook import normalize_kwargs
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from qviz.measure.compare import HEADERS
 from qviz.plot.lettering import letter
-from qviz.plot.scene import Band, Bars, Line, Mark, Panel, Points, Rug, Scene, Steps
-from qviz.plot.style import LOOKS
+from qviz.plot.scene import (
+    Band,
+    Bars,
+    Heat,
+    Line,
+    Mark,
+    Panel,
+    Pictured,
+    Points,
+    Rug,
+    Rule,
+    Scene,
+    Span,
+    Steps,
+    Table,
+)
+from qviz.plot.style import HEAT, LOOKS
 
 DASHES: dict[str, Any] = {
     "solid": "-",
@@ -51,6 +65,7 @@ def draw(
         if not mark.label:
             its.pop("label", None)
         _DRAWERS[type(mark)](ax, mark, its)
+    ax.set(xscale="log" if panel.x.log else "linear", yscale="log" if panel.y.log else "linear")
     ax.set_xlim(panel.x.low, panel.x.high)
     ax.set_ylim(panel.y.low, panel.y.high)
     ax.spines["top"].set_visible(ax.xaxis.get_label_position() == "top")
@@ -86,7 +101,7 @@ def figure(scene: Scene, *, size: tuple[float, float] | None = None) -> Figure:
         draw(panel, ax)
     rest = list(axes[len(scene.panels) :])
     if scene.table is not None:
-        _table(rest.pop(0), scene)
+        _table(rest.pop(0), scene.table)
     for ax in rest:
         ax.set_axis_off()
     if parts > 1:
@@ -106,7 +121,7 @@ def png(fig: Figure, dpi: int = 96) -> bytes:
     return buffer.getvalue()
 
 
-def _look(mark: Line | Steps) -> dict[str, Any]:
+def _look(mark: Line | Steps | Rule) -> dict[str, Any]:
     look = LOOKS[mark.role]
     dash = DASHES[look.dash]
     return {"color": look.color, "linestyle": dash, "linewidth": 1.8, "label": mark.label or None}
@@ -145,6 +160,22 @@ def _points(ax: Axes, mark: Points, style: dict[str, Any]) -> None:
     ax.plot(mark.x, mark.y, **(own | style | {"linestyle": "none"}))
 
 
+def _rule(ax: Axes, mark: Rule, style: dict[str, Any]) -> None:
+    line = ax.axvline if mark.axis == "x" else ax.axhline
+    line(mark.at, **(_look(mark) | {"linewidth": 1.4} | style))
+
+
+def _span(ax: Axes, mark: Span, style: dict[str, Any]) -> None:
+    strip = ax.axvspan if mark.axis == "x" else ax.axhspan
+    color = style.get("color", LOOKS[mark.role].color)
+    strip(mark.low, mark.high, color=color, alpha=0.22, linewidth=0, label=mark.label or None)
+
+
+def _heat(ax: Axes, mark: Heat, style: dict[str, Any]) -> None:
+    mesh = ax.pcolormesh(mark.x, mark.y, mark.values, cmap=HEAT, shading="nearest", rasterized=True)
+    ax.figure.colorbar(mesh, ax=ax, label=mark.label)
+
+
 _DRAWERS: dict[type[Mark], Any] = {
     Line: _line,
     Bars: _bars,
@@ -152,28 +183,40 @@ _DRAWERS: dict[type[Mark], Any] = {
     Band: _band,
     Rug: _rug,
     Points: _points,
+    Rule: _rule,
+    Span: _span,
+    Heat: _heat,
 }
 
 
-def _table(ax: Axes, scene: Scene) -> None:
-    """Write the comparison as a table, one row a method, colored like its curves."""
+def _table(ax: Axes, table: Table) -> None:
+    """Write a table, each row's name in the color of its curves."""
     ax.set_axis_off()
-    cells = scene.table.cells()
-    widths = [0.31, 0.09, 0.07, 0.16, 0.14, 0.11, 0.12]
-    table = ax.table(
-        cells,
-        colLabels=HEADERS,
-        colWidths=widths,
+    columns = zip(table.headers, *table.rows, strict=True)
+    widths = [max(map(len, column)) + 2 for column in columns]
+    drawn = ax.table(
+        table.rows,
+        colLabels=table.headers,
+        colWidths=[width / sum(widths) for width in widths],
         loc="center",
         cellLoc="right",
         edges="horizontal",
     )
-    table.auto_set_font_size(False)
-    table.set_fontsize(9.5)
-    table.scale(1.0, 2.0)
-    for (i, k), cell in table.get_celld().items():
+    drawn.auto_set_font_size(False)
+    drawn.set_fontsize(9.5)
+    drawn.scale(1.0, 2.0)
+    for (i, k), cell in drawn.get_celld().items():
         cell.PAD = 0.05
         cell.set_edgecolor(rcParams["axes.edgecolor"])
         cell.get_text().set_horizontalalignment("left" if k == 0 else "right")
-        if k == 0 and i > 0:
-            cell.get_text().set(color=LOOKS[scene.roles[i - 1]].color, weight="bold")
+        if k == 0 and i > 0 and table.roles:
+            cell.get_text().set(color=LOOKS[table.roles[i - 1]].color, weight="bold")
+
+
+def _picture(shown: Panel | Scene) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a notebook shows of a panel or a scene."""
+    scene = shown if isinstance(shown, Scene) else Scene(shown.title, (shown,))
+    return bundle(figure(scene), shown.text)
+
+
+Pictured.picture = staticmethod(_picture)

@@ -116,7 +116,7 @@ def staircase(
     )
 
 
-def error(x: Data, methods: Methods, *, bins: int = 81, unit: str = "") -> Panel:
+def error(x: Data, methods: Methods, *, bins: int = 81, unit: str = "", reach: float | None = None) -> Panel:
     """Show the histogram of the error Q(x) - x of each method.
 
     Args:
@@ -124,6 +124,8 @@ def error(x: Data, methods: Methods, *, bins: int = 81, unit: str = "") -> Panel
         methods: One method, or a mapping from names to at most six.
         bins: The number of bins of the histogram; an odd number keeps zero in the middle of one.
         unit: The unit of x.
+        reach: Where the x axis ends on both sides of 0, so that two pictures can share it; by default three
+            times the largest RMS error.
 
     Raises:
         TypeError: A method is neither a quantizer, nor a codebook, nor a callable.
@@ -136,7 +138,7 @@ def error(x: Data, methods: Methods, *, bins: int = 81, unit: str = "") -> Panel
     _need_bins(bins)
     values = {name: _errors(name, q, data) for name, q in named.items()}
     rms = {name: e.rms for name, e in values.items()}
-    reach = _round_up(3.0 * max(rms.values()) or 1.0)
+    reach = reach or _round_up(3.0 * max(rms.values()) or 1.0)
     edges = np.linspace(-reach, reach, bins + 1)
     marks, words, top = [], [], 0.0
     for i, (name, e) in enumerate(values.items()):

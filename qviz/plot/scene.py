@@ -1,13 +1,15 @@
 """Scene: a picture as plain numbers, before anything draws it.
 
 A *mark* is arrays with a role; a *panel* is marks between two axes; a *scene* is panels and a table.
-Two renderers read them: :mod:`qviz.plot.draw` (matplotlib) and :mod:`qviz.widgets.live` (bqplot).
+Renderers read them: :mod:`qviz.plot.draw` (matplotlib), :mod:`qviz.plot.html` (tables and pages) and
+:mod:`qviz.widgets.live` (bqplot).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,8 +23,8 @@ class Mark:
     """What all marks share.
 
     Attributes:
-        role: "data", "ideal" or one of "a" to "f"; the style maps it to color, dash and marker.
-        label: The name in a legend; a mark without one stays out.
+        role: One of the keys of :data:`qviz.plot.style.LOOKS`, which gives it color, dash and marker.
+        label: Its name in the legend; marks with an empty label stay out.
     """
 
     role: str
@@ -73,30 +75,145 @@ class Rug(Mark):
 
 @dataclass(frozen=True, eq=False)
 class Points(Mark):
-    """Dots at (x, y); ``movable`` ones can be dragged along x where the renderer can."""
+    """Dots at (x, y), both (n,).
+
+    Attributes:
+        moves: Along which axes a dot can be dragged where the renderer can: "", "x", "y" or "xy".
+    """
 
     x: Array
     y: Array
-    movable: bool = False
+    moves: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse other directions."""
+        if self.moves not in ("", "x", "y", "xy"):
+            raise ValueError(f"moves must be '', 'x', 'y' or 'xy', got {self.moves!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class Rule(Mark):
+    """A straight line across the whole panel: upright at a value of x, or level at a value of y."""
+
+    at: float
+    axis: str = "x"
+
+    def __post_init__(self) -> None:
+        """Refuse other axes."""
+        _need_axis(self.axis)
+
+
+@dataclass(frozen=True, eq=False)
+class Span(Mark):
+    """A shaded strip across the whole panel, between two values of x (upright) or of y (level)."""
+
+    low: float
+    high: float
+    axis: str = "x"
+
+    def __post_init__(self) -> None:
+        """Refuse other axes."""
+        _need_axis(self.axis)
+
+
+@dataclass(frozen=True, eq=False)
+class Heat(Mark):
+    """A map of colors: values (m, n), at equally spaced x (n,) and y (m,); NaN stays blank."""
+
+    x: Array
+    y: Array
+    values: Array
+
+
+def _need_axis(axis: str) -> None:
+    if axis not in ("x", "y"):
+        raise ValueError(f"axis must be 'x' or 'y', got {axis!r}")
 
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis: its label with the unit in brackets, and the limits that are shown."""
+    """An axis.
+
+    Attributes:
+        label: Its name, with the unit in brackets.
+        low: The lower limit that is shown.
+        high: The upper limit that is shown.
+        log: Whether distances are ratios; both limits are positive then.
+    """
 
     label: str
     low: float
     high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse limits that a logarithm does not have."""
+        if self.log and not 0 < self.low < self.high:
+            raise ValueError(f"a log axis needs 0 < low < high, got {self.low} and {self.high}")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text, with the numbers behind it.
+
+    Attributes:
+        headers: The names of all columns; the first column names the rows.
+        rows: One tuple of texts per row, as long as the headers.
+        roles: The role of each row, for its swatch; empty for a table without swatches.
+        values: The same as plain numbers, {row: {column: value}}, ready for strict JSON.
+
+    Raises:
+        ValueError: A row has another length than the headers, or the roles have another than the rows.
+    """
+
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    roles: tuple[str, ...] = ()
+    values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a table."""
+        lengths = {len(row) for row in self.rows} - {len(self.headers)}
+        if lengths:
+            raise ValueError(f"every row needs {len(self.headers)} cells, got rows of {sorted(lengths)}")
+        if self.roles and len(self.roles) != len(self.rows):
+            raise ValueError(f"{len(self.rows)} rows need as many roles, got {len(self.roles)}")
+
+    @classmethod
+    def of(cls, comparison: Comparison, roles: tuple[str, ...] = ()) -> Table:
+        """Return the table of a comparison."""
+        return cls(tuple(HEADERS), tuple(comparison.cells()), roles, comparison.to_dict())
+
+    @property
+    def text(self) -> str:
+        """One sentence per row."""
+        said = []
+        for name, *cells in self.rows:
+            columns = zip(self.headers[1:], cells, strict=True)
+            said.append(f"{name}: " + ", ".join(f"{header} {cell}" for header, cell in columns) + ".")
+        return " ".join(said)
+
+
+class Pictured:
+    """What a notebook shows as a picture; how is set by :mod:`qviz.plot.draw`, so numbers need no renderer."""
+
+    picture: ClassVar[Callable[[Any], tuple[dict[str, Any], dict[str, Any]]]]
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return a PNG and its alt text."""
+        return type(self).picture(self)
 
 
 @dataclass(frozen=True, eq=False)
-class Panel:
+class Panel(Pictured):
     """Marks between two axes.
 
     Attributes:
-        title: what is shown, short.
-        x, y: the axes. marks: in drawing order.
-        text: what a reader should see, in sentences with numbers; the alt text.
+        title: What is shown, short.
+        x: The horizontal axis.
+        y: The vertical axis.
+        marks: What is drawn, in drawing order.
+        text: What a reader should see, in sentences with numbers; the alt text.
     """
 
     title: str
@@ -109,43 +226,26 @@ class Panel:
         """Return every mark as a dict of its fields: the numeric twin of the picture."""
         return [{"mark": type(m).__name__, **vars(m)} for m in self.marks]
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Show a figure with its alt text in notebooks."""
-        from qviz.plot.draw import bundle, figure
-
-        return bundle(figure(Scene(self.title, (self,))), self.text)
-
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class Scene(Pictured):
     """Panels that belong together, and the table beside them.
 
     Attributes:
-        title: one line. panels: drawn in reading order. table: None, or figures of each method.
-        roles: the role of each row of the table, for its swatch.
+        title: What is shown, in one line.
+        panels: The panels in reading order.
+        table: The figures of each method, or None.
+        about: Sentences that belong to the whole, such as where the data come from.
     """
 
     title: str
     panels: tuple[Panel, ...]
-    table: Comparison | None = None
-    roles: tuple[str, ...] = ()
+    table: Table | None = None
+    about: str = ""
 
     @property
     def text(self) -> str:
-        """Title, panel texts and table as sentences: the alt text of the whole."""
-        parts = [self.title + ".", *(panel.text for panel in self.panels)]
-        if self.table is not None:
-            parts += [
-                f"{c[0]}: " + ", ".join(f"{h} {v}" for h, v in _columns(c)) + "." for c in self.table.cells()
-            ]
-        return " ".join(parts)
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Show a figure with its alt text in notebooks."""
-        from qviz.plot.draw import bundle, figure
-
-        return bundle(figure(self), self.text)
-
-
-def _columns(cells: tuple[str, ...]) -> list[tuple[str, str]]:
-    return list(zip(HEADERS[1:], cells[1:], strict=True))
+        """Title, panels by name, and table as sentences: the alt text of the whole."""
+        parts = [f"{self.title}.", self.about, *(f"{panel.title}: {panel.text}" for panel in self.panels)]
+        parts += [] if self.table is None else [self.table.text]
+        return " ".join(part for part in parts if part)

@@ -39,3 +39,6 @@ LOOKS = {
 
 ROLES = ("a", "b", "c", "d", "e", "f")
 """Roles of compared methods, in order."""
+
+HEAT = "viridis"
+"""The color map of heat maps, matplotlib's name: even in lightness, so readable without color vision."""

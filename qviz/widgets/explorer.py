@@ -33,7 +33,7 @@ class Explorer(ipywidgets.VBox):
         scene = self.scene()
         numbers: dict[str, Any] = {panel.title: panel.numbers() for panel in scene.panels}
         if scene.table is not None:
-            numbers["table"] = scene.table.to_dict()
+            numbers["table"] = {name: dict(row) for name, row in scene.table.values.items()}
         return numbers
 
     def describe(self) -> str:

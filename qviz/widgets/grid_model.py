@@ -17,7 +17,7 @@ from qviz.core.summary import Summary
 from qviz.measure import measured as measure
 from qviz.measure.compare import Comparison, build_grid, grid_names
 from qviz.plot import panels
-from qviz.plot.scene import Panel, Points, Scene
+from qviz.plot.scene import Panel, Points, Scene, Table
 from qviz.widgets import custom
 from qviz.widgets.tensors import Source
 
@@ -199,11 +199,11 @@ class GridModel:
         data = self.summary(c.tensor, self.axis(c))
         parts = (
             panels.levels(data, named),
-            panels.staircase(named, panels.limits(data)),
+            panels.staircase(data, named),
             panels.error(data, named),
         )
         table = Comparison(tuple(measure.row(name, q, data) for name, q in named.items()))
-        return Scene(title, parts, table, panels.ROLES[: len(named)])
+        return Scene(title, parts, Table.of(table, panels.ROLES[: len(named)]))
 
     def _with_handles(self, c: Choice, panel: Panel) -> Panel:
         """Add the draggable points of the custom grid; without one, no points."""
@@ -212,4 +212,4 @@ class GridModel:
             x = self.levels(c).copy()
             rug = panel.marks[1 if c.grid_a == CUSTOM else 2]
             y = np.full(len(x), (rug.low + rug.high) / 2)
-        return replace(panel, marks=(*panel.marks, Points("c", x, y, movable=True)))
+        return replace(panel, marks=(*panel.marks, Points("c", x, y, moves="x")))

@@ -63,7 +63,7 @@ def _bqplot_mark(mark: Mark, scales: dict[str, bqplot.Scale]) -> bqplot.Mark:
             **common,
             default_size=90,
             stroke="white",
-            enable_move=mark.movable,
+            enable_move=bool(mark.moves),
             restrict_x=True,
             update_on_move=True,
         )

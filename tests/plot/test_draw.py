@@ -18,7 +18,7 @@ import qviz.plot
 from qviz import Fixed, Quantizer, compare, post, pot, uniform
 from qviz.plot import panels
 from qviz.plot.draw import DASHES, draw, figure, png
-from qviz.plot.scene import Axis, Band, Line, Panel, Points, Rug, Scene, Steps
+from qviz.plot.scene import Axis, Band, Line, Panel, Points, Rug, Scene, Steps, Table
 from qviz.plot.style import LOOKS, ROLES
 
 X = torch.randn(500, generator=torch.Generator().manual_seed(1))
@@ -176,7 +176,7 @@ def test_helpers_take_what_the_panel_and_draw_take_and_say_so(ax, name):
 
 
 def test_figure_is_not_known_to_pyplot():
-    figure(Scene("all", tuple(PANELS.values()), compare(X, TWO), ("a", "b")))
+    figure(Scene("all", tuple(PANELS.values()), Table.of(compare(X, TWO), ("a", "b"))))
     assert plt.get_fignums() == []
 
 
@@ -234,7 +234,7 @@ def test_describe_has_the_numbers(ax):
 
 def test_figure_holds_every_panel_and_the_table():
     table = compare(X, TWO)
-    fig = figure(Scene("the title", tuple(PANELS.values()), table, ("a", "b")))
+    fig = figure(Scene("the title", tuple(PANELS.values()), Table.of(table, ("a", "b"))))
     drawn = [ax for ax in fig.axes if ax.axison]
     assert [ax.get_title() for ax in drawn] == [panel.title for panel in PANELS.values()]
     assert fig.get_suptitle() == "the title"
@@ -256,7 +256,7 @@ def test_figure_has_the_size_of_a_slide(count, size):
 def test_cells_of_the_table_do_not_overlap():
     grids = {"A: a name of some length": post(7, grid="paper"), "B: uniform": uniform(8)}
     table = compare(1e-5 * X, grids)
-    fig = figure(Scene("t", (PANELS["error"],), table, ("a", "b")))
+    fig = figure(Scene("t", (PANELS["error"],), Table.of(table, ("a", "b"))))
     fig.draw_without_rendering()
     cells = fig.axes[1].tables[0].get_celld()
     boxes = {at: cell.get_text().get_window_extent() for at, cell in cells.items()}
@@ -271,7 +271,7 @@ def test_png_is_one():
 
 
 @pytest.mark.parametrize(
-    "shown", [PANELS["staircase"], Scene("s", (PANELS["error"],), compare(X, TWO), ("a", "b"))]
+    "shown", [PANELS["staircase"], Scene("s", (PANELS["error"],), Table.of(compare(X, TWO), ("a", "b")))]
 )
 def test_mime_bundle_has_picture_and_text(shown):
     data, metadata = shown._repr_mimebundle_()
@@ -282,7 +282,7 @@ def test_mime_bundle_has_picture_and_text(shown):
 
 def test_scene_text_has_every_number_of_the_table():
     table = compare(X, TWO)
-    text = Scene("s", (PANELS["error"],), table, ("a", "b")).text
+    text = Scene("s", (PANELS["error"],), Table.of(table, ("a", "b"))).text
     for row, cells in zip(table.rows, table.cells(), strict=True):
         assert f"{row.mse:#.4g}" in text
         assert all(cell in text for cell in cells)
@@ -325,7 +325,7 @@ def contrast(color, ground):
 @pytest.mark.parametrize("style", ["default", "dark_background"])
 def test_everything_is_seen_on_light_and_on_dark(style):
     with plt.style.context(style):
-        fig = figure(Scene("s", (PANELS["staircase"],), compare(X, TWO), ("a", "b")))
+        fig = figure(Scene("s", (PANELS["staircase"],), Table.of(compare(X, TWO), ("a", "b"))))
         ground = fig.get_facecolor()
         fig.draw_without_rendering()
     texts = [t for t in fig.findobj(Text) if t.get_text() and t.get_visible()]

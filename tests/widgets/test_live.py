@@ -92,7 +92,7 @@ def test_ticks_are_round_inside_and_told_apart(low, high):
 
 
 def test_only_movable_points_can_be_dragged_and_only_along_x():
-    marks = [Points("c", np.zeros(1), np.zeros(1), movable=m) for m in (True, False)]
+    marks = [Points("c", np.zeros(1), np.zeros(1), moves=m) for m in ("x", "")]
     yes, no = LivePanel(panel(*marks)).widget.marks
     assert (yes.enable_move, yes.restrict_x, yes.update_on_move) == (True, True, True)
     assert not no.enable_move
@@ -189,9 +189,9 @@ def test_every_tensor_at_every_bit_width(name):
     for bits in range(2, 9):
         e.bits.value = bits
         assert e.grid_a.value == ("POT paper" if bits < 8 else "POT")
-        for row in e.scene().table.rows if bits in (2, 5, 8) else ():
-            assert 0 < row.mse < float("inf")
-            assert 0 <= row.entropy <= row.bits
+        for row in e.scene().table.values.values() if bits in (2, 5, 8) else ():
+            assert 0 < row["mse"] < float("inf")
+            assert 0 <= row["entropy"] <= row["bits"]
         for live in e._live:
             for mark in live.marks:
                 assert len(mark.x) == len(mark.y)

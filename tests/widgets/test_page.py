@@ -137,7 +137,7 @@ def test_the_numbers_are_text_and_those_of_the_table(text, explorer):
             (wanted,) = compare(X, {grid: book}).cells()
             assert tuple(cells) == wanted[1:]
     cells = re.findall(r"<td[^>]*>([^<]*)</td>", frames["custom|7"])
-    assert tuple(cells) == explorer.scene().table.cells()[0][1:]
+    assert tuple(cells) == explorer.scene().table.rows[0][1:]
 
 
 def test_every_picture_has_a_text_with_numbers(document):

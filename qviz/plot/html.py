@@ -1,0 +1,244 @@
+"""HTML: tables, legends, and pages of many pictures that need neither kernel nor network."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import matplotlib
+from matplotlib.figure import Figure
+from PIL import Image
+
+from qviz.plot.draw import draw, png
+from qviz.plot.scene import Panel, Scene, Table
+from qviz.plot.style import LOOKS
+
+SVG_BEST_BELOW = 50_000
+"""Bytes; a smaller SVG is kept without asking what a PNG would take."""
+
+CSS_DASH = {"solid": "solid", "dashed": "dashed", "dotted": "dotted", "dash_dotted": "dashed"}
+
+STYLE = """
+.qviz-table { border-collapse: collapse; font-variant-numeric: tabular-nums; line-height: 1.4; }
+.qviz-table caption { text-align: left; padding: 4px 10px 4px 0; }
+.qviz-table td, .qviz-table th { padding: 2px 10px; text-align: right; }
+.qviz-table th:first-child { text-align: left; padding-left: 0; }
+.qviz-swatch { display: inline-block; width: 2em; vertical-align: middle; margin-right: .5em; }
+.qviz-legend { display: flex; flex-wrap: wrap; gap: 0 1.2em; }
+"""
+"""Rules that tables and legends need, wherever they are shown; colors of text are the page's own."""
+
+PAGE = (
+    STYLE
+    + """
+body { font: 16px/1.5 system-ui, sans-serif; margin: 1.5rem auto; max-width: 76rem; padding: 0 1rem;
+       color: #1a1a1a; background: #fff; }
+main { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1.5rem; }
+form { display: flex; flex-wrap: wrap; gap: .4rem 1.2rem; align-items: center; }
+label { display: flex; gap: .5em; align-items: center; } input[type=range] { width: 12rem; }
+:focus-visible { outline: 3px solid #0173b2; outline-offset: 2px; }
+img { width: 100%; height: auto; background: #fff; }
+section { min-width: 0; } table { font-size: .8rem; }
+@media (max-width: 32rem) {
+  h1 { font-size: 1.3rem; } table { font-size: .7rem; }
+  .qviz-table td, .qviz-table th { padding: 2px 3px; } .qviz-swatch { width: 1em; margin-right: .2em; }
+}
+@media (prefers-color-scheme: dark) {
+  body { color: #eee; background: #111; } img { filter: invert(1) hue-rotate(180deg); }
+  :focus-visible { outline-color: #56b4e9; }
+}
+"""
+)
+
+SCRIPT = """
+const texts = (control) => JSON.parse(control.dataset.texts);
+const shared = [...document.querySelectorAll('#shared [data-k]')];
+const columns = [...document.querySelectorAll('section')].map((section) => ({
+  place: section.querySelector('.frame'),
+  controls: [...shared, ...section.querySelectorAll('[data-k]')].sort((a, b) => a.dataset.k - b.dataset.k),
+}));
+const show = ({ place, controls }) => {
+  const frame = document.getElementById('f' + controls.map((control) => control.value).join('-'));
+  const names = controls.map((control) => control.dataset.name + ' ' + texts(control)[control.value]);
+  if (frame) place.replaceChildren(frame.content.cloneNode(true));
+  else place.textContent = 'There is no picture for ' + names.join(', ') + '.';
+};
+for (const control of document.querySelectorAll('[data-k]')) {
+  control.addEventListener('input', () => {
+    const output = control.parentElement.querySelector('output');
+    if (output) output.value = texts(control)[control.value];
+    if (output) control.setAttribute('aria-valuetext', output.value);
+    columns.filter((column) => column.controls.includes(control)).forEach(show);
+  });
+}
+"""
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """One control of a page.
+
+    Attributes:
+        label: Its name.
+        options: The texts of what can be chosen, in order.
+        slider: Whether it is a slider instead of a list.
+        own: Whether each column has one of its own.
+    """
+
+    label: str
+    options: tuple[str, ...]
+    slider: bool = False
+    own: bool = False
+
+
+Key = tuple[int, ...]
+"""One option of each chooser, by its index."""
+
+
+def table_html(table: Table, caption: str = "") -> str:
+    """Return a table in HTML; colors come from the page's theme, swatches from the style."""
+    head = "".join(f'<th scope="col">{html.escape(h)}</th>' for h in table.headers)
+    roles = table.roles or (None,) * len(table.rows)
+    rows = "".join(
+        f'<tr><th scope="row">{_swatch(role)}{html.escape(cells[0])}</th>'
+        + "".join(f"<td>{html.escape(v)}</td>" for v in cells[1:])
+        + "</tr>"
+        for role, cells in zip(roles, table.rows, strict=True)
+    )
+    caption = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    return f'<table class="qviz-table">{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+
+
+def legend_html(panels: Sequence[Panel]) -> str:
+    """Return what the colors and dashes of the panels' labeled marks mean."""
+    seen = {mark.label: mark.role for panel in panels for mark in panel.marks if mark.label}
+    items = "".join(f"<span>{_swatch(role)}{html.escape(label)}</span>" for label, role in seen.items())
+    return f'<div class="qviz-legend">{items}</div>'
+
+
+def scene_html(scene: Scene) -> str:
+    """Return what stands above the pictures of a scene: its title, what it is about, and table or legend."""
+    about = f"<p>{html.escape(scene.about)}</p>" if scene.about else ""
+    if scene.table is not None:
+        return table_html(scene.table, scene.title) + about
+    return f"<p>{html.escape(scene.title)}</p>{about}{legend_html(scene.panels)}"
+
+
+def write(
+    path: str | Path,
+    title: str,
+    about: str,
+    choosers: Sequence[Chooser],
+    frames: Mapping[Key, Scene],
+    first: Mapping[str, Key],
+) -> Path:
+    """Write a page of pictures that some controls choose from, and return its path.
+
+    Args:
+        path: The file to write; its folder must exist.
+        title: The heading.
+        about: The first paragraph.
+        choosers: The controls.
+        frames: The pictures by their keys; missing ones are told.
+        first: The columns, by name, with the picture that each shows at first, also without JavaScript.
+
+    Raises:
+        KeyError: A column starts with a picture that is not among the frames.
+    """
+    bodies = {key: _body(scene) for key, scene in frames.items()}
+    shared = _form(choosers, next(iter(first.values())), own=False)
+    columns = "".join(
+        f'<section aria-label="{html.escape(name)}">{_form(choosers, key, own=True, name=name)}'
+        f'<div class="frame" aria-live="polite">{bodies[key]}</div></section>'
+        for name, key in first.items()
+    )
+    templates = "".join(f'<template id="{_id(key)}">{body}</template>' for key, body in bodies.items())
+    path = Path(path)
+    path.write_text(
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta name="color-scheme" content="light dark"><style>{PAGE}</style></head><body>'
+        f'<header><h1>{html.escape(title)}</h1><p>{html.escape(about)}</p><div id="shared">{shared}</div>'
+        "<noscript><p>Without JavaScript only these pictures can be seen.</p></noscript></header>"
+        f"<main>{columns}</main>{templates}<script>{SCRIPT}</script></body></html>\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+def _id(key: Key) -> str:
+    return "f" + "-".join(map(str, key))
+
+
+def _form(choosers: Sequence[Chooser], key: Key, *, own: bool, name: str = "") -> str:
+    """Return the controls that are (not) a column's own; a column's name goes into their labels."""
+    made = [
+        _control(chooser, k, chosen, name)
+        for k, (chooser, chosen) in enumerate(zip(choosers, key, strict=True))
+        if chooser.own is own
+    ]
+    return f'<form autocomplete="off">{"".join(made)}</form>' if made else ""
+
+
+def _control(chooser: Chooser, k: int, chosen: int, name: str) -> str:
+    label = html.escape(f"{chooser.label} {name}".strip())
+    data = f'data-k="{k}" data-name="{label}" data-texts="{html.escape(json.dumps(chooser.options))}"'
+    if chooser.slider:
+        top, text = len(chooser.options) - 1, html.escape(chooser.options[chosen])
+        slider = f'<input type="range" min="0" max="{top}" value="{chosen}" aria-valuetext="{text}" {data}>'
+        return f"<label>{label} {slider} <output>{text}</output></label>"
+    options = "".join(
+        f'<option value="{i}"{" selected" if i == chosen else ""}>{html.escape(text)}</option>'
+        for i, text in enumerate(chooser.options)
+    )
+    return f"<label>{label} <select {data}>{options}</select></label>"
+
+
+def _swatch(role: str | None) -> str:
+    if role is None:
+        return ""
+    look = LOOKS[role]
+    line = f"border-top:4px {CSS_DASH[look.plain_dash]} {look.color}"
+    return f'<span class="qviz-swatch" aria-hidden="true" style="{line}"></span>'
+
+
+def _body(scene: Scene) -> str:
+    alt = html.escape(" ".join(f"{panel.title}: {panel.text}" for panel in scene.panels), quote=True)
+    return f'{scene_html(scene)}<img alt="{alt}" src="{_picture(scene)}">'
+
+
+def _picture(scene: Scene) -> str:
+    """Draw the panels below each other; return a data URI, SVG or (where that is smaller) PNG."""
+    fig = Figure(figsize=(5.6, 3.0 * len(scene.panels)))
+    # fixed margins: a layout engine takes longer
+    fig.subplots_adjust(left=0.12, right=0.95, top=0.93, bottom=0.06, hspace=0.5)
+    if len(scene.panels) == 1:
+        fig.subplots_adjust(top=0.85, bottom=0.17)
+    axes = fig.subplots(len(scene.panels), 1, squeeze=False).ravel()
+    for ax, panel in zip(axes, scene.panels, strict=True):
+        draw(panel, ax)
+        if not panel.x.log:
+            ax.locator_params(axis="x", nbins=6)
+    uri = "data:image/svg+xml," + quote(_svg(fig), safe=" /:;,=()'!*@?+|[]{}")  # shorter than base64
+    if len(uri) < SVG_BEST_BELOW:
+        return uri
+    image = io.BytesIO()
+    Image.open(io.BytesIO(png(fig, dpi=130))).convert("RGB").quantize(64).save(image, "png", optimize=True)
+    return min(uri, "data:image/png;base64," + base64.b64encode(image.getvalue()).decode(), key=len)
+
+
+def _svg(fig: Figure) -> bytes:
+    """Return the figure as SVG, text kept as text, coordinates rounded."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "qviz"}):
+        fig.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = re.sub(rb"\s*\n\s*", b" ", buffer.getvalue())
+    # in paths only (numbers are text too): a tenth of a point is a fifth of a pixel here
+    return re.sub(rb' d="[^"]*"', lambda path: re.sub(rb"(\d\.\d)\d+", rb"\1", path[0]), svg)
