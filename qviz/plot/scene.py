@@ -195,7 +195,7 @@ class Table:
 
 
 class Pictured:
-    """What a notebook shows as a picture; how is set by :mod:`qviz.plot.draw`, so numbers need no renderer."""
+    """What a notebook shows as a picture; :mod:`qviz.plot.draw` sets how it is drawn."""
 
     picture: ClassVar[Callable[[Any], tuple[dict[str, Any], dict[str, Any]]]]
 
