@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+from qviz import recipes as recipes
 from qviz import shipped as shipped
 from qviz.core.codebook import Codebook as Codebook
 from qviz.core.grids import apot as apot
@@ -36,7 +37,6 @@ from qviz.core.surrogate import Surrogate as Surrogate
 from qviz.measure import metrics as metrics
 from qviz.measure.compare import Comparison as Comparison
 from qviz.measure.compare import compare as compare
-from qviz.methods import recipes as recipes
 
 __version__ = "0.1.0"
 

@@ -19,6 +19,7 @@ RANK = {
     "shipped": 1,
     "methods": 1,
     "measure": 2,
+    "recipes": 2,
     "qviz": 3,
     "nn": 4,
     "plot": 4,

@@ -163,7 +163,7 @@ Scene(
 
 # %%
 import qviz
-from qviz.methods.adaptive import EMACodebook
+from qviz.methods.adq import EMACodebook
 
 LAYER = max(layers, key=lambda name: (found.bits[layers.index(name)], -layers.index(name)))
 bits = found.bits[layers.index(LAYER)]

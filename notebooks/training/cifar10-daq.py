@@ -46,7 +46,7 @@ print("\n\n".join(contract(experiment) for experiment in experiments.values()))
 import torch
 
 from qviz import Fixed, Quantizer, StraightThrough, probe, uniform
-from qviz.core.surrogate import SoftArgmax
+from qviz.methods.daq import SoftArgmax
 from qviz.plot import panels
 from qviz.plot.scene import Scene
 

@@ -101,8 +101,24 @@ class Codebook(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
         self._derive()
 
+    calibrated = True
+    """Whether the levels have their places; a grid that is placed by data says so itself."""
+
     def observe(self, x: Tensor) -> None:
         """Adapt to data; a fixed grid does nothing."""
+
+    def restart(self) -> None:
+        """Forget where data have placed the levels, so that the next :meth:`observe` places them anew."""
+
+    def after_step(self, x: Tensor) -> None:
+        """Follow ``x`` after an optimizer step; a fixed grid does nothing."""
+
+    def freeze(self) -> None:
+        """Stop following the data; a fixed grid never did."""
+
+    def moving(self) -> dict[str, Tensor]:
+        """Return what training moves, by name, for the record of a training; nothing of a fixed grid."""
+        return {}
 
     def __len__(self) -> int:
         """Number of levels, K."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from qviz.core import _check
 from qviz.core.codebook import Codebook, take
 from qviz.core.fast import Quantize, Spec
 from qviz.core.range import MSE, Range
+from qviz.core.recipe import Recipe
 from qviz.core.rounding import Nearest, Rounding
 from qviz.core.surrogate import StraightThrough, Surrogate, beyond
 
@@ -70,6 +72,56 @@ class Quantizer(nn.Module):
                 raise TypeError(f"{name} must be a {kind.__name__}, got {type(part).__name__}")
             setattr(self, name, part)
         self.soft = bool(soft)
+        self.recipe: Recipe | None = None
+
+    @property
+    def scale(self) -> Tensor | None:
+        """The range's present scale, shape () or (C,); None before anything was observed."""
+        return self.range.scale
+
+    @property
+    def levels(self) -> Tensor:
+        """The codebook's levels, float64, shape (K,), in the unit of the codebook (multiply by the scale)."""
+        return self.codebook.levels.detach()
+
+    @property
+    def bits(self) -> int:
+        """How many bits one stored code needs."""
+        return self.codebook.bits
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether range and codebook have what they need; before, a forward pass is refused."""
+        return self.range.calibrated and self.codebook.calibrated
+
+    def restart(self) -> None:
+        """Let the next :meth:`observe` place an adaptive codebook anew, instead of moving it on."""
+        self.codebook.restart()
+
+    @torch.no_grad()
+    def after_step(self, x: Tensor) -> None:
+        """Do what follows an optimizer step: an adaptive codebook sees x, a border is kept in its bounds.
+
+        Args:
+            x: What the quantizer quantizes, a weight for instance.
+        """
+        if type(self.codebook).after_step is not Codebook.after_step:
+            self.codebook.after_step(self.range.transform(x.detach()))
+        self.rounding.after_step()
+
+    def get_extra_state(self) -> Tensor:
+        """Return the recipe, for the state dict: the bytes of a JSON text."""
+        return torch.empty(0, dtype=torch.uint8) if self.recipe is None else self.recipe.to_tensor()
+
+    def set_extra_state(self, state: Tensor | None) -> None:
+        """Take over the recipe of a state dict; one from before recipes were kept changes nothing."""
+        if state is not None:
+            self.recipe = Recipe.from_tensor(state)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        super()._load_from_state_dict({f"{prefix}_extra_state": None, **state_dict}, prefix, *args, **kwargs)
 
     def observe(self, x: Tensor | np.ndarray) -> Quantizer:
         """Calibrate on ``x`` and return the quantizer itself: codebook, range, then learned rounding."""
@@ -237,8 +289,16 @@ class Quantizer(nn.Module):
         }
 
     def extra_repr(self) -> str:
-        """Say whether the forward pass is soft."""
-        return "soft=True" if self.soft else ""
+        """Name the recipe, the scale, and a soft forward pass."""
+        parts = [str(self.recipe)] if self.recipe is not None else []
+        if self.range.calibrated and self.range.scale is not None:
+            scale = self.range.scale.detach()
+            parts.append(f"scale={scale:.4g}" if scale.ndim == 0 else _spread(scale))
+        return ", ".join([*parts, *(["soft=True"] if self.soft else [])])
+
+
+def _spread(scale: Tensor) -> str:
+    return f"{scale.numel()} scales from {scale.min():.4g} to {scale.max():.4g}"
 
 
 @dataclass(frozen=True)
@@ -282,7 +342,7 @@ def probe(q: Quantizer, x: Tensor | np.ndarray) -> Probe:
     with torch.enable_grad():
         parts = q._compose(leaf)
         # the gradient that training gets, from the path that it takes; a random rounding is drawn only once
-        y = q(leaf) if q.rounding.threshold else parts["y"]
+        y = parts["y"] if q.rounding.random else q(leaf)
         (dydx,) = torch.autograd.grad(y.sum(), leaf, allow_unused=True)
     dydx = torch.zeros_like(leaf) if dydx is None else dydx  # AdaRound's decisions do not depend on x
     return Probe(

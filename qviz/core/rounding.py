@@ -51,8 +51,18 @@ class Rounding(nn.Module):
         """
         return None
 
+    random = False
+    """Whether two calls may answer differently."""
+
     def observe(self, u: Tensor, codebook: Codebook) -> None:
         """Start from data, x in units of the knots; only learned roundings do anything."""
+
+    def after_step(self) -> None:
+        """Restore what an optimizer step may have broken; only AQuant's border has something."""
+
+    def moving(self) -> dict[str, Tensor]:
+        """Return what training moves, by name, for the record of a training."""
+        return {}
 
     def decide(self, u: Tensor, cell: Tensor, t: Tensor, codebook: Codebook) -> Tensor:
         """Return True where the value goes to the upper knot; the shape of ``u``."""
@@ -108,8 +118,10 @@ class Stochastic(Rounding):
     """Round up with probability t, so that the mean of many roundings is the value itself.
 
     Args:
-        generator: source of randomness; None takes torch's default generator.
+        generator: The source of randomness; None takes torch's default generator.
     """
+
+    random = True
 
     def __init__(self, generator: torch.Generator | None = None) -> None:
         super().__init__()

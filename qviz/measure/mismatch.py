@@ -48,7 +48,7 @@ def quantizer_gap(q: Quantizer, x: Tensor | np.ndarray) -> Deviation:
         measure as a mean and maximum over data is this project's.
 
     Example:
-        >>> from qviz.methods.recipes import daq_weight, soft_argmax
+        >>> from qviz.recipes import daq_weight, soft_argmax
         >>> x = torch.linspace(0.0, 3.0, 3001)
         >>> gap = quantizer_gap(soft_argmax(2, beta=5.0, bounds=(0.0, 3.0)), x)
         >>> round(gap.mean, 4), round(gap.max, 4)  # of levels that are 2/3 apart
@@ -98,7 +98,7 @@ def gradient_mismatch(q: Quantizer, x: Tensor | np.ndarray, *, window: float | N
         measures are this project's, and the mean slope of DAQ below is derived from the paper's equations.
 
     Example:
-        >>> from qviz.methods.recipes import daq_weight, soft_argmax, ste
+        >>> from qviz.recipes import daq_weight, soft_argmax, ste
         >>> x = (torch.arange(3000.0) + 0.5) / 1000.0
         >>> contestants = [ste(2, signed=False, range=Fixed(1.0)), daq_weight(2, bounds=(0.0, 3.0))]
         >>> contestants.append(soft_argmax(2, beta=5.0, bounds=(0.0, 3.0)))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from qviz.methods.pairs import Pair
+from qviz.methods.method import Pair
 from qviz.nn.calibration import Batch
 from qviz.nn.calibration import calibrate as calibrate
 from qviz.nn.layers import QuantLayer

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from qviz.core.learned import TINY
 from qviz.core.quantizer import Quantizer
-from qviz.methods.adaptive import EMACodebook
-from qviz.methods.learned_rounding import AdaptiveBorder
 
 Reduce = Callable[[Tensor], Tensor]
 """Takes a tensor to its mean over the processes."""
@@ -144,7 +142,7 @@ class QuantLayer(nn.Module):
         """Whether every quantizer and the output scale have their starting values."""
         quantizers = (q for q in (self.weight_quantizer, self.input_quantizer) if q is not None)
         started = self.output_scale is None or bool(self.output_scale.isfinite())
-        return started and all(_calibrated(q) for q in quantizers)
+        return started and all(q.calibrated for q in quantizers)
 
     def normalised_weight(self) -> Tensor:
         """Return what the weight quantizer reads: the weight, standardised where asked for."""
@@ -195,8 +193,7 @@ class QuantLayer(nn.Module):
         x = self._batched(x)
         self._ready = False
         if self.weight_quantizer is not None:
-            if isinstance(self.weight_quantizer.codebook, EMACodebook):
-                self.weight_quantizer.codebook.placed.zero_()  # a new start and not one more update
+            self.weight_quantizer.restart()  # a new start and not one more update
             self.weight_quantizer.observe(self.normalised_weight())
         if self.input_quantizer is not None:
             self.input_quantizer.observe(x)
@@ -290,17 +287,10 @@ def adapt(model: nn.Module) -> None:
     for layer in model.modules():
         if not isinstance(layer, QuantLayer):
             continue
-        q = layer.weight_quantizer
-        if q is not None and isinstance(q.codebook, EMACodebook):
-            q.codebook.observe(q.range.transform(layer.normalised_weight()))
-        for q in (layer.weight_quantizer, layer.input_quantizer):
-            if q is not None and isinstance(q.rounding, AdaptiveBorder):
-                q.rounding.guard()
-
-
-def _calibrated(q: Quantizer) -> bool:
-    """Return whether the range has a scale and an adaptive codebook its levels."""
-    return q.range.calibrated and not (isinstance(q.codebook, EMACodebook) and not bool(q.codebook.placed))
+        if layer.weight_quantizer is not None:
+            layer.weight_quantizer.after_step(layer.normalised_weight())
+        if layer.input_quantizer is not None:
+            layer.input_quantizer.rounding.after_step()
 
 
 def _share(q: Quantizer, reduce: Reduce) -> None:

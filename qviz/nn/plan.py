@@ -11,13 +11,13 @@ import torch
 from torch import distributed, nn
 
 from qviz.core.quantizer import Quantizer
-from qviz.methods.pairs import Pair
-from qviz.methods.recipes import lsq
+from qviz.methods.lsq import lsq
+from qviz.methods.method import Pair
 from qviz.nn.calibration import Batch, run, several
 from qviz.nn.layers import QuantConv2d, QuantLayer, QuantLinear
 
-Weight = Callable[[int], Quantizer | None]
-Act = Callable[[int, bool], Quantizer | None]
+Weight = Callable[[nn.Module], Quantizer | None]
+Act = Callable[[nn.Module, bool], Quantizer | None]
 Bits = int | tuple[int, int]
 
 
@@ -53,7 +53,7 @@ class Recipes:
     """Where the quantizers of each layer come from: a pair with exceptions, or its parts.
 
     Attributes:
-        weight, act, standardise, output_scale: as a pair has them; the first two may be mappings by layer
+        weight, act, standardize, output_scale: as a pair has them; the first two may be mappings by layer
             name.
         pair: None if the parts were given.
         bits: by layer name.
@@ -61,7 +61,7 @@ class Recipes:
 
     weight: Weight | Mapping[str, Weight | None] | None
     act: Act | Mapping[str, Act | None] | None
-    standardise: bool
+    standardize: bool
     output_scale: bool
     pair: Pair | None
     bits: Mapping[str, Bits]
@@ -72,7 +72,7 @@ class Recipes:
         pair: Pair | None,
         weight: Weight | Mapping[str, Weight | None] | None,
         act: Act | Mapping[str, Act | None] | None,
-        standardise: bool,
+        standardize: bool,
         output_scale: bool,
         bits: Mapping[str, Bits] | None,
     ) -> Recipes:
@@ -80,12 +80,12 @@ class Recipes:
         if pair is None:
             if bits:
                 raise ValueError(f"bits by layer need pair=, which can make others, got bits={dict(bits)}")
-            return cls(weight, act, standardise, output_scale, None, {})
+            return cls(weight, act, standardize, output_scale, None, {})
         if not isinstance(pair, Pair):
             raise TypeError(f"pair must be a Pair as qviz.recipes.pair returns it, got {pair!r}")
-        if weight is not None or act is not None or standardise or output_scale:
-            raise ValueError("give a pair, or weight, act, standardise and output_scale, but not both")
-        return cls(pair.weight, pair.act, pair.standardise, pair.output_scale, pair, dict(bits or {}))
+        if weight is not None or act is not None or standardize or output_scale:
+            raise ValueError("give a pair, or weight, act, standardize and output_scale, but not both")
+        return cls(pair.weight, pair.act, pair.standardize, pair.output_scale, pair, dict(bits or {}))
 
     def renamed(self, names: Names) -> Recipes:
         """Return the same with each layer under its first name.
@@ -121,19 +121,17 @@ class Recipes:
         if name in self.bits:
             bits = self.bits[name]
             source = self.pair.with_bits(*bits) if isinstance(bits, tuple) else self.pair.with_bits(bits)
-        out, into = channels(layer)
         weight = _for_layer(source.weight, "weight", name)
         act = _for_layer(source.act, "act", name)
-        w = None if weight is None else _quantizer(weight(out), "weight", name)
-        a = None if act is None else _quantizer(act(into, signed), "act", name)
-        return Plan(w, a, source.standardise, source.output_scale, _substitute(act, signed))
-
-
-def channels(layer: nn.Module) -> tuple[int, int]:
-    """Return the numbers of output and of input channels."""
-    if isinstance(layer, nn.Linear):
-        return layer.out_features, layer.in_features
-    return layer.out_channels, layer.in_channels
+        w = None if weight is None else _quantizer(weight(layer), "weight", name)
+        a = None if act is None else _quantizer(act(layer, signed), "act", name)
+        return Plan(
+            w,
+            a,
+            source.standardize,
+            source.output_scale,
+            _substitute(act, a),
+        )
 
 
 def eight_bits(signed: bool) -> Plan:
@@ -155,12 +153,12 @@ def _quantizer(made: Any, what: str, name: str) -> Quantizer | None:
     return made
 
 
-def _substitute(act: Any, signed: bool) -> str:
+def _substitute(act: Act | None, made: Quantizer | None) -> str:
     """Return a note where a signed input gets another recipe than the pair is named for."""
-    used, name = getattr(act, "used", None), getattr(act, "name", None)
-    if used is None or used(signed) == name:
+    usual = getattr(act, "name", "")
+    if not usual or made is None or made.recipe is None or made.recipe.name == usual:
         return ""
-    return f"signed input: {used(signed)} instead of {name}"
+    return f"signed input: {made.recipe.name} instead of {usual}"
 
 
 @dataclass(frozen=True)

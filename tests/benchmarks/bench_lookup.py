@@ -19,7 +19,7 @@ from torch import Tensor
 from qviz.core.fast import select
 from qviz.core.grids import post
 from qviz.core.lookup import table
-from qviz.methods.recipes import daq_weight
+from qviz.recipes import daq_weight
 
 
 def medians(contestants: dict[str, Callable[[], object]], repeat: int) -> dict[str, float]:

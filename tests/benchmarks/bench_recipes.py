@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from qviz.methods import recipes
+from qviz import recipes
 
 TARGETS = {  # eager at most (× native), compiled at least (× faster than native), peak bytes an element eager
     "lsq": (0.35, 5, 12),

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from qviz import Codebook, Quantizer, StraightThrough, recipes
+from qviz import Codebook, Quantizer, StraightThrough
 from qviz.core.fast import LANES, TILE, Quantize, Spec, _spread, _tree, parts, select
-from qviz.core.learned import LearnedStep
+from qviz.methods.daq import SoftArgmax
+from qviz.methods.lsq import LearnedStep
 from tests.methods.test_recipes_cases import CASES, CHANNELS, fresh, gradients, ready, sample
 
 ULPS = 40
@@ -254,7 +255,7 @@ def test_free_combinations_agree_too():
     for clipped in (True, False):
         q = Quantizer(odd, None, StraightThrough(clipped), LearnedStep(1.0, 0.8)).double()
         twins(q, x, rel=1e-12)
-    twins(Quantizer(odd, None, recipes.SoftArgmax(1.5, 0.8), LearnedStep(1.0, 0.8)).double(), x, rel=1e-12)
+    twins(Quantizer(odd, None, SoftArgmax(1.5, 0.8), LearnedStep(1.0, 0.8)).double(), x, rel=1e-12)
 
 
 @pytest.mark.parametrize("name", FAST)

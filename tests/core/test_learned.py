@@ -8,15 +8,11 @@ import torch
 from torch import Tensor
 
 from qviz import recipes
-from qviz.core.learned import (
-    AdaptiveStep,
-    InOutScale,
-    LearnedAffine,
-    LearnedBounds,
-    LearnedClip,
-    LearnedStep,
-    scale_gradient,
-)
+from qviz.core.learned import LearnedClip, scale_gradient
+from qviz.methods.asq import AdaptiveStep
+from qviz.methods.daq import LearnedBounds
+from qviz.methods.lsq import LearnedAffine, LearnedStep
+from qviz.methods.n2uq import InOutScale
 from tests import recipe_oracles as oracle
 
 VALUE, GRADIENT = 1e-12, 1e-9

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from qviz import StraightThrough, Surrogate, recipes
-from qviz.core.surrogate import SoftArgmax, beyond
+from qviz.core.surrogate import beyond
+from qviz.methods.daq import SoftArgmax
 from tests import recipe_oracles as oracle
 
 CONSTANTS = [(2.0, 1.0), (2.0, 2.0), (0.3, 0.5), (1.0, 2.0), (4.0, 1.0), (8.0, 5.0)]

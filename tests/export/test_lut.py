@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from qviz import post
 from qviz.export.lut import post_lut, split_accumulate, table_dot
-from qviz.methods.recipes import lsq, post_weight
+from qviz.recipes import lsq, post_weight
 
 RESNET18 = 11.69e6
 

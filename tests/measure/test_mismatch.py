@@ -3,10 +3,9 @@ import math
 import pytest
 import torch
 
-from qviz import Codebook, Fixed, Quantizer, Stochastic, uniform
-from qviz.core.surrogate import SoftArgmax
+from qviz import Codebook, Fixed, Quantizer, Stochastic, recipes, uniform
 from qviz.measure.mismatch import Deviation, gradient_mismatch, quantizer_gap
-from qviz.methods import recipes
+from qviz.methods.daq import SoftArgmax
 
 BOUNDS = (0.0, 3.0)
 X = (torch.arange(30_000, dtype=torch.float64) + 0.5) / 10_000  # 0 … 3, never on a border

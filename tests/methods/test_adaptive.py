@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from qviz import Fixed, Quantizer, Stochastic, lloyd, metrics, recipes
-from qviz.methods.adaptive import EMACodebook, LearnedKnots
+from qviz.methods.adq import EMACodebook
+from qviz.methods.n2uq import LearnedKnots
 from tests import recipe_oracles as oracle
 
 VALUE, GRADIENT = 1e-12, 1e-9

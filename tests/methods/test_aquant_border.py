@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from qviz import Quantizer, uniform
 from qviz.core.range import MSE, Fixed
+from qviz.methods.aquant import AdaptiveBorder
 from qviz.methods.aquant_border import (
     coarse_border,
     encode_by_thresholds,
@@ -16,8 +17,7 @@ from qviz.methods.aquant_border import (
     ratio,
     thresholds,
 )
-from qviz.methods.learned_rounding import AdaptiveBorder
-from qviz.methods.recipes import aquant_activation
+from qviz.recipes import aquant_activation
 
 CELLS = range(4)
 # AQuant, worked numbers 2 and 3: border and unbiased border of w = 1, and the biases at w' = 0.9.

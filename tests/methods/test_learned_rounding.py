@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from qviz import Fixed, Quantizer, probe, recipes, uniform
-from qviz.methods.learned_rounding import AdaptiveBorder, LearnedRound, RectifiedSigmoid
+from qviz.methods.adaround import LearnedRound, RectifiedSigmoid
+from qviz.methods.aquant import AdaptiveBorder
 from tests import recipe_oracles as oracle
 
 VALUE, GRADIENT = 1e-12, 1e-9

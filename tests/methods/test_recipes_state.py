@@ -10,8 +10,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from qviz import Quantizer, probe, recipes
-from qviz.core import learned, surrogate
-from qviz.methods import adaptive, learned_rounding
+from qviz.methods import adaround, adq, apot, aquant, asq, daq, lsq, n2uq, pact, ste
 from tests.methods.test_recipes_cases import CASES, fresh, gradients, ready, sample
 
 LEARNED = [name for name in CASES if list(fresh(name).parameters())]
@@ -201,7 +200,7 @@ def test_observe_leaves_no_gradient_and_no_graph(name):
 
 
 def test_no_constructor_asks_for_a_device():
-    for module in (recipes, adaptive, learned, learned_rounding, surrogate):
+    for module in (adaround, adq, apot, aquant, asq, daq, lsq, n2uq, pact, ste):
         for name, thing in vars(module).items():
             if callable(thing) and getattr(thing, "__module__", None) == module.__name__:
                 assert not {"device", "dtype"} & inspect.signature(thing).parameters.keys(), name

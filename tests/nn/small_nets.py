@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from qviz.methods.pairs import NAMES
 
-QUANTIZED = [name for name in NAMES if name != "fp32"]
+QUANTIZED = [name for name in NAMES if name not in ("fp32", "adaround")]  # AdaRound is for after training
 
 
 class Block(nn.Module):

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from qviz import MSE, Quantizer, uniform
-from qviz.methods import recipes
+from qviz import MSE, Quantizer, recipes, uniform
 from qviz.nn.allocate import Allocation, exact, fisher, greedy, loss_rise
 from tests.nn import oracles
 

@@ -239,7 +239,7 @@ def test_the_geometry_of_a_layer_is_kept():
     kinds = {"groups": 4, "dilation": 2, "stride": (2, 1), "padding": 3, "padding_mode": "reflect"}
     layer = nn.Conv2d(8, 8, 3, bias=False, **kinds)
     fine = copy.deepcopy(layer)
-    convert(fine, weight=lambda c: recipes.lsq(8, channels=c), first_last="quantized")
+    convert(fine, weight=lambda layer: recipes.lsq(8, channels=layer.out_channels), first_last="quantized")
     x = torch.randn(2, 8, 12, 12)
     calibrate(fine, x)
     with torch.no_grad():
@@ -733,7 +733,7 @@ def test_an_allocation_is_applied():
         INSIDE,
         [(images(), torch.arange(8))],
         lambda m, batch: F.cross_entropy(m(batch[0]), batch[1]),
-        lambda bits: p.with_bits(bits).weight(1),
+        lambda bits: p.with_bits(bits).weight(nn.Conv2d(1, 1, 1)),
     )
     found = allocate.exact(omega, sizes, 2.81)
     assert len(set(found.bits)) > 1
@@ -766,8 +766,8 @@ def test_bits_of_some_layers():
 
 def test_recipes_by_layer():
     model = resnet()
-    weight = {name: (lambda c: recipes.lsq(4, channels=c)) for name in INSIDE}
-    act = dict.fromkeys(INSIDE, lambda channels, signed: recipes.lsq(3, signed=signed))
+    weight = {name: (lambda layer: recipes.lsq(4, channels=layer.out_channels)) for name in INSIDE}
+    act = dict.fromkeys(INSIDE, lambda layer, signed: recipes.lsq(3, signed=signed))
     weight["layer1.0.conv2"] = None
     weight["layer2.0.conv1"] = act["layer2.0.conv1"] = None
     done = convert(model, weight=weight, act=act, batch=images())
@@ -785,7 +785,7 @@ def test_the_parts_of_a_pair_are_the_pair():
         two,
         weight=p.weight,
         act=p.act,
-        standardise=p.standardise,
+        standardise=p.standardize,
         output_scale=p.output_scale,
         batch=images(),
     )
@@ -808,8 +808,8 @@ def test_fp32_changes_nothing():
 # --- refusals ----------------------------------------------------------------------------------------------
 
 
-def broken(channels):
-    if channels == 32:
+def broken(layer):
+    if layer.out_channels == 32:
         raise ValueError("no such width")
     return recipes.lsq(4)
 

@@ -92,7 +92,9 @@ def test_a_linear_layer_of_codes_times_steps(shape, bias):
 def test_an_image_without_a_batch_axis():
     q = pair("post", 4)
     layer = QuantConv2d.from_float(
-        float_conv("padded"), weight_quantizer=q.weight(6), input_quantizer=q.act(4, False)
+        float_conv("padded"),
+        weight_quantizer=q.weight(nn.Linear(4, 6, device="meta")),
+        input_quantizer=q.act(nn.Linear(4, 6, device="meta"), False),
     )
     x = data(3, 4, 9, 9)
     layer.observe(x[0])
@@ -182,9 +184,9 @@ def test_gradients_reach_everything(name):
         8,
         6,
         3,
-        weight_quantizer=p.weight(6),
-        input_quantizer=p.act(8, False),
-        standardise=p.standardise,
+        weight_quantizer=p.weight(nn.Linear(4, 6, device="meta")),
+        input_quantizer=p.act(nn.Linear(8, 6, device="meta"), False),
+        standardise=p.standardize,
         output_scale=p.output_scale,
     )
     x = data(4, 8, 9, 9).mul_(2.5).requires_grad_(True)
@@ -276,7 +278,12 @@ def test_what_is_found_in_x_is_reduced_and_the_weights_part_is_not():
 def test_without_calibration_it_says_so(name):
     p = pair(name, 3)
     layer = QuantConv2d(
-        4, 6, 3, weight_quantizer=p.weight(6), input_quantizer=p.act(4, False), output_scale=p.output_scale
+        4,
+        6,
+        3,
+        weight_quantizer=p.weight(nn.Linear(4, 6, device="meta")),
+        input_quantizer=p.act(nn.Linear(4, 6, device="meta"), False),
+        output_scale=p.output_scale,
     )
     assert not layer.calibrated
     with pytest.raises(RuntimeError, match=r"QuantConv2d\(4, 6, .*not calibrated yet: call calibrate"):
@@ -293,17 +300,17 @@ def test_without_calibration_it_says_so(name):
 
 def test_to_observe_again_is_to_start_anew():
     p = pair("adq", 3, 32)
-    layer = QuantLinear(20, 10, weight_quantizer=p.weight(10))
+    layer = QuantLinear(20, 10, weight_quantizer=p.weight(nn.Linear(4, 10, device="meta")))
     layer.observe(data(2, 20))
     with torch.no_grad():
         layer.weight.mul_(3.0)
     layer.observe(data(2, 20))
-    fresh = p.weight(10).observe(layer.weight)
+    fresh = p.weight(nn.Linear(4, 10, device="meta")).observe(layer.weight)
     assert torch.equal(layer.weight_quantizer.codebook.levels, fresh.codebook.levels)
 
 
 def test_a_refused_start_leaves_it_uncalibrated():
-    layer = QuantLinear(20, 10, weight_quantizer=pair("adq", 3).weight(10))
+    layer = QuantLinear(20, 10, weight_quantizer=pair("adq", 3).weight(nn.Linear(4, 10, device="meta")))
     layer.observe(data(2, 20))
     nn.init.constant_(layer.weight, 0.0)
     with pytest.raises(ValueError, match="distinct values"):
@@ -407,9 +414,9 @@ def test_channels_last_stays_channels_last(name):
         8,
         6,
         3,
-        weight_quantizer=p.weight(6),
-        input_quantizer=p.act(8, False),
-        standardise=p.standardise,
+        weight_quantizer=p.weight(nn.Linear(4, 6, device="meta")),
+        input_quantizer=p.act(nn.Linear(8, 6, device="meta"), False),
+        standardise=p.standardize,
         output_scale=p.output_scale,
     )
     x = data(2, 8, 7, 7)
@@ -433,9 +440,9 @@ def test_autocast(name):
     layer = QuantLinear(
         32,
         6,
-        weight_quantizer=p.weight(6),
-        input_quantizer=p.act(32, False),
-        standardise=p.standardise,
+        weight_quantizer=p.weight(nn.Linear(4, 6, device="meta")),
+        input_quantizer=p.act(nn.Linear(32, 6, device="meta"), False),
+        standardise=p.standardize,
         output_scale=p.output_scale,
     )
     x = data(16, 32)
@@ -463,7 +470,12 @@ def test_float64_is_computed_in_float64():
 
 def test_adapt_moves_a_codebook_as_its_own_update_does():
     p = pair("adq", 3, weight_options={"decay": 0.9})
-    layer = QuantLinear(20, 10, weight_quantizer=p.weight(10), input_quantizer=p.act(20, False))
+    layer = QuantLinear(
+        20,
+        10,
+        weight_quantizer=p.weight(nn.Linear(4, 10, device="meta")),
+        input_quantizer=p.act(nn.Linear(20, 6, device="meta"), False),
+    )
     layer.observe(data(2, 20))
     twin = copy.deepcopy(layer.weight_quantizer.codebook)
     model = nn.Sequential(nn.BatchNorm1d(20), layer)
@@ -484,7 +496,9 @@ def test_adapt_moves_a_codebook_as_its_own_update_does():
 
 
 def test_adapt_shows_a_codebook_the_standardised_weight():
-    layer = QuantLinear(20, 10, weight_quantizer=pair("adq", 3).weight(10), standardise=True)
+    layer = QuantLinear(
+        20, 10, weight_quantizer=pair("adq", 3).weight(nn.Linear(4, 10, device="meta")), standardise=True
+    )
     layer.observe(data(2, 20))
     twin = copy.deepcopy(layer.weight_quantizer.codebook)
     twin.observe((layer.weight - layer.weight.mean()) / layer.weight.std())
@@ -494,7 +508,13 @@ def test_adapt_shows_a_codebook_the_standardised_weight():
 
 def test_adapt_guards_borders():
     p = pair("aquant", 4)
-    layer = QuantConv2d(4, 6, 3, weight_quantizer=p.weight(6), input_quantizer=p.act(4, False))
+    layer = QuantConv2d(
+        4,
+        6,
+        3,
+        weight_quantizer=p.weight(nn.Linear(4, 6, device="meta")),
+        input_quantizer=p.act(nn.Linear(4, 6, device="meta"), False),
+    )
     layer.observe(data(2, 4, 5, 5))
     border = layer.input_quantizer.rounding
     with torch.no_grad():

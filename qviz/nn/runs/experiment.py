@@ -135,7 +135,7 @@ class Experiment:
     @property
     def schedule_source(self) -> str:
         """Where the full schedule comes from."""
-        return SOURCES[self.recipe]
+        return SOURCES.get(self.recipe, "INFERRED: as asq")
 
     @property
     def name(self) -> str:

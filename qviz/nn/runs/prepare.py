@@ -7,6 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -130,7 +131,7 @@ def allocate_bits(experiment: Experiment, model: nn.Module, layers: list[str], t
             network's (DAQ).
     """
     pair = experiment.pair()
-    if pair.standardise:
+    if pair.standardize:
         raise ValueError(
             f"average_bits={experiment.average_bits}: {pair.name} standardises weights, so that their "
             "quantization error cannot be compared with a loss"
@@ -141,7 +142,7 @@ def allocate_bits(experiment: Experiment, model: nn.Module, layers: list[str], t
 
     def quantizer(bits: int) -> Callable[[Tensor], Tensor]:
         recipe = pair.with_bits(bits).weight
-        return lambda w: recipe(w.shape[0]).observe(w)(w)
+        return lambda w: recipe(SimpleNamespace(weight=w)).observe(w)(w)
 
     measure = fisher if experiment.sensitivity == "fisher" else loss_rise
     batches = list(islice(train.batches(0), CALIBRATION))

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from qviz.core.quantizer import Quantizer
-from qviz.core.rounding import Stochastic
-from qviz.methods.learned_rounding import AdaptiveBorder
 from qviz.nn.layers import QuantLayer
 
 WATCHED = 512
@@ -36,7 +34,7 @@ class QuantizedWeights:
             cls(name, module)
             for name, module in model.named_modules()
             if isinstance(getattr(module, "weight_quantizer", None), Quantizer)
-            and not isinstance(module.weight_quantizer.rounding, Stochastic)
+            and not module.weight_quantizer.rounding.random
         ]
 
     def spread(self, count: int) -> Places:
@@ -59,7 +57,7 @@ class QuantizedWeights:
     def codes(self, at: Places) -> Tensor:
         """Return the codes at these places, int16."""
         q, w = self.module.weight_quantizer, self._seen()
-        if not q.rounding.threshold or isinstance(q.rounding, AdaptiveBorder):  # it needs the whole tensor
+        if q.rounding.borders(q.codebook) is None:  # it needs the whole tensor
             return at.of(q.codes(w)).short()
         z = q.range.transform(w.float())
         scale, offset = q.range(z)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from qviz.core.quantizer import Quantizer
-from qviz.core.range import StaticRange
-from qviz.methods.adaptive import EMACodebook, LearnedKnots
-from qviz.methods.learned_rounding import AdaptiveBorder
 from qviz.nn.train.groups import quantizers
 from qviz.nn.train.history import BUDGETS, History
 from qviz.nn.train.oscillation import Oscillations, QuantizedWeights
@@ -77,12 +75,12 @@ class Recorder:
             "levels": {
                 name: q.codebook.levels.tolist()
                 for name, q in self._quantizers.items()
-                if len(q.codebook) <= LEVELS and not isinstance(q.codebook, EMACodebook)
+                if len(q.codebook) <= LEVELS and "levels" not in q.codebook.moving()
             },
             "scales": {
                 name: q.range.scale.double().reshape(-1)[:CHANNELS].tolist()
                 for name, q in self._quantizers.items()
-                if isinstance(q.range, StaticRange)
+                if not any(True for _ in q.range.parameters()) and q.range.scale is not None
             },
         }
 
@@ -149,12 +147,15 @@ def _output_scales(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def _vectors(name: str, q: Quantizer) -> dict[str, Any]:
     """Return the vectors of a quantizer that training moves, each as a function that reads it."""
-    found: dict[str, Any] = {}
-    if isinstance(q.codebook, EMACodebook):
-        found[f"{name}.codebook.levels"] = lambda: q.codebook.levels
-    if isinstance(q.codebook, LearnedKnots):
-        found[f"{name}.codebook.knots"] = lambda: q.codebook.knots
-    if isinstance(q.rounding, AdaptiveBorder) and q.rounding.channels is not None:
-        apart = max(1, q.rounding.channels // CHANNELS)
-        found[f"{name}.rounding.b"] = lambda: q.rounding.b[:, ::apart][:, :CHANNELS]
-    return found
+    parts = {"codebook": q.codebook, "rounding": q.rounding}
+    return {
+        f"{name}.{part}.{what}": partial(_some, module, what)
+        for part, module in parts.items()
+        for what in module.moving()
+    }
+
+
+def _some(part: nn.Module, what: str) -> Tensor:
+    """Return a vector that moves; of a matrix with a column for each channel, some columns."""
+    value = part.moving()[what]
+    return value if value.ndim < 2 else value[:, :: max(1, value.shape[1] // CHANNELS)][:, :CHANNELS]

@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 
 from torch import Tensor, nn
 
-from qviz.methods.adaptive import EMACodebook
 from qviz.nn.layers import adapt
 from qviz.nn.train import seeds
 from qviz.nn.train.config import TrainConfig
@@ -67,9 +66,6 @@ class Run:
         self.step, self.seconds = 0, 0.0
         self.sums = [0.0, 0, 0]  # of the present epoch: loss times images, right images, images
         self.whole = True  # model, optimisers and random state are those of `step`, not of half a step
-        self.books = [
-            q.codebook for q in quantizers(self.model).values() if isinstance(q.codebook, EMACodebook)
-        ]
 
     def go(self, *, resume: bool, show: bool) -> History:
         """Start or go on, train, and leave everything in order whatever happens."""
@@ -157,8 +153,8 @@ class Run:
     def _adapt(self) -> None:
         share = self.config.freeze_codebooks
         if share < 1.0 and self.step >= share * self.total:
-            for book in self.books:
-                book.frozen = True
+            for q in quantizers(self.model).values():
+                q.codebook.freeze()
         try:
             adapt(self.model)
         except ValueError:  # codebooks refuse weights that are no numbers

@@ -1,6 +1,22 @@
-"""Learned roundings: AQuant's border as a function of the value, AdaRound's choice for each weight."""
+"""AQuant: Li et al., "Efficient Adaptive Activation Rounding for Post-Training Quantization", 2022,
+arXiv:2208.11945.
+
+Rounding to nearest goes up where the fraction of u = x / s exceeds 1/2; AQuant replaces the half by a
+*border* that depends on the value. With R = 2^b - 1, v = clip(u, 0, R) / R and n = floor(u):
+
+    forward   y = s (n + [u - n > B(v)]),  B(v) = sigmoid(b_0 + b_1 v + b_2 v²)
+    backward  dy/du = s inside the range, else 0;  the step's as in LSQ
+              dy/dB = -s where 0 < u < R, else 0 (no border moves a value on an end level or beyond)
+
+b = 0 is rounding to nearest. Why a border helps, and where it belongs: :mod:`qviz.methods.aquant_border`.
+
+INFERRED (three abstracts are all that could be obtained: the border is a function of the activation, coarse
+at run time, learned, and aware of global errors): the form of B, one border a channel, the guard, the fusion.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,8 +24,12 @@ from torch import Tensor, nn
 from qviz.core import _check
 from qviz.core.codebook import Codebook
 from qviz.core.fast import logits, squash
+from qviz.core.grids import uniform
+from qviz.core.quantizer import Quantizer
+from qviz.core.recipe import recipe
 from qviz.core.rounding import Rounding
-from qviz.core.surrogate import Surrogate
+from qviz.methods.lsq import LearnedStep, lsq, per_channel
+from qviz.methods.method import Method, inputs
 
 
 class AdaptiveBorder(Rounding):
@@ -92,6 +112,14 @@ class AdaptiveBorder(Rounding):
         factor = (share * 4.0 * self.steps / steepest.clamp(min=1e-30)).clamp(max=1.0)
         self.b[1:] *= factor
 
+    def after_step(self) -> None:
+        """Keep the border monotone after an optimizer step: :meth:`guard`."""
+        self.guard()
+
+    def moving(self) -> dict[str, Tensor]:
+        """Return the coefficients, shape (3, C), where there is one border a channel."""
+        return {} if self.channels is None else {"b": self.b.detach()}
+
     def _coefficients(self, v: Tensor) -> Tensor:
         """Return b with zeros above the degree, in the dtype of v and shaped to broadcast against it.
 
@@ -136,73 +164,31 @@ class AdaptiveBorder(Rounding):
         return code.nan_to_num_(0.0)
 
 
-class LearnedRound(Rounding):
-    """AdaRound: each weight has its own decision h(V) > 1/2, h(V) = clip(1.2 sigmoid(V) - 0.1, 0, 1).
+@recipe
+def aquant_activation(
+    bits: int,
+    *,
+    channels: int | None = None,
+    degree: int = 2,
+    fused: bool = False,
+    step: float | None = None,
+) -> Quantizer:
+    """AQuant: unsigned uniform levels, learned step, rounding border a function of the activation.
 
-    ``observe`` sets V so that h(V) = t, which is rounding to nearest at first; V is then learned through
-    :class:`RectifiedSigmoid`, usually with ``soft=True`` and the regulariser 1 - |2 h - 1|^β of the paper.
-
-    A weight that lies on a level (a pruned zero, say) or outside the grid stays there, and its V gets no
-    gradient; the paper's formula would let a weight on a level go one level up.
-
-    Args:
-        shape: of the weights.
-
-    Attributes:
-        v: V, float32, of that shape.
+    d y / d B = -s inside the range. Zero coefficients are rounding to nearest.
 
     References:
-        Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", ICML 2020,
-        arXiv:2004.10568, equations (22) and (23).
+        Li et al., 2022, arXiv:2208.11945. INFERRED: the form and granularity of the border, and its fusion.
     """
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.v = nn.Parameter(torch.zeros(shape))
-
-    def h(self) -> Tensor:
-        """Give the rectified sigmoid of V, in [0, 1], differentiable."""
-        return (1.2 * torch.sigmoid(self.v) - 0.1).clamp(0.0, 1.0)
-
-    @torch.no_grad()
-    def observe(self, u: Tensor, codebook: Codebook) -> None:
-        """Set V so that h(V) is the coordinate in the cell."""
-        if u.shape != self.v.shape:
-            raise ValueError(f"made for weights of shape {tuple(self.v.shape)}, got {tuple(u.shape)}")
-        _, t = codebook.locate(u)
-        self.v.copy_(torch.logit((t + 0.1) / 1.2))
-
-    def borders(self, codebook: Codebook) -> None:
-        """Return None: the decision does not depend on u."""
-
-    def decide(self, u: Tensor, cell: Tensor, t: Tensor, codebook: Codebook) -> Tensor:
-        """Return h(V) > 1/2.
-
-        Raises:
-            ValueError: u has another shape than V.
-        """
-        if u.shape != self.v.shape:
-            raise ValueError(f"made for weights of shape {tuple(self.v.shape)}, got {tuple(u.shape)}")
-        return torch.where((t > 0) & (t < 1), self.h() > 0.5, t > 0.5)
-
-    def encode(self, u: Tensor, codebook: Codebook) -> Tensor:
-        """Return cell + decision."""
-        cell, t = codebook.locate(u)
-        return cell + self.decide(u, cell, t, codebook)
+    book = uniform(bits, signed=False)
+    rounding = AdaptiveBorder(int(book.hi - book.lo), channels=channels, degree=degree, fused=fused)
+    return Quantizer(book, rounding, range=LearnedStep(book.hi, step))
 
 
-class RectifiedSigmoid(Surrogate):
-    """The surrogate of :class:`LearnedRound`: relax(t) = h(V), whatever t is.
+def _act(bits: int, layer: nn.Module, signed: bool, **options: Any) -> Quantizer:
+    return lsq(bits) if signed else aquant_activation(bits, channels=inputs(layer), **options)
 
-    Args:
-        rounding: whose V is learned.
-    """
 
-    def __init__(self, rounding: LearnedRound) -> None:
-        super().__init__()
-        self._rounding = (rounding,)  # in a tuple: the module is registered once, as the quantizer's rounding
-
-    def relax(self, t: Tensor) -> Tensor:
-        """Return the learned choice inside a cell, t on a level and outside the grid."""
-        h = self._rounding[0].h().to(t.dtype)
-        return torch.where((t.detach() > 0) & (t.detach() < 1), h, t.detach())
+METHOD = Method(per_channel, _act)
+"""A border for each input channel; LSQ weights stand in for those the paper rounds after training
+(INFERRED)."""

@@ -1,14 +1,36 @@
-"""Codebooks that move: by exponential moving average (ADQ), or by gradient (N2UQ's thresholds)."""
+"""ADQ: Jia et al., "Adaptive Distribution-aware Quantization for Mixed-Precision Neural Networks", 2025,
+arXiv:2510.19760.
+
+Weights: one codebook a layer, K = 2^b - 1 levels c: zero, and m = 2^(b-1) - 1 quantiles of the values of each
+sign.
+
+    start     c_0 = 0,  c_±i = ± the p_i quantile of {|w| : sign(w) = ±}
+    forward   y = c_k(w), the nearest level
+    backward  dL/dw = dL/dy, everywhere: there is no clip that could stop it
+    after each step, in training: c_k <- d c_k + (1 - d) mean{w : k(w) = k}; a level without values stays
+
+Activations are N2UQ's (:mod:`qviz.methods.n2uq`); bits for each layer come from :mod:`qviz.nn.allocate`.
+
+INFERRED (the abstract and published reviews tell of quantiles per sign, the added zero and the moving
+average, no more): p_i = (i - 1/2) / m, the decay d, the gradient, the order of update, dead levels, the
+pinned zero.
+"""
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from qviz.core import _check
 from qviz.core.codebook import Codebook, count_below
+from qviz.core.quantizer import Quantizer
+from qviz.core.range import Fixed
+from qviz.core.recipe import recipe
+from qviz.core.surrogate import StraightThrough
+from qviz.methods.method import Method
+from qviz.methods.n2uq import for_input
 
 
 class EMACodebook(Codebook):
@@ -74,6 +96,27 @@ class EMACodebook(Codebook):
         self.frozen = False
         self.register_buffer("placed", torch.zeros(1, dtype=torch.float64))
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether the levels were placed by data."""
+        return bool(self.placed)
+
+    def restart(self) -> None:
+        """Forget the places, so that the next :meth:`observe` is a new start and not one more update."""
+        self.placed.zero_()
+
+    def after_step(self, x: Tensor) -> None:
+        """Draw the levels to the means of their cells of x."""
+        self.observe(x)
+
+    def freeze(self) -> None:
+        """Leave the levels where they are from now on."""
+        self.frozen = True
+
+    def moving(self) -> dict[str, Tensor]:
+        """Return the levels."""
+        return {"levels": self.levels}
+
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
         """Place the levels at first; later draw them to the means of their cells (train mode, not frozen)."""
@@ -127,69 +170,30 @@ class EMACodebook(Codebook):
         return levels
 
 
-class LearnedKnots(Codebook):
-    """N2UQ's activation grid: knots start + cumulated widths, learned; levels uniform in [0, 2].
+@recipe
+def adq_weight(
+    bits: int,
+    *,
+    decay: float = 0.99,
+    tie_sign: bool = False,
+    init: str = "quantile",
+    generator: torch.Generator | None = None,
+) -> Quantizer:
+    """ADQ for weights: quantile codebook adapted by EMA; the gradient passes everywhere.
 
-    With n = 2^b - 1 and D = 2 / n: knots d_0 = t0, d_i = d_{i-1} + max(a_i, 1e-3); levels 0, D, …, 2.
-    Rounding to the nearest knot puts the thresholds at the middle of each cell, T_i = (d_{i-1} + d_i) / 2,
-    and the straight-through surrogate t of this grid is the *generalized* STE: slope D / a_i in cell i,
-    which is the expectation of the stochastic quantizer that rounds up with probability t.
-
-    Args:
-        bits: 1 to 8.
-        start: t0. widths: a_1 … a_n, > 0; default D each, which is uniform quantization.
-        step: D; default 2 / n.
-
-    Attributes:
-        start, widths: float32 parameters, () and (n,).
-
-    Raises:
-        ValueError: the wrong number of widths, or one that is not positive (knots would not be monotone).
+    Call ``q.observe(weight)`` once to place the levels, then after each training step to adapt them.
 
     References:
-        Liu et al., "Nonuniform-to-Uniform Quantization", CVPR 2022, arXiv:2111.14826, released code. The code
-        compares with >, a published description of ADQ with >=; here a tie goes down, as everywhere.
+        Jia et al., 2025, arXiv:2510.19760. INFERRED: the quantiles' positions, the decay, the gradient,
+        dead codes.
     """
+    book = EMACodebook(bits, decay=decay, tie_sign=tie_sign, init=init, generator=generator)
+    return Quantizer(book, surrogate=StraightThrough(clipped=False), range=Fixed(1.0))
 
-    def __init__(
-        self,
-        bits: int,
-        *,
-        start: float = 0.0,
-        widths: Tensor | list[float] | None = None,
-        step: float | None = None,
-    ) -> None:
-        bits = _check.bits(bits, 1, 8, "N2UQ")
-        n = 2**bits - 1
-        step = 2.0 / n if step is None else float(step)
-        widths = torch.full((n,), step) if widths is None else torch.as_tensor(widths, dtype=torch.float32)
-        if not -math.inf < start < math.inf:
-            raise ValueError(f"start must be finite, got {start}")
-        if widths.shape != (n,) or not bool(((widths > 0) & torch.isfinite(widths)).all()):
-            raise ValueError(f"{bits} bits need {n} positive widths, got {widths.tolist()}")
-        nn.Module.__init__(self)  # the knots are computed, not held
-        self.name = "N2UQ"
-        self.register_buffer("levels", torch.arange(n + 1, dtype=torch.float64) * step)
-        self.start = nn.Parameter(torch.tensor(float(start)))
-        self.widths = nn.Parameter(widths.clone())
-        self._derive()
 
-    def _derive(self) -> None:
-        self.identity = self.unit = False
-        self.gap = self.ratio = None
+def _weight(bits: int, layer: nn.Module, **options: Any) -> Quantizer:
+    return adq_weight(bits, **options)
 
-    @property
-    def knots(self) -> Tensor:
-        """The knots, differentiable in start and widths, float32, shape (2^b,)."""
-        widths = torch.where(self.widths > 1e-3, self.widths, torch.full_like(self.widths, 1e-3))
-        return torch.cat([self.start.reshape(1), self.start + widths.cumsum(0)])
 
-    @property
-    def lo(self) -> float:
-        """The first knot."""
-        return float(self.start.detach())
-
-    @property
-    def hi(self) -> float:
-        """The last knot."""
-        return float(self.knots[-1].detach())
+METHOD = Method(_weight, for_input)
+"""ADQ's codebook for weights, N2UQ's thresholds for inputs."""
