@@ -42,12 +42,9 @@ def test_power_grids_are_the_papers_tables(builder, bits):
     assert magnitudes(builder(bits, grid="paper")) == pytest.approx([*strict, extra], abs=5e-6)
 
 
-@pytest.mark.parametrize("bits", range(2, 9))
 @pytest.mark.parametrize(("builder", "base"), [(pot, 2.0), (post, math.sqrt(2.0))])
-@pytest.mark.parametrize("grid", ["strict", "paper"])
+@pytest.mark.parametrize(("bits", "grid"), [(2, "strict"), (8, "strict"), (2, "paper"), (7, "paper")])
 def test_power_grids_have_the_formulas_levels(builder, base, bits, grid):
-    if bits == 8 and grid == "paper":
-        return
     levels = builder(bits, grid=grid).levels.tolist()
     assert len(levels) == 2**bits + (1 if grid == "paper" else -1)
     assert levels == pytest.approx(oracles.power_levels(bits, base, grid), rel=1e-12, abs=0)
@@ -57,7 +54,7 @@ def test_power_grids_have_the_formulas_levels(builder, base, bits, grid):
     assert ratios == pytest.approx([base] * len(ratios), rel=1e-12)
 
 
-@pytest.mark.parametrize("bits", range(2, 8))
+@pytest.mark.parametrize("bits", [3, 7])
 @pytest.mark.parametrize("grid", ["strict", "paper"])
 def test_every_second_post_magnitude_is_a_pot_magnitude(bits, grid):
     every_second = magnitudes(post(bits, grid=grid))[::2]
@@ -89,6 +86,23 @@ def test_apot_is_the_released_codes_rule(bits):
     assert levels == [-v for v in reversed(levels)]
 
 
+@pytest.mark.parametrize("builder", [pot, post, apot])
+def test_unsigned_grids_have_all_levels_of_a_signed_one_with_one_bit_more(builder):
+    for bits in range(1, 8):
+        book = builder(bits, signed=False)
+        assert len(book) == 2**bits
+        assert book.levels.tolist() == [v for v in builder(bits + 1).levels.tolist() if v >= 0]
+
+
+def test_eight_unsigned_bits():
+    assert len(apot(8, signed=False)) == 256
+    for builder in (pot, post):  # 2^-254 would be 0 in float32
+        with pytest.raises(ValueError, match="got 8"):
+            builder(8, signed=False)
+        with pytest.raises(ValueError, match="signed=False"):
+            builder(4, signed=False, grid="paper")
+
+
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_uniform_is_consecutive_integers(bits):
     assert uniform(bits).levels.tolist() == oracles.uniform_levels(bits, signed=True)
@@ -105,10 +119,10 @@ def test_one_signed_bit_is_a_sign():
 
 
 @pytest.mark.parametrize("builder", [uniform, pot, post, apot])
-@pytest.mark.parametrize("bits", [0, -3, 9, 64])
-def test_refuses_bits_out_of_range(builder, bits):
-    with pytest.raises(ValueError, match=f"got {bits}$"):
-        builder(bits)
+def test_refuses_bits_out_of_range(builder):
+    for bits in (0, -3, 9):
+        with pytest.raises(ValueError, match=f"got {bits}$"):
+            builder(bits)
 
 
 @pytest.mark.parametrize("builder", [pot, post, apot])
@@ -118,10 +132,9 @@ def test_power_grids_have_no_single_bit(builder):
 
 
 @pytest.mark.parametrize("builder", [uniform, pot, post, apot])
-@pytest.mark.parametrize("bits", [4.0, "4", None, True])
-def test_refuses_bits_that_are_no_whole_number(builder, bits):
-    with pytest.raises(TypeError, match=repr(bits)):
-        builder(bits)
+def test_refuses_bits_that_are_no_whole_number(builder):
+    with pytest.raises(TypeError, match=r"4\.0"):
+        builder(4.0)
 
 
 @pytest.mark.parametrize("builder", [pot, post])
@@ -131,10 +144,9 @@ def test_refuses_the_paper_grid_at_eight_bits(builder):
 
 
 @pytest.mark.parametrize("builder", [pot, post])
-@pytest.mark.parametrize("grid", ["loose", None, 3])
-def test_refuses_an_unknown_grid(builder, grid):
-    with pytest.raises((ValueError, TypeError), match=repr(grid)):
-        builder(4, grid=grid)
+def test_refuses_an_unknown_grid(builder):
+    with pytest.raises(ValueError, match="loose"):
+        builder(4, grid="loose")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qviz import lloyd
-from qviz.core.lloyd import lloyd_centres
+from qviz import lloyd, shipped
+from qviz.core.lloyd import EXACT, lloyd_centers, optimal_centers
 from tests import oracles
 from tests.strategies import FEW
 
@@ -32,49 +32,47 @@ def samples(kind, n):
 KINDS = ("gaussian", "laplace", "bimodal", "outliers", "far outliers", "relu", "shifted", "few", "eighths")
 
 
-def error_of(x, centres):
-    return oracles.sample_mse(x, centres, 1.0)
+def error_of(x, centers):
+    cell = np.searchsorted((centers[1:] + centers[:-1]) / 2, x)
+    return float(np.mean((x - centers[cell]) ** 2))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("bits", [1, 2, 3, 4])
-def test_within_one_percent_of_the_optimum(kind, bits):
-    x = samples(kind, 2000)
+@pytest.mark.parametrize("bits", [1, 4, 6])
+def test_it_is_the_optimum_of_an_independent_solver(kind, bits):
+    x = samples(kind, 800)
     points, weights = np.unique(x, return_counts=True)
-    best, centres = oracles.kmeans_1d(points, weights, 2**bits)
+    best, _ = oracles.kmeans_1d(points, weights, 2**bits)
     levels = lloyd(torch.from_numpy(x), bits).levels.numpy()
     assert len(levels) == min(2**bits, len(points))
-    assert error_of(x, levels) <= 1.01 * best / len(x) + 1e-12 * x.var()
-    assert error_of(x, centres) == pytest.approx(best / len(x), rel=1e-6, abs=1e-12 * x.var())
+    assert error_of(x, levels) <= (1 + 1e-6) * best / len(x) + 1e-12 * x.var()
 
 
-@functools.cache
-def fine(kind):
-    """A million samples, and the optimum of groups of them: equal slots, then the tails one by one.
-
-    Merging the samples of a group moves a cost by no more than the group's own scatter, which is checked.
-    """
-    x = samples(kind, 1_000_000)
-    low, high = np.quantile(x, [0.0002, 0.9998])
-    slots = np.linspace(low, high, 2200)
-    inside = np.digitize(x, slots)
-    tails = np.unique(x[(inside == 0) | (inside == len(slots))])
-    edges = np.unique(np.concatenate([slots, tails]))
-    group = np.digitize(x, edges)
-    count = np.bincount(group)
-    used = count > 0
-    mean = np.bincount(group, x)[used] / count[used]
-    return x, mean, count[used]
+def optimum(x, bits):
+    """The least possible mean squared error, by the exact solver on every distinct value."""
+    points, counts = np.unique(x, return_counts=True)
+    return error_of(x, optimal_centers(points, counts.astype(float), 2**bits))
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "laplace", "bimodal", "relu", "outliers"])
-def test_a_million_samples_within_one_percent(kind):
-    x, points, weights = fine(kind)
-    best, _ = oracles.kmeans_1d(points, weights, 16)
-    levels = lloyd(torch.from_numpy(x).float(), 4).levels.numpy()
-    scatter = (x**2).sum() - (weights * points**2).sum()
-    assert scatter < 3e-3 * best  # the groups are fine enough to tell one percent
-    assert error_of(x, levels) <= 1.01 * (best + scatter) / len(x)
+@pytest.mark.parametrize("kind", ["gaussian", "outliers", "far outliers", "relu"])
+@pytest.mark.parametrize("bits", [4, pytest.param(6, marks=pytest.mark.slow), 8])
+def test_more_values_than_are_solved_exactly_come_within_one_percent(kind, bits):
+    x = samples(kind, 12_000 if kind != "relu" else 80_000)
+    levels = lloyd_centers(x, 2**bits)
+    assert len(np.unique(x)) > EXACT
+    assert len(levels) == 2**bits
+    assert error_of(x, levels) <= 1.01 * optimum(x, bits)
+
+
+@pytest.mark.parametrize(
+    ("name", "bits"), [("depthwise_early", 8), ("depthwise_stride", 6), ("act_stem", 5), ("act_pooled", 3)]
+)
+def test_shipped_tensors_get_the_optimum(name, bits):
+    x = shipped.tensor(name).numpy().ravel()
+    assert len(np.unique(x)) <= EXACT
+    levels = lloyd(shipped.tensor(name), bits).levels.numpy()
+    assert len(levels) == 2**bits
+    assert error_of(x, levels) <= (1 + 1e-5) * optimum(x, bits)
 
 
 def test_sixteen_levels_of_the_normal_distribution():
@@ -87,18 +85,11 @@ def test_four_levels_of_the_normal_distribution():
     assert levels == pytest.approx([-1.5104, -0.4528, 0.4528, 1.5104], abs=0.01)
 
 
-@pytest.mark.parametrize("bits", [1, 4, 8])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_levels_are_sorted_means_of_their_cells(bits, dtype):
-    x = torch.from_numpy(samples("laplace", 20_000)).to(dtype)
-    levels = lloyd(x, bits).levels
-    assert len(levels) == 2**bits
-    wide = x.double()
-    cell = torch.bucketize(wide, (levels[1:] + levels[:-1]) / 2)
-    count = cell.bincount(minlength=len(levels))
-    mean = cell.bincount(wide, minlength=len(levels)) / count
-    error = (mean - levels).abs() * count.sqrt()
-    assert float(error.max()) <= 0.02 * float(wide.std()) * len(wide) ** 0.5 / 2**bits
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_narrow_dtypes_are_solved_in_float64(dtype):
+    x = torch.from_numpy(samples("laplace", 3000)).to(dtype)
+    levels = lloyd(x, 4).levels.numpy()
+    assert error_of(x.double().numpy(), levels) <= (1 + 1e-6) * optimum(x.double().numpy(), 4)
 
 
 @given(
@@ -113,7 +104,7 @@ def test_few_distinct_values_are_found_exactly_where_they_fit(values, bits):
         assert levels == pytest.approx(distinct, rel=1e-12)
     else:
         best, _ = oracles.kmeans_1d(np.array(values), np.ones(len(values)), 2**bits)
-        assert error_of(np.array(values), levels) <= 1.01 * best / len(values) + 1e-12
+        assert error_of(np.array(values), np.array(levels)) <= best / len(values) + 1e-9
 
 
 @given(st.integers(0, 9999), st.integers(2, 60), st.integers(1, 4), st.sampled_from([1, 3, 5]))
@@ -123,7 +114,7 @@ def test_small_samples_of_any_shape(seed, n, bits, power):
     best, _ = oracles.kmeans_1d(x, np.ones(n), 2**bits)
     levels = lloyd(torch.from_numpy(x), bits).levels.numpy()
     assert len(levels) <= 2**bits
-    assert error_of(x, levels) <= 1.01 * best / n + 1e-12 * x.var()
+    assert error_of(x, levels) <= (1 + 1e-6) * best / n + 1e-12 * x.var()
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
@@ -135,13 +126,13 @@ def test_tiny_and_huge_samples_scale(scale):
 
 def test_order_does_not_matter():
     x = samples("laplace", 3000)
-    assert np.array_equal(lloyd_centres(x, 8), lloyd_centres(x[::-1], 8))
-    assert np.array_equal(lloyd_centres(x, 8), lloyd_centres(np.sort(x), 8))
+    assert np.array_equal(lloyd_centers(x, 8), lloyd_centers(x[::-1], 8))
+    assert np.array_equal(lloyd_centers(x, 8), lloyd_centers(np.sort(x), 8))
 
 
 def test_samples_are_not_written():
     for n in (100, 100_000):
         x = np.random.default_rng(0).standard_normal(n)
         before = x.copy()
-        lloyd_centres(x, 8)
+        lloyd_centers(x, 8)
         assert np.array_equal(x, before)
