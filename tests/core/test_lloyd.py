@@ -21,7 +21,7 @@ def samples(kind, n):
         "laplace": lambda: g.laplace(size=n),
         "bimodal": lambda: 0.3 * x + np.where(g.random(n) < 0.3, -2.0, 1.0),
         "outliers": lambda: np.where(g.random(n) < 0.002, 60 * x, x),
-        "far outliers": lambda: np.where(np.arange(n) < 3, 1e4 * x, x),
+        "far outliers": lambda: np.where(np.arange(n) < 3, 1e6 * x, x),
         "relu": lambda: np.maximum(x - 1.0, 0.0),
         "shifted": lambda: 1000 + x,
         "few": lambda: g.choice([0.0, 0.1, 0.5, 0.55, 3.0, -7.0, 2.0, 2.01, 11.0], size=n),
