@@ -14,7 +14,7 @@ from qviz.plot.style import ROLES
 Values = Tensor | ArrayLike
 
 DOTTED = 24
-"""Curves of up to so many points show where these are."""
+"""Lines of up to this many points show where the points are."""
 
 
 def curve(
@@ -27,29 +27,32 @@ def curve(
     y: str = "",
     xlim: tuple[float, float] | None = None,
     ylim: tuple[float, float] | None = None,
+    log: bool = False,
 ) -> Panel:
     """Show numbers over steps, epochs or whatever x is: a training's curves.
 
     Args:
-        lines: name -> (x, y), at most six; x (R,), y (R,), or (R, n) for n lines of one look. NaN is a gap.
-        bands: for some of the names, (low, high), each (R,): an area around the line.
-        references: name -> y of a level line.
-        title: of the panel.
-        x: label of the axis, its unit in brackets.
-        y: the same.
-        xlim: what is shown of x; default all of it.
-        ylim: the same of y.
+        lines: Names mapped to (x, y), at most six; x of shape (R,), y of shape (R,), or (R, n) for n lines of
+            one look. NaN is a gap.
+        bands: For some of the names, (low, high), each of shape (R,): an area around the line.
+        references: Names mapped to the y of a level line.
+        title: The title; by default made from the labels.
+        x: The label of the x axis, its unit in brackets.
+        y: The label of the y axis, its unit in brackets.
+        xlim: What is shown of x; by default all of it.
+        ylim: What is shown of y; by default all of it.
+        log: Whether distances on the y axis are ratios; numbers that are not positive are gaps then.
 
     Raises:
-        ValueError: no line or more than six, shapes that do not match, no finite number, a band without its
-            line, limits that do not increase.
+        ValueError: There is no line or more than six, shapes do not match, no number is finite (positive, if
+            ``log``), a band lacks its line, or limits do not increase.
 
     Example:
         >>> import numpy as np
         >>> curve({"loss": (np.arange(3), np.array([2.0, 1.5, 1.25]))}, y="loss").text
         'loss goes from 2 at step 0 to 1.25 at step 2.'
     """
-    found = {name: _line(name, *line) for name, line in _few(lines).items()}
+    found = {name: _line(name, *line, log=log) for name, line in _few(lines).items()}
     marks: list[Mark] = []
     words = []
     for role, (name, (at, values)) in zip(ROLES, found.items(), strict=False):
@@ -69,7 +72,7 @@ def curve(
     return Panel(
         f"{y or 'value'} over {x}" if title is None else title,
         Axis(x, *wide),
-        Axis(y, *_limits(ylim, "ylim", *tall, margin=0.06)),
+        Axis(y, *_limits(ylim, "ylim", *tall, margin=0.06, log=log), log),
         tuple(marks),
         " ".join(words),
     )
@@ -86,14 +89,14 @@ def histogram(
     """Show how the values of up to six samples are spread, as outlines over the same bins.
 
     Args:
-        samples: name -> values of any shape, finite.
-        bins: between the smallest and the largest of all, or within ``xlim``.
-        title: of the panel.
-        x: label of the axis.
-        xlim: what is shown; shares are of all values, also of those outside.
+        samples: Names mapped to values of any shape, finite.
+        bins: The number of bins between the smallest and the largest of all, or within ``xlim``.
+        title: The title.
+        x: The label of the x axis.
+        xlim: What is shown; shares are of all values, also of those outside.
 
     Raises:
-        ValueError: no sample or more than six, an empty one, a value that is not finite, bins below 1.
+        ValueError: There is no sample or more than six, one is empty, a value is not finite, or bins < 1.
 
     Example:
         >>> histogram({"w": [0.0, 1.0, 1.0, 2.0]}, bins=2).marks[0].heights.tolist()
@@ -128,14 +131,14 @@ def scatter(
     """Show pairs of numbers as points, one look for each of up to six sets, with their correlation as text.
 
     Args:
-        points: name -> (x, y), both (R,), finite.
-        references: name -> y of a level line.
-        title: of the panel.
-        x: label of the axis, its unit in brackets.
-        y: the same.
+        points: Names mapped to (x, y), both of shape (R,), finite.
+        references: Names mapped to the y of a level line.
+        title: The title; by default made from the labels.
+        x: The label of the x axis, its unit in brackets.
+        y: The label of the y axis, its unit in brackets.
 
     Raises:
-        ValueError: no set or more than six, shapes that do not match, a number that is not finite.
+        ValueError: There is no set or more than six, shapes do not match, or a number is not finite.
 
     Example:
         >>> scatter({"layer 1": ([0.0, 1.0, 2.0], [1.0, 3.0, 5.0])}).text
@@ -170,14 +173,14 @@ def by_layer(
     """Show one number a layer: bars for one row of numbers, outlines for two to six.
 
     Args:
-        values: name -> numbers (L,), one a layer, from the first to the last.
-        names: of the layers, for the text.
-        title: of the panel.
-        y: label of the axis.
-        ylim: what is shown; default from 0, or from the least if that is negative.
+        values: Names mapped to numbers of shape (L,), one a layer, from the first to the last.
+        names: The names of the layers, for the text.
+        title: The title.
+        y: The label of the y axis.
+        ylim: What is shown; by default from 0, or from the least if that is negative.
 
     Raises:
-        ValueError: no row or more than six, rows or names of different length, a number that is not finite.
+        ValueError: There is no row or more than six, rows or names differ in length, or one is not finite.
 
     Example:
         >>> by_layer({"bits": [4, 2, 3]}, names=["stem", "body", "head"], y="bits").text
@@ -235,9 +238,11 @@ def _sample(name: str, values: Values) -> np.ndarray:
     return row
 
 
-def _line(name: str, x: Values, y: Values) -> tuple[np.ndarray, np.ndarray]:
+def _line(name: str, x: Values, y: Values, *, log: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return x (R,) and y (R, n)."""
     at, values = _array(x), _array(y)
+    if log:
+        values[~(values > 0)] = np.nan
     if at.ndim != 1 or values.ndim not in (1, 2) or values.shape[:1] != at.shape or not values.size:
         raise ValueError(
             f"{name!r} needs x of shape (R,) and y of shape (R,) or (R, n), got {at.shape}, {values.shape}"
@@ -286,13 +291,16 @@ def _ends(arrays: Sequence[np.ndarray], what: str) -> tuple[float, float]:
 
 
 def _limits(
-    given: tuple[float, float] | None, name: str, low: float, high: float, *, margin: float
+    given: tuple[float, float] | None, name: str, low: float, high: float, *, margin: float, log: bool = False
 ) -> tuple[float, float]:
     """Return the limits that were given, after a look at them, or the ends with a margin, never equal."""
     if given is not None:
         if not -np.inf < given[0] < given[1] < np.inf:
             raise ValueError(f"{name} must be finite and increasing, got {given}")
         return float(given[0]), float(given[1])
+    if log:
+        low, high = _limits(None, name, np.log10(low), np.log10(high), margin=margin)
+        return 10.0**low, 10.0**high
     spare = margin * (high - low)
     if not high - low > 1e-9 * max(abs(low), abs(high)):
         spare = 0.5 * (abs(high) or 1.0)

@@ -25,10 +25,14 @@ Methods = Method | Mapping[str, Method]
 Data = Tensor | np.ndarray | Summary
 
 MAX_METHODS = len(ROLES)
+TALL = 3.0
+"""A bar so many times as high as all others is cut off: weights near zero, inputs after a ReLU."""
 
 
 def levels(x: Data, methods: Methods, *, bins: int = 120, unit: str = "") -> Panel:
     """Show the levels of each method as a ruler above the histogram of x.
+
+    One bar that towers above all others (zeros after a ReLU) is cut off, and the legend says how high it is.
 
     Args:
         x: The tensor, or its :class:`~qviz.core.summary.Summary`.
@@ -46,10 +50,11 @@ def levels(x: Data, methods: Methods, *, bins: int = 120, unit: str = "") -> Pan
     _need_bins(bins)
     edges = np.linspace(low, high, bins + 1)
     share = data.histogram(torch.from_numpy(edges)).numpy() / data.numel * 100
-    top = share.max() or 1.0
-    marks: list[Mark] = [Bars("data", edges, share, label="x")]
+    top, tallest = _shown_height(edges, share)
+    marks: list[Mark] = [Bars("data", edges, share, label=f"x ({tallest}, cut off)" if tallest else "x")]
     first, last = float(data.ends()[:, 0].min()), float(data.ends()[:, 1].max())
     words = [f"Histogram of {data.numel:,} values from {first:.3g} to {last:.3g}."]
+    words += [f"The tallest bar, {tallest}, is cut off."] if tallest else []
     for i, (name, q) in enumerate(named.items()):
         at = level_positions(_need_levels(name, q))
         bottom = top * (1.06 + 0.13 * i)
@@ -198,6 +203,16 @@ def contribution(x: Data, methods: Methods, *, unit: str = "") -> Panel:
         tuple(marks),
         " ".join(words),
     )
+
+
+def _shown_height(edges: np.ndarray, share: np.ndarray) -> tuple[float, str]:
+    """Return how much of the bars to show, and of a bar that would flatten all others what it is."""
+    k = int(share.argmax())
+    second = float(np.delete(share, k).max(initial=0.0))
+    if not 0 < TALL * second < share[k]:
+        return float(share[k]) or 1.0, ""
+    at = 0.0 if edges[k] <= 0 <= edges[k + 1] else (edges[k] + edges[k + 1]) / 2
+    return 1.5 * second, f"{share[k]:.0f} % near {at:.2g}"
 
 
 def summary_of(x: Data) -> Summary:

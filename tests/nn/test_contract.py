@@ -74,6 +74,14 @@ def test_the_row_of_one_seed_is_told_with_what_it_cannot_tell(ledger):
     assert entry(contract(LSQ, ledger=ledger), "minutes") == "0.8 a seed on a slide rule"
 
 
+def test_a_smoke_run_says_that_its_accuracy_means_nothing(ledger):
+    smoke = replace(LSQ, size="smoke")
+    ledger.put(row(smoke))
+    told = entry(contract(smoke, ledger=ledger), "expected")
+    assert told.startswith("nothing: a smoke run")
+    assert told.endswith("its accuracy means nothing")
+
+
 def test_three_seeds_tell_the_spread_for_one(ledger):
     ledger.put(row())
     ledger.put(row(replace(LSQ, seeds=(0, 1, 2)), top1_mean=81.0))

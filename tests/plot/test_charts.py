@@ -31,6 +31,14 @@ def test_a_gap_is_left_out_of_text_and_limits():
     assert panel.marks[-1].y.tolist() == [9.0, 9.0]
 
 
+def test_on_a_logarithmic_axis_what_is_not_positive_is_a_gap():
+    panel = charts.curve({"scale": ([0, 1, 2, 3], [1e-2, 0.0, -1.0, 1e2])}, log=True)
+    np.testing.assert_array_equal(panel.marks[0].y, [1e-2, np.nan, np.nan, 1e2])
+    assert panel.y.log
+    assert panel.y.low == pytest.approx(10 ** (-2 - 0.06 * 4))
+    assert panel.y.high == pytest.approx(10 ** (2 + 0.06 * 4))
+
+
 def test_a_band_goes_with_its_line():
     panel = charts.curve({"a": ([0, 1], [1.0, 2.0])}, bands={"a": ([0.0, 1.0], [2.0, 5.0])})
     band = panel.marks[0]

@@ -56,6 +56,17 @@ def test_in_plain_subplots_a_legend_meets_no_title_and_no_other_legend(names, co
         assert not few or all(apart(row, box) for other in boxes[:i] + boxes[i + 1 :] for box in other)
 
 
+def test_where_other_axes_leave_no_room_the_legend_goes_inside():
+    upper, lower = Figure().subplots(2, 1)
+    for ax in (upper, lower):
+        qviz.plot.staircase((-2, 2), Q, ax=ax)
+    row, _, inside = lettered(upper)
+    assert row.y0 >= inside.y1 - 1
+    row, _, inside = lettered(lower)
+    assert inside.y0 < row.y0 < row.y1 < inside.y1
+    assert apart(row, upper.xaxis.label.get_window_extent())
+
+
 def test_a_figure_of_ones_own_keeps_the_row_where_there_is_room():
     ax = qviz.plot.staircase((-2, 2), Q, ax=Figure().subplots())
     row, title, inside = lettered(ax)

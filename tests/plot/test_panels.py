@@ -84,6 +84,18 @@ def test_histogram_is_numpys_and_adds_up_to_all_values(x):
     np.testing.assert_allclose(bars.heights, np.histogram(values, bars.edges)[0] / values.size * 100)
 
 
+def test_a_bar_that_would_flatten_all_others_is_cut_off_and_named():
+    values = torch.cat([torch.linspace(-1, 1, 1000), torch.zeros(2000)])
+    panel = panels.levels(values, pot(3), bins=100)
+    bars, rug = panel.marks
+    heights = np.sort(bars.heights)
+    assert heights[-1] > 60
+    assert heights[-2] < rug.low < 3 * heights[-2]
+    assert bars.label == f"x ({heights[-1]:.0f} % near 0, cut off)"
+    assert f"The tallest bar, {heights[-1]:.0f} % near 0, is cut off." in panel.text
+    assert panels.levels(torch.linspace(-1, 1, 1000), pot(3)).marks[0].label == "x"
+
+
 @pytest.mark.parametrize("book", [post(4), UNLIKE], ids=ids)
 def test_ruler_stands_at_scale_times_level(x, book):
     (rug,) = marks(panels.levels(x, Quantizer(book, range=Fixed(0.37))), Rug)

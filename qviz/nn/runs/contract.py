@@ -67,7 +67,7 @@ def contract(experiment: Experiment, *, ledger: Ledger | None = None, root: str 
         ("schedule", _schedule(experiment, config, quantized)),
         ("seeds", ", ".join(map(str, experiment.seeds))),
         ("first, last", f"first and last layer {policy}"),
-        ("expected", _expected(row, ledger, _test_images(experiment, source))),
+        ("expected", _expected(experiment, row, ledger, _test_images(experiment, source))),
         ("minutes", _minutes(row)),
     ]
     entries += [("beside it", _short(other)) for other in _beside(experiment, ledger, row)]
@@ -180,7 +180,11 @@ def _row(experiment: Experiment, source: str, ledger: Ledger) -> Row | None:
     return None
 
 
-def _expected(row: Row | None, ledger: Ledger, images: int) -> str:
+def _expected(experiment: Experiment, row: Row | None, ledger: Ledger, images: int) -> str:
+    if experiment.size == "smoke":
+        return (
+            "nothing: a smoke run shows that everything works; after so few steps its accuracy means nothing"
+        )
     if row is None:
         return f"not known: the ledger ({ledger.path.name}) has no row of this experiment on these data"
     share = row.top1_mean / 100
