@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qviz.core.codebook import Codebook
 from qviz.core.quantizer import Quantizer, probe
-from qviz.core.range import MSE, Fixed
+from qviz.core.range import MSE, Fixed, Range
 from qviz.core.summary import Summary
 from qviz.measure import measured as measure
 from qviz.plot.charts import by_layer as by_layer
@@ -56,7 +56,7 @@ def levels(x: Data, methods: Methods, *, bins: int = 120, unit: str = "") -> Pan
     words = [f"Histogram of {data.numel:,} values from {first:.3g} to {last:.3g}."]
     words += [f"The tallest bar, {tallest}, is cut off."] if tallest else []
     for i, (name, q) in enumerate(named.items()):
-        at = level_positions(_need_levels(name, q))
+        at = _places(_need_levels(name, q), data)
         bottom = top * (1.06 + 0.13 * i)
         marks.append(Rug(ROLES[i], at, bottom, bottom + 0.10 * top, label=name))
         half = np.abs(at) <= np.abs(at).max() / 2
@@ -80,7 +80,7 @@ def staircase(
     """Show y = Q(x), broken at every jump, with the band between it and y = x: the error.
 
     Quantizers and codebooks are drawn exactly, from their borders; callables are sampled at ``n`` points. An
-    output in another unit than x (DAQ, N2UQ) has no such error, and no band.
+    output in another unit than x (DAQ, N2UQ, DoReFa) has no such error, and no band.
 
     Args:
         x: The tensor or its summary, to which a bare codebook's scale is fitted as in the other panels; or
@@ -99,7 +99,7 @@ def staircase(
     marks: list[Mark] = [Line("ideal", np.array([low, high]), np.array([low, high]), label="y = x")]
     words = []
     for i, (name, q) in enumerate(named.items()):
-        left, right, y = _treads(q, low, high, n)
+        left, right, y = _treads(name, q, low, high, n)
         x3 = np.column_stack([left, np.clip(y, left, right), right]).ravel()  # the middle: where y = x
         y3 = np.repeat(y, 3)
         if in_units_of_x(q):
@@ -134,8 +134,8 @@ def error(x: Data, methods: Methods, *, bins: int = 81, unit: str = "", reach: f
 
     Raises:
         TypeError: A method is neither a quantizer, nor a codebook, nor a callable.
-        ValueError: A quantizer's output is in another unit than x (DAQ, N2UQ), so that Q(x) - x is no error;
-            there are more than six methods; or x is empty, NaN or infinite.
+        ValueError: A quantizer's output is in another unit than x (DAQ, N2UQ, DoReFa), so that Q(x) - x is
+            no error; there are more than six methods; or x is empty, NaN or infinite.
     """
     data = summary_of(x)
     named = calibrated(methods, data)
@@ -174,8 +174,8 @@ def contribution(x: Data, methods: Methods, *, unit: str = "") -> Panel:
 
     Raises:
         TypeError: A method is a callable, which has no cells.
-        ValueError: A quantizer's output is in another unit than x (DAQ, N2UQ), so that Q(x) - x is no error;
-            there are more than six methods; or x is empty, NaN or infinite.
+        ValueError: A quantizer's output is in another unit than x (DAQ, N2UQ, DoReFa), so that Q(x) - x is
+            no error; there are more than six methods; or x is empty, NaN or infinite.
     """
     data = summary_of(x)
     named = calibrated(methods, data)
@@ -232,8 +232,13 @@ def calibrated(methods: Methods, data: Summary) -> dict[str, Method]:
 
 
 def in_units_of_x(q: Method) -> bool:
-    """Return whether Q(x) - x is an error, which it is not for DAQ and N2UQ."""
-    return not isinstance(q, Quantizer) or q.range.rescale
+    """Return whether Q(x) - x is an error, which it is not for DAQ, N2UQ and DoReFa."""
+    return not isinstance(q, Quantizer) or (q.range.rescale and not _transforms(q))
+
+
+def _transforms(q: Quantizer) -> bool:
+    """Return whether x is changed, as a whole, before the grid sees it (DoReFa)."""
+    return type(q.range).transform is not Range.transform
 
 
 def _need_units_of_x(named: Mapping[str, Method]) -> None:
@@ -283,11 +288,20 @@ def limits(data: Summary) -> tuple[float, float]:
 def level_positions(q: Quantizer) -> np.ndarray:
     """Return the levels on the x axis, shape (K,); per channel those of the median scale.
 
-    Where outputs are in another unit than x (DAQ, N2UQ), a level's place is its knot.
+    Where outputs are in another unit than x (DAQ, N2UQ, DoReFa), a level's place is its knot.
     """
     scale, offset = _typical(q)
     on_x = q.codebook.levels if q.range.rescale else q.codebook.knots
     return on_x.numpy(force=True) * scale + offset
+
+
+def _places(q: Quantizer, data: Summary) -> np.ndarray:
+    """Return :func:`level_positions`, brought back to x where the grid sees a (rising) function of x."""
+    at = level_positions(q)
+    if not _transforms(q):
+        return at
+    x = data.x.detach().flatten().double().sort().values
+    return np.interp(at, q.range.transform(x).numpy(force=True), x.numpy(force=True))
 
 
 def outputs(q: Quantizer) -> np.ndarray:
@@ -321,19 +335,24 @@ def _typical(q: Quantizer) -> tuple[float, float]:
     return float(scale[middle]), offset
 
 
-def _treads(q: Method, low: float, high: float, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _treads(
+    name: str, q: Method, low: float, high: float, n: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return left end, right end and height of each step that is visible in [low, high]."""
-    if isinstance(q, Quantizer) and q.rounding.borders(q.codebook) is not None and not q.soft:
+    exact = isinstance(q, Quantizer) and q.rounding.borders(q.codebook) is not None
+    if exact and not q.soft and not _transforms(q):
         cuts, y = border_positions(q), outputs(q)
-        first, last = (
-            np.searchsorted(cuts, low, side="right"),
-            np.searchsorted(cuts, high, side="left"),
-        )
+        first, last = np.searchsorted(cuts, low, side="right"), np.searchsorted(cuts, high, side="left")
         edges = np.concatenate([[low], cuts[first:last], [high]])
         return edges[:-1], edges[1:], y[first : last + 1]
     x = torch.linspace(low, high, n, dtype=torch.float64)
-    with torch.no_grad():
-        y = q(x.float()).double().numpy(force=True)
+    try:
+        with torch.no_grad():
+            y = q(x.float()).double().numpy(force=True)
+    except (RuntimeError, ValueError) as problem:
+        raise ValueError(
+            f"{name} takes no row of {n} values, so it has no one staircase: {problem}"
+        ) from problem
     start = np.concatenate([[0], np.nonzero(np.diff(y))[0] + 1])
     left = x.numpy()[start]
     return left, np.concatenate([left[1:], [high]]), y[start]
@@ -404,7 +423,7 @@ def _named(methods: Methods) -> dict[str, Method]:
     if isinstance(methods, Codebook):
         methods = {methods.name: methods}
     elif isinstance(methods, Quantizer):
-        methods = {methods.codebook.name: methods}
+        methods = {methods.recipe.name if methods.recipe else methods.codebook.name: methods}
     elif not isinstance(methods, Mapping):
         if not callable(methods):
             raise TypeError(

@@ -395,8 +395,27 @@ def test_where_borders_are_not_fixed_contributions_are_between_knots(x):
 
 @pytest.mark.parametrize("name", ["error", "contribution"])
 def test_an_output_in_another_unit_has_no_error(x, name):
-    with pytest.raises(ValueError, match="mine: its output, from -1 to 1, is in another unit than x"):
-        PANELS[name](x, {"mine": recipes.daq_weight(2).observe(x)})
+    for q in (recipes.daq_weight(2), recipes.dorefa_weight(2)):
+        with pytest.raises(ValueError, match="mine: its output, from -1 to 1, is in another unit than x"):
+            PANELS[name](x, {"mine": q.observe(x)})
+
+
+def test_where_the_grid_sees_a_function_of_x_levels_stand_on_x_and_treads_are_sampled(x):
+    q = recipes.dorefa_weight(2).observe(x)
+    panel = panels.levels(x, q)
+    (rug,) = marks(panel, Rug)
+    largest = np.tanh(x.abs().max().item())
+    wanted = np.arctanh(np.array([-1, -1 / 3, 1 / 3, 1]) * largest)
+    np.testing.assert_allclose(rug.x, wanted.clip(float(x.min()), float(x.max())), atol=0.02)
+    assert rug.label == "dorefa_weight"
+    at = torch.linspace(-2, 2, 2001)
+    line = marks(panels.staircase((-2, 2), q), Line)[1]
+    np.testing.assert_allclose(read(line, at.numpy() + 1e-4)[:-1], q(at).numpy()[:-1], atol=1e-6)
+
+
+def test_a_quantizer_of_one_shape_has_no_one_staircase(x):
+    with pytest.raises(ValueError, match="mine takes no row of 2001 values"):
+        panels.staircase((-2, 2), {"mine": recipes.adaround_weight(2, x).observe(x)})
 
 
 def test_several_methods_are_outlines_not_bars(x):
