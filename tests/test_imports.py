@@ -31,7 +31,10 @@ RANK = {
     "cli": 8,
 }
 CORE_NEEDS = {"numpy", "torch", "safetensors"}
-CORE_MAY = {("shipped.py", "PIL.Image")}  # decodes the image sample, imported when that is asked for
+CORE_MAY = {  # imported when that is asked for: the image sample, a table as a data frame
+    ("shipped.py", "PIL.Image"),
+    ("measure/table.py", "pandas"),
+}
 HEAVY = {"matplotlib", "seaborn", "pandas", "ipywidgets", "bqplot", "IPython", "jupyterlab", "PIL"}
 
 

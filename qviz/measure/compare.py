@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import copy
-import functools
-import html
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from qviz.core import _check
@@ -19,98 +15,12 @@ from qviz.core.grids import apot, lloyd, post, pot, quantile, uniform
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import Fixed, Range, search_scale
 from qviz.core.summary import Summary
-from qviz.measure import metrics
+from qviz.measure.measured import Measured
+from qviz.measure.table import HEADERS, Comparison, Row
+
+__all__ = ["HEADERS", "Comparison", "Row", "build_grid", "compare", "grid_names"]
 
 Method = Codebook | Quantizer | Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method's figures.
-
-    Attributes:
-        method: its name. levels: how many it has. bits: what one stored code needs, ceil(log2 levels).
-        mse, sqnr_db: error against x. entropy: of the codes, in bits.
-        scale: the step or clip that was found; None per channel or for a callable.
-    """
-
-    method: str
-    levels: int
-    bits: int
-    mse: float
-    sqnr_db: float
-    entropy: float
-    scale: float | None
-
-
-HEADERS = ("method", "levels", "bits", "MSE", "SQNR dB", "entropy", "scale")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The rows of a comparison; prints as a table in text and in notebooks."""
-
-    rows: tuple[Row, ...]
-
-    def __getitem__(self, method: str) -> Row:
-        """Return the row of a method by name.
-
-        Raises:
-            KeyError: no such method.
-        """
-        for row in self.rows:
-            if row.method == method:
-                return row
-        raise KeyError(f"no method {method!r}; there are {[row.method for row in self.rows]}")
-
-    def to_dict(self) -> dict[str, dict[str, float | int | str | None]]:
-        """Return {method: {column: value}}, ready for strict JSON: plain numbers, None for infinite ones."""
-        return {row.method: {k: _finite(v) for k, v in asdict(row).items()} for row in self.rows}
-
-    def cells(self) -> list[tuple[str, ...]]:
-        """Return the rows as text, one string a column, as every front end shows them."""
-        return [
-            (
-                row.method,
-                str(row.levels),
-                str(row.bits),
-                f"{row.mse:#.4g}",
-                f"{row.sqnr_db:.2f}",
-                f"{row.entropy:.2f}",
-                "–" if row.scale is None else f"{row.scale:#.4g}",
-            )
-            for row in self.rows
-        ]
-
-    def __str__(self) -> str:
-        """Align the columns for a terminal."""
-        table = [HEADERS, *self.cells()]
-        widths = [max(len(line[i]) for line in table) for i in range(len(HEADERS))]
-        return "\n".join(
-            "  ".join(
-                v.ljust(w) if i == 0 else v.rjust(w)
-                for i, (v, w) in enumerate(zip(line, widths, strict=True))
-            )
-            for line in table
-        )
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        """Return the same table as HTML."""
-        head = "".join(f'<th scope="col">{h}</th>' for h in HEADERS)
-        body = "".join(
-            "<tr>"
-            + f'<th scope="row">{html.escape(c[0])}</th>'
-            + "".join(f"<td>{v}</td>" for v in c[1:])
-            + "</tr>"
-            for c in self.cells()
-        )
-        return f'<table class="qviz-compare"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-
-
-def _finite(value: float | int | str | None) -> float | int | str | None:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def grid_names(bits: int) -> tuple[str, ...]:
@@ -122,27 +32,47 @@ def grid_names(bits: int) -> tuple[str, ...]:
     )
 
 
-def build_grid(name: str, x: Tensor, bits: int, **options: str) -> Codebook:
-    """Build a grid by its name; unsigned uniform where x has no negative value.
-
-    Args:
-        name: one of :func:`grid_names`.
-        x: what the fitted grids are fitted to.
-        bits: 1 to 8.
-        **options: passed on to the builder, as ``grid="paper"`` for POT and POST.
+def canonical(name: str, bits: int) -> str:
+    """Return the name of a grid as :func:`grid_names` spells it; upper and lower case are one.
 
     Raises:
-        ValueError: unknown name, or bits that the grid does not have.
+        ValueError: There is no such grid at these bits.
     """
-    fixed = {"POT": pot, "POST": post, "APoT": apot}
-    fitted = {"quantile": quantile, "Lloyd": lloyd}
-    if name == "uniform":
-        return uniform(bits, signed=bool((x < 0).any()))
-    if name in fixed:
-        return fixed[name](bits, **options)
-    if name in fitted:
-        return fitted[name](x, bits)
+    for known in grid_names(bits):
+        if known.casefold() == name.casefold():
+            return known
+    if name.casefold() in (known.casefold() for known in grid_names(8)):
+        raise ValueError(f"{name}: bits must be 2 to 8, got {bits}")
     raise ValueError(f"unknown grid {name!r}; there are {grid_names(bits)}")
+
+
+def build_grid(name: str, x: Tensor, bits: int, **options: str) -> Codebook:
+    """Build a grid by its name; where x has no negative value, an unsigned one if there is one.
+
+    Unsigned POT and POST end at 7 bits, and their "paper" grids are signed.
+
+    Args:
+        name: One of :func:`grid_names`.
+        x: The values that the fitted grids are fitted to.
+        bits: The bit width, 1 to 8.
+        **options: Passed on to the builder, as ``grid="paper"`` for POT and POST.
+
+    Raises:
+        ValueError: The name is unknown, or the grid does not exist at these bits.
+    """
+    name = canonical(name, bits)
+    if name in ("quantile", "Lloyd"):
+        return {"quantile": quantile, "Lloyd": lloyd}[name](x, bits)
+    signed = bool((x < 0).any())
+    if name in ("POT", "POST"):
+        signed = signed or bits == 8 or options.get("grid") == "paper"
+    return {"uniform": uniform, "POT": pot, "POST": post, "APoT": apot}[name](bits, signed=signed, **options)
+
+
+def _grid_note(name: str, book: Codebook, bits: int) -> str:
+    if name in ("quantile", "Lloyd"):
+        return f"{len(book)} levels, as values repeat" if len(book) < 2**bits else ""
+    return "unsigned, as x has no negative value" if book.lo >= 0 else ""
 
 
 def compare(
@@ -152,17 +82,22 @@ def compare(
     bits: int = 4,
     range: Range | float | None = None,
 ) -> Comparison:
-    """Quantize ``x`` with several methods and tabulate error, entropy and scale.
+    """Quantize ``x`` with several methods and tabulate error, entropy and clip.
 
     Each codebook is brought to the scale with the least squared error, unless ``range`` is given; a
     Quantizer that is calibrated is used as it is, and so is any callable.
 
     Args:
-        x: any shape, finite, floating point.
-        methods: names among uniform, POT, POST, APoT, quantile, Lloyd (default all), or a mapping from
-            a name to a Codebook, a Quantizer or a callable that returns a tensor of x's shape.
-        bits: for the named methods, 1 to 8.
-        range: a Range for every codebook, or a number: the clip, where the outermost knot goes.
+        x: The tensor, any shape, finite, floating point.
+        methods: Names among uniform, POT, POST, APoT, quantile, Lloyd in upper or lower case (default all),
+            or a mapping from a name to a Codebook, a Quantizer or a callable that returns a tensor of x's
+            shape.
+        bits: The bit width of the named methods, 1 to 8.
+        range: A Range for every codebook, or a number: the clip, where the outermost knot goes.
+
+    Returns:
+        The rows, with notes where a figure needs one: a grid that became unsigned, levels that no value
+        uses, outputs in another unit than x.
 
     Raises:
         TypeError, ValueError: x is unfit, a name is unknown, bits are out of range, a callable returns
@@ -180,67 +115,45 @@ def compare(
         methods = grid_names(bits)
     if isinstance(methods, str):
         methods = [methods]
+    notes = {}
     if not isinstance(methods, Mapping):
-        methods = {name: build_grid(name, x, bits) for name in methods}
+        for name in methods:
+            if not isinstance(name, str):
+                raise TypeError(f"a method in a list is a grid's name, got {type(name).__name__}")
+        methods = {name: build_grid(name, x, bits) for name in (canonical(name, bits) for name in methods)}
+        notes = {name: _grid_note(name, book, bits) for name, book in methods.items()}
     for name in methods:
         if not isinstance(name, str):
             raise TypeError(f"a method's name must be a str, got {name!r}")
-    summary = functools.cache(lambda: Summary(x))  # sorted once, when the first codebook needs it
-    return Comparison(tuple(_row(name, method, x, range, summary) for name, method in methods.items()))
+    summary = Summary(x)  # sorted once
+    rows = []
+    for name, method in methods.items():
+        row = Measured(_ready(name, method, summary, range), summary, name).row(name)
+        rows.append(replace(row, note="; ".join(filter(None, (notes.get(name), row.note)))))
+    return Comparison(tuple(rows))
 
 
-def _row(
-    name: str,
-    method: Method,
-    x: Tensor,
-    range: Range | float | None,
-    summary: Callable[[], Summary],
-) -> Row:
+def _ready(
+    name: str, method: Method, summary: Summary, range: Range | float | None
+) -> Quantizer | Callable[[Tensor], Tensor]:
+    """Return a calibrated quantizer (the user's own stays as it was), or the callable."""
     if isinstance(method, Codebook):
-        method = Quantizer(method, range=_range_for(method, range, summary)).observe(x)
-    if not isinstance(method, Quantizer):
-        return _callable_row(name, method, x)
-    if not method.range.calibrated:
-        method = copy.deepcopy(method).observe(x)
-    counts = metrics.occupancy(method, x)
-    with torch.no_grad():
-        y = method(x)
-    scale = float(method.range.scale) if method.range.scale.ndim == 0 else None
-    return _figures(name, x, y, counts, len(method.codebook), scale)
+        return Quantizer(method, range=_range_for(method, range, summary)).observe(summary.x)
+    if isinstance(method, Quantizer):
+        return method if method.range.calibrated else copy.deepcopy(method).observe(summary.x)
+    if not callable(method):
+        raise TypeError(
+            f"{name}: a method is a Codebook, a Quantizer or a callable, got {type(method).__name__}"
+        )
+    return method
 
 
-def _range_for(codebook: Codebook, range: Range | float | None, summary: Callable[[], Summary]) -> Range:
+def _range_for(codebook: Codebook, range: Range | float | None, summary: Summary) -> Range:
     """Return a range of the codebook's own; ``observe`` calibrates it, or does nothing if it is fixed."""
     if range is None:
-        return Fixed(search_scale(summary(), codebook)[0])
+        return Fixed(search_scale(summary, codebook)[0])
     if isinstance(range, Range):
         return copy.deepcopy(range)
     if isinstance(range, bool) or not isinstance(range, (int, float)) or not 0 < range < float("inf"):
         raise ValueError(f"range must be a Range or a positive clip, got {range!r}")
     return Fixed(float(range) / codebook.reach)
-
-
-def _callable_row(name: str, method: Callable[[Tensor], Tensor], x: Tensor) -> Row:
-    if not callable(method):
-        raise TypeError(
-            f"{name}: a method is a Codebook, a Quantizer or a callable, got {type(method).__name__}"
-        )
-    with torch.no_grad():
-        y = method(x.clone())
-    if not isinstance(y, Tensor) or y.shape != x.shape:
-        got = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
-        raise ValueError(f"{name}: a callable must return a tensor of shape {tuple(x.shape)}, got {got}")
-    values, counts = torch.unique(y, return_counts=True)
-    return _figures(name, x, y, counts, len(values), None)
-
-
-def _figures(name: str, x: Tensor, y: Tensor, counts: Tensor, levels: int, scale: float | None) -> Row:
-    return Row(
-        method=name,
-        levels=levels,
-        bits=max(1, (levels - 1).bit_length()),
-        mse=metrics.mse(x, y),
-        sqnr_db=metrics.sqnr_db(x, y),
-        entropy=metrics.entropy_bits(counts),
-        scale=scale,
-    )

@@ -1,4 +1,4 @@
-"""Mismatch: two ways in which training a quantizer is not honest, each as a number."""
+"""Two measures of what training a quantizer gets wrong: the quantizer gap and the gradient mismatch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class Deviation:
     """How far two functions are apart on some data.
 
     Attributes:
-        mean: mean absolute difference. max: the largest.
+        mean: The mean absolute difference.
+        max: The largest absolute difference.
     """
 
     mean: float
@@ -37,8 +38,8 @@ def quantizer_gap(q: Quantizer, x: Tensor | np.ndarray) -> Deviation:
     argmax *is* rounding; a soft argmax at a fixed temperature has one. In units of y.
 
     Args:
-        q: calibrated.
-        x: any shape, finite; computed in float64.
+        q: A calibrated quantizer.
+        x: The data, any shape, finite; computed in float64.
 
     Raises:
         TypeError, ValueError: x is not floating point, empty, NaN or infinite; the rounding is random.
@@ -69,25 +70,23 @@ def gradient_mismatch(q: Quantizer, x: Tensor | np.ndarray, *, window: float | N
     on a uniform grid. The slope of the backward pass is what the surrogate hands on. That of the forward pass
     is:
 
-    - ``window=None``: the derivative of the function that the forward pass computes, wherever it has one. It
-    is 0
-      for a forward pass that rounds, so the mismatch is the surrogate itself: 1 for straight-through, 0.448
-      and 0.922 for DAQ with σ = 1 and 2. It is 0 for a soft forward pass with its own gradient. This is the
-      complaint as the paper words it: the zero derivative of rounding is replaced.
-    - a window of w cells (mean width): the difference quotient (f(u + w / 2) - f(u - w / 2)) / w, which sees
-    jumps
-      too. On a uniform grid inside its range, straight-through has 2 (1 - w) for w <= 1, so none at w = 1:
-      its slope is exactly that of the staircase averaged over a step. A soft argmax at a high fixed
+    - ``window=None``: the derivative of the function that the forward pass computes, wherever it has one.
+      It is 0 for a forward pass that rounds, so the mismatch is the surrogate itself: 1 for
+      straight-through, 0.448 and 0.922 for DAQ with σ = 1 and 2. It is 0 for a soft forward pass with its
+      own gradient. This is the complaint as the paper words it: the zero derivative of rounding is replaced.
+    - a window of w cells (mean width): the difference quotient (f(u + w / 2) - f(u - w / 2)) / w, which
+      sees jumps too. On a uniform grid inside its range, straight-through has 2 (1 - w) for w <= 1, so none
+      at w = 1: its slope is exactly that of the staircase averaged over a step. A soft argmax at a high fixed
       temperature has almost 1: its own jump at the transition point (of the kernel, or nearly a jump) does
       not reach the gradient.
 
     No one number says which quantizer trains better; compare at the scale at which the data move.
 
     Args:
-        q: calibrated.
-        x: any shape, finite; computed in float64. Saturated values count as they are (0 for a clipped
-            surrogate).
-        window: None, or a width > 0 in mean cells.
+        q: A calibrated quantizer.
+        x: The data, any shape, finite; computed in float64. Saturated values count as they are (0 for a
+            clipped surrogate).
+        window: The width of the window, > 0, in mean cells; None for the derivative.
 
     Raises:
         TypeError, ValueError: x is not floating point, empty, NaN or infinite; the rounding is random; one

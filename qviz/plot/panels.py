@@ -12,7 +12,7 @@ from qviz.core.codebook import Codebook
 from qviz.core.quantizer import Quantizer, probe
 from qviz.core.range import MSE, Fixed, Range
 from qviz.core.summary import Summary
-from qviz.measure import measured as measure
+from qviz.measure.measured import Measured
 from qviz.plot.charts import by_layer as by_layer
 from qviz.plot.charts import curve as curve
 from qviz.plot.charts import histogram as histogram
@@ -20,7 +20,7 @@ from qviz.plot.charts import scatter as scatter
 from qviz.plot.scene import Axis, Band, Bars, Line, Mark, Panel, Rug, Steps
 from qviz.plot.style import ROLES
 
-Method = Quantizer | Codebook | Callable[[Tensor], Tensor]
+Method = Quantizer | Codebook | Measured | Callable[[Tensor], Tensor]
 Methods = Method | Mapping[str, Method]
 Data = Tensor | np.ndarray | Summary
 
@@ -141,16 +141,16 @@ def error(x: Data, methods: Methods, *, bins: int = 81, unit: str = "", reach: f
     named = calibrated(methods, data)
     _need_units_of_x(named)
     _need_bins(bins)
-    values = {name: _errors(name, q, data) for name, q in named.items()}
-    rms = {name: e.rms for name, e in values.items()}
+    values = _measured(methods, named, data)
+    rms = {name: m.mse**0.5 for name, m in values.items()}
     reach = reach or _round_up(3.0 * max(rms.values()) or 1.0)
     edges = np.linspace(-reach, reach, bins + 1)
     marks, words, top = [], [], 0.0
-    for i, (name, e) in enumerate(values.items()):
-        share = e.counts(edges) / data.numel * 100
+    for i, (name, m) in enumerate(values.items()):
+        share = m.error_counts(edges) / data.numel * 100
         top = max(top, float(share.max()))
         marks.append(Steps(ROLES[i], edges, share, label=name))
-        words.append(f"{name}: error has RMS {rms[name]:.3g} and is at most {e.worst:.3g}.")
+        words.append(f"{name}: error has RMS {rms[name]:.3g} and is at most {m.largest_error:.3g}.")
     return Panel(
         "Histogram of the error",
         Axis(_with_unit("error Q(x) − x", unit), -reach, reach),
@@ -180,11 +180,12 @@ def contribution(x: Data, methods: Methods, *, unit: str = "") -> Panel:
     data = summary_of(x)
     named = calibrated(methods, data)
     _need_units_of_x(named)
+    values = _measured(methods, named, data)
     low, high = limits(data)
     marks, words, top = [], [], 0.0
     for i, (name, q) in enumerate(named.items()):
         q = _need_levels(name, q)
-        height = _sse(q, data) / data.numel
+        height = _sse(q, values[name]) / data.numel
         edges = np.concatenate([[low], np.clip(_on_x(q, _borders_or_knots(q)), low, high), [high]])
         mark = (Bars if len(named) == 1 else Steps)(ROLES[i], edges, height, label=name)
         marks.append(mark)
@@ -224,6 +225,8 @@ def calibrated(methods: Methods, data: Summary) -> dict[str, Method]:
     """Return named methods ready to use: codebooks at their MSE-searched scale, quantizers as they are."""
     ready: dict[str, Method] = {}
     for name, q in _named(methods).items():
+        if isinstance(q, Measured):
+            q = q.q
         if isinstance(q, Codebook):
             q = Quantizer(q, range=MSE()).observe(data.x)
         _need_scale(name, q)
@@ -358,59 +361,25 @@ def _treads(
     return left, np.concatenate([left[1:], [high]]), y[start]
 
 
-def _sse(q: Quantizer, data: Summary) -> np.ndarray:
+def _sse(q: Quantizer, measured: Measured) -> np.ndarray:
     """Return the squared error of each cell that :func:`_borders_or_knots` make, from low to high."""
-    if measure.searchable(q) and not q.soft:
-        return measure.cell_stats(q, _matching(data, q)).sse.numpy()
+    if measured.summarized:
+        return measured.cells.sse.numpy()
     cuts = _borders_or_knots(q)
     with torch.no_grad():
-        e = (q(data.x) - data.x).double().flatten()
-        u = probe(q, data.x).u.double().flatten()
+        x = measured.data.x
+        e = (q(x) - x).double().flatten()
+        u = probe(q, x).u.double().flatten()
     cell = torch.bucketize(u, cuts.to(u))  # a value on a cut belongs to the cell below it
     return torch.bincount(cell, e * e, len(cuts) + 1).numpy(force=True)
 
 
-class _SummaryErrors:
-    """Errors of a quantizer whose borders are known: nothing passes over x."""
-
-    def __init__(self, q: Quantizer, data: Summary) -> None:
-        self.q, self.data = q, data
-        stats = measure.cell_stats(q, data)
-        self.rms = float(stats.sse.sum() / data.numel) ** 0.5
-        self.worst = float(stats.max_error.max())
-
-    def counts(self, edges: np.ndarray) -> np.ndarray:
-        return measure.error_counts(self.q, self.data, torch.from_numpy(edges)).numpy()
-
-
-class _DirectErrors:
-    """Errors of any callable, computed value by value."""
-
-    def __init__(self, name: str, q: Callable[[Tensor], Tensor], data: Summary) -> None:
-        with torch.no_grad():
-            y = q(data.x.clone())
-        if not isinstance(y, Tensor) or y.shape != data.x.shape:
-            got = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
-            raise ValueError(
-                f"{name}: a callable must return a tensor of shape {tuple(data.x.shape)}, got {got}"
-            )
-        self.e = (y - data.x).double().flatten().numpy(force=True)
-        self.rms = float(np.sqrt(np.mean(self.e**2)))
-        self.worst = float(np.abs(self.e).max())
-
-    def counts(self, edges: np.ndarray) -> np.ndarray:
-        return np.histogram(self.e, edges)[0]
-
-
-def _errors(name: str, q: Method, data: Summary) -> _SummaryErrors | _DirectErrors:
-    if isinstance(q, Quantizer) and measure.searchable(q) and not q.soft:
-        return _SummaryErrors(q, _matching(data, q))
-    return _DirectErrors(name, q, data)
-
-
-def _matching(data: Summary, q: Quantizer) -> Summary:
-    """Return a summary with the rows that the quantizer's channels need."""
-    return data if measure.matches(q, data) else Summary(data.x, q.range.axis)
+def _measured(methods: Methods, named: dict[str, Method], data: Summary) -> dict[str, Measured]:
+    """Return the figures of each method; those that came in are not computed again."""
+    given = methods if isinstance(methods, Mapping) else {}
+    return {
+        n: m if isinstance(m := given.get(n), Measured) else Measured(q, data, n) for n, q in named.items()
+    }
 
 
 def _need_levels(name: str, q: Method) -> Quantizer:

@@ -28,7 +28,7 @@ from qviz import (
 from tests import oracles
 
 NAMES = ["uniform", "POT", "POST", "APoT", "quantile", "Lloyd"]
-COLUMNS = {"method", "levels", "bits", "mse", "sqnr_db", "entropy", "scale"}
+COLUMNS = {"method", "levels", "bits", "mse", "sqnr_db", "entropy", "scale", "clip", "note"}
 
 
 def weights(*shape, seed=0):
@@ -42,13 +42,13 @@ def names(table):
 # --- figures -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize(("bits", "dtype"), [(2, torch.float32), (4, torch.bfloat16), (8, torch.float64)])
 def test_every_figure_is_that_of_the_quantizer(bits, dtype):
     x = weights().to(dtype)
+    table = compare(x, bits=bits)
+    x = x.to(torch.float32) if dtype == torch.bfloat16 else x  # half precision is measured in float32
     books = {"uniform": uniform(bits), "POT": pot(bits), "POST": post(bits), "APoT": apot(bits)}
     books |= {"quantile": quantile(x, bits), "Lloyd": lloyd(x, bits)}
-    table = compare(x, bits=bits)
     assert names(table) == NAMES
     for name, book in books.items():
         row, q = table[name], Quantizer(book, range=MSE()).observe(x)
@@ -59,13 +59,14 @@ def test_every_figure_is_that_of_the_quantizer(bits, dtype):
         assert row.sqnr_db == pytest.approx(metrics.sqnr_db(x, q(x)), abs=0.02)
         assert row.entropy == pytest.approx(oracles.entropy_bits(counts), abs=2e-3)
         assert row.scale == pytest.approx(float(q.range.scale), rel=1e-3)
+        assert row.clip == pytest.approx(row.scale * book.reach, rel=1e-6)
 
 
 def test_figures_are_plain_numbers():
     for row in compare(weights(), bits=3).rows:
         assert type(row.levels) is int
         assert type(row.bits) is int
-        assert {type(v) for v in (row.mse, row.sqnr_db, row.entropy, row.scale)} == {float}
+        assert {type(v) for v in (row.mse, row.sqnr_db, row.entropy, row.scale, row.clip)} == {float}
 
 
 def test_lloyd_is_the_best_of_the_named_grids():
@@ -73,12 +74,45 @@ def test_lloyd_is_the_best_of_the_named_grids():
     assert min(table.rows, key=lambda row: row.mse).method == "Lloyd"
 
 
-def test_uniform_is_unsigned_where_nothing_is_negative():
+def test_grids_are_unsigned_where_nothing_is_negative_and_say_so():
     x = weights().relu()
-    row = compare(x, ["uniform"], bits=3)["uniform"]
-    q = Quantizer(uniform(3, signed=False)).observe(x)
-    assert row.mse == pytest.approx(metrics.mse(x, q(x)), rel=1e-3)
-    assert row.levels == 8
+    table = compare(x, bits=3)
+    for name, book in {"uniform": uniform(3, signed=False), "APoT": apot(3, signed=False)}.items():
+        assert table[name].mse == pytest.approx(metrics.mse(x, Quantizer(book).observe(x)(x)), rel=1e-3)
+    for name in ("uniform", "POT", "POST", "APoT"):
+        assert table[name].levels == 8
+        assert table[name].note.startswith("unsigned, as x has no negative value")
+    assert table["quantile"].note == "5 levels, as values repeat"  # half of x is 0
+    assert [line.split(":")[0] for line in table.notes()] == NAMES[:5]
+    assert str(table).endswith(table.notes()[-1])
+    assert not compare(weights(), ["POT", "Lloyd"], bits=3).notes()
+
+
+def test_unused_levels_are_counted():
+    row = compare(weights().clamp(-0.1, 3), {"POST": post(4)})["POST"]
+    q = Quantizer(post(4), range=Fixed(row.scale))
+    dead = 15 - len(q.codes(weights().clamp(-0.1, 3)).unique())
+    assert dead > 3
+    assert row.note == f"{dead} of 15 levels unused"
+
+
+def test_names_are_read_in_upper_and_lower_case():
+    table = compare(weights(500), ["UNIFORM", "pot", "Post", "apot", "lloyd"], bits=3)
+    assert names(table) == ["uniform", "POT", "POST", "APoT", "Lloyd"]
+    assert table["pOt"] is table["POT"]
+    both = compare(weights(500), {"q": pot(3), "Q": post(3)})
+    assert both["q"] is both.rows[0]
+    assert both["Q"] is both.rows[1]
+
+
+def test_rows_can_be_walked_and_put_into_a_frame():
+    table = compare(weights(500), bits=3)
+    assert [row.method for row in table] == NAMES
+    assert len(table) == len(NAMES)
+    frame = table.to_frame()
+    assert list(frame.index) == NAMES
+    assert set(frame.columns) | {"method"} == COLUMNS
+    assert frame.loc["POT", "mse"] == table["POT"].mse
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
@@ -322,11 +356,11 @@ def test_lookup_by_name_and_its_error():
 
 def test_text_is_aligned_and_names_every_row():
     table = compare(weights(), {"a long name": post(4), "f": torch.round, "uniform": uniform(4)})
-    lines = str(table).splitlines()
+    lines = str(table).splitlines()[:4]
     assert repr(table) == str(table)
     assert len(lines) >= 4
     assert len({len(line.rstrip()) for line in lines}) == 1
-    for word in ("method", "levels", "bits", "MSE", "SQNR dB", "entropy", "scale", "a long name"):
+    for word in ("method", "levels", "bits", "MSE", "SQNR dB", "entropy", "clip", "a long name"):
         assert word in str(table)
     column = lines[0].index("levels") + len("levels")
     assert all(line[column - 1].strip() and not line[column : column + 1].strip() for line in lines)
@@ -341,7 +375,7 @@ def test_html_holds_every_cell_and_escapes_names():
     for row in table.cells():
         for cell in row:
             assert html.escape(cell) in text or html.escape(cell, quote=False) in text
-    assert text.count("<tr") == 3
+    assert text.count("<tr") == 4  # a head, two rows, the notes
     assert text.count("<table") == text.count("</table>") == 1
 
 
