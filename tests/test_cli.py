@@ -64,6 +64,10 @@ def weights():
         (["train", "--recipe", "lsq", "--bits", "2", "--seeds", "a"], "--seeds takes whole numbers"),
         (["train", "--queue", "absent.toml"], "absent.toml: no such file"),
         (["train", "--queue", "absent.toml", "--recipe", "lsq"], "leave out --recipe"),
+        (["train", "--queue", "absent.toml", "--lr", "nan", "--seeds", "1"], "leave out --seeds, --lr"),
+        (["train", "--queue", "absent.toml", "--compile"], "leave out --compile"),
+        (["train", "--recipe", "lsq", "--bits", "2", "--seeds", "0,0"], "seeds must differ"),
+        (["train", "--recipe", "lsq", "--bits", "2", "--images", "0"], "at least 1, or None, got 0"),
         (["results", "--ledger", "absent.json"], "absent.json: no such file"),
         (["results", "--json", "--markdown"], "not allowed with"),
         (["doctor", "extra"], "extra"),
@@ -422,6 +426,44 @@ def test_a_second_train_needs_resume(capsys, tmp_path):
     code, out, _ = run(capsys, *trained(tmp_path, "--resume"))
     assert code == 0
     assert "going on from step 1" in out
+    assert "starts anew" not in out
+    code, out, _ = run(capsys, *trained(tmp_path, "--resume", "--lr", "0.3"))
+    assert code == 0
+    assert re.search(r"no run with exactly these options .* resnet20-lsq-w2a3-smoke-", out)
+
+
+def test_the_contract_stands_before_the_training(capsys, tmp_path):
+    _, out, _ = run(capsys, *trained(tmp_path))
+    assert out.startswith("resnet20-lsq-w2a3-smoke\nmethod ")
+    assert out.index("\nminutes ") < out.index("seed 0: ")
+
+
+def test_a_ledger_that_takes_no_row_is_told_before_training(capsys, tmp_path):
+    (tmp_path / "torn.json").write_text("{}")
+    (tmp_path / "file").touch()
+    for name, says in (("torn.json", "is not a ledger"), ("file/r.json", "results cannot be written to")):
+        code, out, err = run(capsys, *trained(tmp_path, "--ledger", tmp_path / name))
+        assert (code, out) == (2, "")
+        assert says in err
+
+
+def test_ctrl_c_anywhere_is_one_line(capsys, tmp_path, monkeypatch):
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("qviz.nn.runs.contract", stop)
+    assert run(capsys, *trained(tmp_path)) == (130, "", "qviz train: stopped\n")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp932"])
+def test_results_go_through_a_pipe_of_any_encoding(encoding):
+    env = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    ledger = qviz.shipped.data_dir() / "results.json"
+    command = [sys.executable, "-m", "qviz.cli", "results", "--ledger", str(ledger)]
+    done = subprocess.run(command, capture_output=True, env=env, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"resnet20" in done.stdout
+    assert b"?" not in done.stdout
 
 
 def test_a_queue_skips_what_the_ledger_has(capsys, tmp_path):

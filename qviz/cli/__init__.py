@@ -7,13 +7,17 @@ is one line on stderr and exit code 2; exit code 1 means that something is broke
 from __future__ import annotations
 
 import argparse
+import codecs
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from qviz import __version__
 from qviz.cli import compare, doctor, lab, results, train
-from qviz.cli.usage import UsageError, one_line
+from qviz.cli.usage import STOPPED, UsageError, one_line
+
+_PLAIN = dict(zip("±–−×…’“”·", ("+-", "-", "-", "x", "...", "'", '"', '"', "-"), strict=True))
+"""The signs of tables and messages in ASCII."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,11 +42,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(args, argparse.Namespace(passed_on=passed_on))
     if options.command is None:
         parser.error("no command; choose lab, compare, train, results or doctor (--help says more)")
+    for stream in (sys.stdout, sys.stderr):  # not every terminal or pipe has ± and –
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="qviz.plain")
     try:
         return options.run(options)
+    except KeyboardInterrupt:
+        print(f"qviz {options.command}: stopped", file=sys.stderr)
+        return STOPPED
     except UsageError as error:
         print(f"qviz {options.command}: {one_line(str(error))}", file=sys.stderr)
         return 2
+
+
+def _plain(problem: UnicodeError) -> tuple[str, int]:
+    """Spell what an encoding lacks in ASCII, as an error handler of ``codecs``."""
+    if not isinstance(problem, UnicodeEncodeError):
+        raise problem
+    missing = problem.object[problem.start : problem.end]
+    return "".join(_PLAIN.get(letter, "?") for letter in missing), problem.end
+
+
+codecs.register_error("qviz.plain", _plain)
 
 
 def _parser() -> Parser:

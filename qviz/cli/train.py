@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qviz.cli.usage import UsageError, install, missing
+from qviz.cli.usage import STOPPED, UsageError, install, missing
+from qviz.core._text import some
 
 if TYPE_CHECKING:
     from qviz.nn.runs import Experiment, Ledger
 
-STOPPED = 130
-"""Exit code of a run that was stopped by hand, as of any program that Ctrl-C ends."""
-
 NUMBERS = {"epochs": int, "batch_size": int, "lr": float, "max_steps": int}
+
+WITH_QUEUE = ("queue", "ledger", "folder", "resume", "command", "run", "passed_on")
+"""Options that go together with ``--queue``; the file says everything else."""
 
 
 def add_to(commands: Any) -> None:
@@ -64,12 +66,17 @@ def run(options: argparse.Namespace) -> int:
 
 def _one(experiment: Experiment, ledger: Ledger, options: argparse.Namespace) -> bool:
     """Run one experiment unless the ledger has it; False if it was stopped by hand."""
-    from qviz.nn.runs import known, run
+    from qviz.nn.runs import contract, known, run
     from qviz.nn.runs.ledger import table
 
     try:
         row = known(experiment, ledger) if options.queue else None
         if row is None:
+            ledger.check()
+            if int(os.environ.get("RANK", "0")) == 0:
+                print(contract(experiment, ledger=ledger), flush=True)
+            if options.resume and options.queue is None:
+                _say_what_resumes(experiment, options.folder)
             resume = options.resume or options.queue is not None
             row = run(experiment, folder=options.folder, ledger=ledger, resume=resume)
         else:
@@ -81,6 +88,21 @@ def _one(experiment: Experiment, ledger: Ledger, options: argparse.Namespace) ->
         return False
     print(table([row]))
     return True
+
+
+def _say_what_resumes(experiment: Experiment, folder: Path | None) -> None:
+    """Say so where ``--resume`` finds nothing to go on with, and which runs with other options there are."""
+    from qviz.nn.runs import folder_of, runs_of, source_of
+
+    source = source_of(experiment)
+    if runs_of(experiment, source, folder):
+        return
+    home = folder_of(experiment, source, folder).parent
+    others = sorted(path.name for path in home.glob(f"{experiment.name}-*"))
+    print(
+        f"--resume: no run with exactly these options was begun in {home}; this one starts anew"
+        + (f" (with other options there are {some(others)})" if others else "")
+    )
 
 
 def _experiment(options: argparse.Namespace) -> Experiment:
@@ -119,8 +141,9 @@ def _numbers(option: str, text: str, most: int | None = None) -> list[int]:
 def _queue(options: argparse.Namespace) -> list[Experiment]:
     from qviz.nn.runs import read_queue
 
-    if options.recipe is not None or options.bits is not None:
-        raise UsageError("--queue takes its experiments from the file; leave out --recipe and --bits")
+    given = [name for name, value in vars(options).items() if value is not None and value is not False]
+    if others := [f"--{name.replace('_', '-')}" for name in given if name not in WITH_QUEUE]:
+        raise UsageError(f"--queue takes its experiments from the file; leave out {', '.join(others)}")
     try:
         return read_queue(options.queue)
     except FileNotFoundError as error:

@@ -14,6 +14,10 @@ EXTRAS = {
 }
 
 
+STOPPED = 130
+"""Exit code of a command that was stopped by hand, as of any program that Ctrl-C ends."""
+
+
 class UsageError(Exception):
     """What the user asked for cannot be done; the message says why."""
 

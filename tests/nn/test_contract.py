@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from qviz.nn.runs import Experiment, Ledger, Row, contract, run_folder
+from qviz.nn.data.cifar import FILES
+from qviz.nn.runs import Experiment, Ledger, Row, contract, run_folder, source_of
 from qviz.nn.runs.run import folder_of
 
 LSQ = Experiment(recipe="lsq", w_bits=2, source="sample")
@@ -125,6 +126,22 @@ def test_only_cifar10_is_offered_where_the_sample_of_it_is_used(ledger):
     photos = Experiment(recipe="lsq", w_bits=4, model="resnet18", data="imagenet", start="scratch")
     assert "download=True" not in contract(photos, ledger=ledger)
     assert "stand-in" in entry(contract(photos, ledger=ledger), "data")
+
+
+def test_an_installed_package_expects_what_the_shipped_rows_say(tmp_path, monkeypatch):
+    shipped = tmp_path / "shipped"
+    Ledger(shipped / "results.json").put(row())
+    monkeypatch.setattr("qviz.nn.runs.ledger.data_dir", lambda: shipped)
+    monkeypatch.setattr("qviz.nn.runs.ledger.default_ledger", lambda: tmp_path / "cache" / "results.json")
+    assert entry(contract(LSQ), "expected").startswith("80.00 %")
+    Ledger().put(row(top1_mean=70.0))
+    assert entry(contract(LSQ), "expected").startswith("70.00 %")
+
+
+def test_telling_the_data_does_not_read_them(tmp_path):
+    for name in FILES:
+        (tmp_path / name).touch()
+    assert source_of(Experiment(recipe="lsq", w_bits=2), tmp_path) == "full"
 
 
 def test_a_smoke_run_never_goes_on(tmp_path, monkeypatch):

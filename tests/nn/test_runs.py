@@ -1,6 +1,8 @@
 """Runs: experiments, schedules, the ledger, the queue; short trainings on the embedded sample."""
 
+import dataclasses
 import json
+import re
 import statistics
 from dataclasses import replace
 
@@ -315,11 +317,29 @@ def test_a_row_replaces_the_one_of_its_configuration(tmp_path):
     assert [p.name for p in ledger.path.parent.iterdir()] == ["results.json"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"rows": [{"method": "lsq"}]}', '{"rows": 3}'])
-def test_a_file_that_is_no_ledger_is_left_alone(tmp_path, text):
+def written(**changes):
+    """A ledger's text with one row, some fields of which were edited; "gone" removes one."""
+    fields = {**dataclasses.asdict(row()), **changes}
+    return json.dumps({"rows": [{k: v for k, v in fields.items() if v != "gone"}]})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "Expecting value"),
+        ("[]", 'a list "rows"'),
+        ('{"rows": 3}', 'a list "rows"'),
+        ('{"rows": [3]}', "row 1 must be an object with fields, got 3"),
+        (written(top1_mean="gone"), "row 1 lacks top1_mean"),
+        (written(top1_mean="87.6"), "row 1 has top1_mean = '87.6'"),
+        (written(epochs=None), "row 1 has epochs = None"),
+        (written(energy=3), "row 1 has a field 'energy' that this qviz does not know; a newer one"),
+    ],
+)
+def test_a_file_that_is_no_ledger_is_left_alone(tmp_path, text, says):
     path = tmp_path / "results.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match="is not a ledger"):
+    with pytest.raises(ValueError, match=f"is not a ledger of qviz: .*{re.escape(says)}"):
         Ledger(path).put(row())
     assert path.read_text() == text
 
@@ -340,6 +360,18 @@ def test_published_figures_have_their_conditions():
     assert published("daq", "resnet20", "cifar10", 1, 1)[0] == 85.8
     assert published("ste", "resnet20", "cifar10", 2, 2) == (None, None)
     assert all(50 < top1 < 95 and words for top1, words in PUBLISHED.values())
+
+
+def test_a_result_that_cannot_be_written_is_said_all_the_same(tmp_path, monkeypatch):
+    ledger, said = Ledger(tmp_path / "results.json"), []
+
+    def full(row):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(ledger, "put", full)
+    with pytest.raises(OSError, match="disk full"):
+        run(tiny("fp32"), folder=tmp_path / "runs", ledger=ledger, progress=False, say=said.append)
+    assert re.search(r"fp32 .* resnet20 ", said[0])
 
 
 # --- queue

@@ -105,19 +105,45 @@ def cifar10(
         if download or root is not None:
             raise ValueError("The sample travels with qviz: source='sample' goes without root and download.")
         return _sample(split)
-    home = cache_dir() if root is None else Path(root).expanduser()
-    folder = home if any((home / name).is_file() for name in FILES) else home / FOLDER
-    missing = [name for name in FILES if not (folder / name).is_file()]
-    if missing and download:
-        _complete(folder)
-    elif missing and (source or root is not None or len(missing) < len(FILES)):
+    if download:
+        folder = _folder(root)
+        if _missing(folder):
+            _complete(folder)
+        return _full(folder, split)
+    if cifar10_source(root=root, source=source) == "sample":
+        return _sample(split)
+    return _full(_folder(root), split)
+
+
+def cifar10_source(*, root: str | Path | None = None, source: str | None = None) -> str:
+    """Return which images :func:`cifar10` would give, "full" or "sample", by the files' names alone.
+
+    Args:
+        root: The folder of the data, as for :func:`cifar10`.
+        source: "full" or "sample" to insist on one.
+
+    Raises:
+        FileNotFoundError: The full set was asked for and is not there, or only a part is.
+    """
+    if source == "sample":
+        return "sample"
+    folder = _folder(root)
+    missing = _missing(folder)
+    if missing and (source or root is not None or len(missing) < len(FILES)):
         raise FileNotFoundError(
             f"The full CIFAR-10 is not in {folder} (no {', '.join(missing)}); "
             "cifar10(..., download=True) gets it."
         )
-    elif missing:
-        return _sample(split)
-    return _full(folder, split)
+    return "sample" if missing else "full"
+
+
+def _folder(root: str | Path | None) -> Path:
+    home = cache_dir() if root is None else Path(root).expanduser()
+    return home if any((home / name).is_file() for name in FILES) else home / FOLDER
+
+
+def _missing(folder: Path) -> list[str]:
+    return [name for name in FILES if not (folder / name).is_file()]
 
 
 def _sample(split: str) -> Cifar10:

@@ -10,6 +10,9 @@ from qviz.nn.runs.ledger import Row as Row
 from qviz.nn.runs.ledger import default_ledger as default_ledger
 from qviz.nn.runs.prepare import Prepared as Prepared
 from qviz.nn.runs.prepare import prepare as prepare
+from qviz.nn.runs.prepare import source_of as source_of
 from qviz.nn.runs.queue import read_queue as read_queue
+from qviz.nn.runs.run import folder_of as folder_of
 from qviz.nn.runs.run import known as known
 from qviz.nn.runs.run import run as run
+from qviz.nn.runs.run import runs_of as runs_of

@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from qviz.nn.runs.experiment import Experiment
-from qviz.nn.runs.ledger import Ledger, Row
+from qviz.nn.runs.ledger import Ledger, Row, with_shipped
 from qviz.nn.runs.paper import published
-from qviz.nn.runs.prepare import _TREE, HELD_OUT, SMOKE_IMAGES, source_of
+from qviz.nn.runs.prepare import HELD_OUT, IMAGES_A_CLASS, SMOKE_IMAGES, source_of
 from qviz.nn.runs.run import folder_of
 from qviz.nn.runs.schedule import SOURCES
 from qviz.nn.train import TrainConfig
@@ -47,17 +47,20 @@ def contract(experiment: Experiment, *, ledger: Ledger | None = None, root: str 
     schedules are listed.
 
     Args:
-        experiment: what is to run.
-        ledger: default the usual one.
-        root: of the data, as for :func:`~qviz.nn.runs.prepare`.
+        experiment: What is to run.
+        ledger: Whose rows say what to expect. The default is the usual ledger; where that one is not the
+            project's own, as in an installed package, the rows that travel with qviz are read too.
+        root: The folder of the data, as for :func:`~qviz.nn.runs.prepare`.
 
     Raises:
-        FileNotFoundError: the data that the experiment asks for are not there.
+        FileNotFoundError: The data that the experiment asks for are not there.
+        ValueError: The ledger's file is damaged.
     """
     ledger = Ledger() if ledger is None else ledger
     source = source_of(experiment, root)
     config = experiment.config(source)
-    row = _row(experiment, source, ledger)
+    rows = with_shipped(ledger)
+    row = _row(experiment, source, rows)
     quantized = experiment.recipe != "fp32"
     policy = POLICIES[experiment.first_last] if quantized else "in floating point, like the others"
     entries = [
@@ -70,7 +73,7 @@ def contract(experiment: Experiment, *, ledger: Ledger | None = None, root: str 
         ("expected", _expected(experiment, row, ledger, _test_images(experiment, source))),
         ("minutes", _minutes(row)),
     ]
-    entries += [("beside it", _short(other)) for other in _beside(experiment, ledger, row)]
+    entries += [("beside it", _short(other)) for other in _beside(experiment, rows, row)]
     paper = published(
         experiment.recipe, experiment.model, experiment.data, _w_bits(experiment), experiment.a_bits
     )
@@ -88,7 +91,7 @@ def run_folder(experiment: Experiment, source: str, *, seed: int | None = None) 
     Args:
         experiment: what is run.
         source: "full" or "sample", as in ``prepare(experiment).source``.
-        seed: default the experiment's first.
+        seed: The seed of the run; by default the experiment's first.
     """
     seed = experiment.seeds[0] if seed is None else seed
     if experiment.size == "smoke":
@@ -132,7 +135,7 @@ def _data(experiment: Experiment, source: str) -> str:
     if experiment.data == "imagenet":
         if source == "full":
             return "ImageNet (ILSVRC 2012) from a local folder; tested on its 50,000 validation images"
-        train, val, test = _CLASSES * _TREE[experiment.size], _CLASSES * HELD_OUT, _CLASSES * _VAL
+        train, val, test = _CLASSES * IMAGES_A_CLASS[experiment.size], _CLASSES * HELD_OUT, _CLASSES * _VAL
         what, limit = "a stand-in for ImageNet (10 classes of CIFAR-10, enlarged)", experiment.images
     else:
         train, val, test = (sum(IMAGES[source][:2]), *IMAGES[source][1:])
@@ -171,13 +174,11 @@ def _schedule(experiment: Experiment, config: TrainConfig, quantized: bool) -> s
     return f"{words}. {experiment.schedule_source.replace('as asq', f'as asq ({told})')}"
 
 
-def _row(experiment: Experiment, source: str, ledger: Ledger) -> Row | None:
+def _row(experiment: Experiment, source: str, rows: list[Row]) -> Row | None:
     """Return the row of this experiment, best with the seeds that tell a spread."""
-    for seeds in (SEEDS, experiment.seeds):
-        row = ledger.find(replace(experiment, seeds=seeds).sha256(source))
-        if row is not None:
-            return row
-    return None
+    known = {row.config_sha256: row for row in rows}
+    wanted = [replace(experiment, seeds=seeds).sha256(source) for seeds in (SEEDS, experiment.seeds)]
+    return next((known[key] for key in wanted if key in known), None)
 
 
 def _expected(experiment: Experiment, row: Row | None, ledger: Ledger, images: int) -> str:
@@ -206,12 +207,12 @@ def _minutes(row: Row | None) -> str:
     return f"{row.minutes:.1f} a seed on {row.hardware}"
 
 
-def _beside(experiment: Experiment, ledger: Ledger, row: Row | None) -> list[Row]:
+def _beside(experiment: Experiment, rows: list[Row], row: Row | None) -> list[Row]:
     """Return rows of the same method, bits and network that are not this experiment's."""
     key = (experiment.recipe, experiment.model, experiment.a_bits)
     return [
         other
-        for other in ledger
+        for other in rows
         if other != row
         and (other.method, other.model, other.a_bits) == key
         and abs(other.w_bits - _w_bits(experiment)) < 0.05

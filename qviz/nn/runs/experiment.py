@@ -89,6 +89,12 @@ class Experiment:
         seeds = tuple(self.seeds)
         if not seeds or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in seeds):
             raise ValueError(f"seeds must be whole numbers of at least 0, one or more, got {self.seeds!r}")
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(f"seeds must differ, because equal ones give equal runs, got {self.seeds!r}")
+        if self.images is not None and (
+            isinstance(self.images, bool) or not isinstance(self.images, int) or self.images < 1
+        ):
+            raise ValueError(f"images must be a whole number of at least 1, or None, got {self.images!r}")
         self._set("seeds", seeds)
         self._set("candidates", tuple(self.candidates))
         if self.recipe == "fp32":

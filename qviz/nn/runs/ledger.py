@@ -7,10 +7,14 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_type_hints
 
+from qviz.core import _text
 from qviz.nn.download import cache_dir, locked
+from qviz.nn.train.files import write_atomically
 from qviz.shipped import data_dir
 
 NAME = "results.json"
@@ -62,11 +66,50 @@ class Row:
 FIELDS = tuple(f.name for f in dataclasses.fields(Row))
 
 
+@cache
+def _types() -> dict[str, type | UnionType]:
+    return {name: kind | int if kind is float else kind for name, kind in get_type_hints(Row).items()}
+
+
+def _row(number: int, fields: object) -> Row:
+    """Return a row of the file after checking that it has the fields of a Row, of the right types.
+
+    Raises:
+        ValueError: It has not; the message names the row and the field.
+    """
+    if not isinstance(fields, dict):
+        raise ValueError(f"row {number} must be an object with fields, got {fields!r}")
+    if extra := [name for name in fields if name not in FIELDS]:
+        raise ValueError(
+            f"row {number} has a field {extra[0]!r} that this qviz does not know; a newer one may have "
+            "written it"
+        )
+    needed = [f.name for f in dataclasses.fields(Row) if f.default is dataclasses.MISSING]
+    if missing := [name for name in needed if name not in fields]:
+        raise ValueError(f"row {number} lacks {_text.some(missing)}")
+    for name, value in fields.items():
+        if isinstance(value, bool) or not isinstance(value, _types()[name]):
+            raise ValueError(f"row {number} has {name} = {value!r}, which cannot be")
+    return Row(**fields)
+
+
 def default_ledger() -> Path:
     """Return where results go: ``data/results.json`` of a checkout, else ``results.json`` in the cache."""
     folder = data_dir()
     inside = (folder.parent / "pyproject.toml").is_file() and os.access(folder, os.W_OK)
     return (folder if inside else cache_dir()) / NAME
+
+
+def with_shipped(ledger: Ledger) -> list[Row]:
+    """Return a ledger's rows and, of other configurations, those that travel with qviz.
+
+    An installed package has its user's ledger in the cache folder, and the rows of the project beside its
+    data.
+    """
+    rows = ledger.rows()
+    have = {row.config_sha256 for row in rows}
+    shipped = Ledger(data_dir() / NAME).rows() if ledger.path == default_ledger() else []
+    return rows + [row for row in shipped if row.config_sha256 not in have]
 
 
 class Ledger:
@@ -92,9 +135,29 @@ class Ledger:
             return []
         try:
             found = json.loads(self.path.read_text(encoding="utf-8"))
-            return [Row(**row) for row in found["rows"]]
-        except (ValueError, TypeError, KeyError) as problem:
+            if not isinstance(found, dict) or not isinstance(found.get("rows"), list):
+                raise ValueError('it must hold an object with a list "rows"')
+            return [_row(number, fields) for number, fields in enumerate(found["rows"], 1)]
+        except ValueError as problem:
             raise ValueError(f"{self.path} is not a ledger of qviz: {problem}") from problem
+
+    def check(self) -> None:
+        """See, before a training that may take hours, that its row can be written.
+
+        Raises:
+            ValueError: The file is not a ledger.
+            OSError: The file cannot be read, or none can be written in its place.
+        """
+        self.rows()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            probe = self.path.with_name(f".{self.path.name}.{os.getpid()}.probe")
+            probe.touch()
+            probe.unlink()
+        except OSError as problem:
+            raise OSError(
+                problem.errno, f"results cannot be written to {self.path}: {problem.strerror}"
+            ) from problem
 
     def find(self, config_sha256: str) -> Row | None:
         """Return the row of a configuration, or None."""
@@ -108,12 +171,10 @@ class Ledger:
             at = next((i for i, r in enumerate(rows) if r.config_sha256 == row.config_sha256), len(rows))
             rows[at : at + 1] = [row]
             text = json.dumps({"rows": [dataclasses.asdict(r) for r in rows]}, indent=1) + "\n"
-            part = self.path.with_name(self.path.name + ".part")
-            part.write_text(text, encoding="utf-8")
-            part.replace(self.path)
+            write_atomically(self.path, text.encode())
 
     def table(self, *, markdown: bool = False) -> str:
-        """Return the rows as a table, the longest-known figures first to the eye: method, bits, accuracy."""
+        """Return the rows as a text or Markdown table: method, bits, model, accuracy, minutes."""
         return table(self.rows(), markdown=markdown)
 
 
@@ -123,13 +184,7 @@ HEADS = ("method", "W bits", "A bits", "model", "data", "epochs", "seeds", "top-
 def table(rows: list[Row], *, markdown: bool = False) -> str:
     """Return rows as an aligned text table, or in Markdown."""
     body = [_cells(row) for row in rows]
-    if markdown:
-        lines = [HEADS, ["---"] * len(HEADS), *body]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    widths = [max(len(line[i]) for line in [HEADS, *body]) for i in range(len(HEADS))]
-    return "\n".join(
-        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in [HEADS, *body]
-    )
+    return _text.markdown(HEADS, body) if markdown else _text.table(HEADS, body)
 
 
 def _cells(row: Row) -> list[str]:

@@ -17,6 +17,7 @@ from torch.nn import functional
 from qviz.nn.allocate import Allocation, exact, fisher, loss_rise
 from qviz.nn.convert import Report, calibrate, convert
 from qviz.nn.data import CifarLoader, ImageLoader, Loader, cifar10, imagenet, imagenet_like
+from qviz.nn.data.cifar import cifar10_source
 from qviz.nn.download import cache_dir
 from qviz.nn.models import create
 from qviz.nn.runs.experiment import Experiment
@@ -33,7 +34,9 @@ CALIBRATION = 8
 HELD_OUT = 10
 """Training images of each ImageNet class on which the best epoch is chosen."""
 
-_TREE = {"smoke": 24, "laptop": 100}  # images a class
+IMAGES_A_CLASS = {"smoke": 24, "laptop": 100}
+"""Training images of each class in the stand-in for ImageNet, by size."""
+
 _PIXELS = {"smoke": 64, "laptop": 64}
 
 
@@ -159,7 +162,7 @@ def source_of(experiment: Experiment, root: str | Path | None = None) -> str:
     """
     if experiment.data == "imagenet":
         return "full" if "full" in (experiment.size, experiment.source) else "sample"
-    return cifar10("test", **_where(experiment, root)).source
+    return cifar10_source(**_where(experiment, root))
 
 
 def _where(experiment: Experiment, root: str | Path | None) -> dict[str, Any]:
@@ -202,7 +205,7 @@ def _imagenet(
             )
         source, size, words = "full", 224, "imagenet"
     else:
-        made = _TREE[experiment.size]
+        made = IMAGES_A_CLASS[experiment.size]
         folder = imagenet_like(cache_dir() / f"imagenet-like-{made}", per_class=made)
         source, size = "sample", _PIXELS[experiment.size]
         words = f"10 classes of CIFAR-10, enlarged, {made} training images a class"

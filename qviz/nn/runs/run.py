@@ -13,7 +13,7 @@ from qviz import __version__
 from qviz.nn.convert import Report
 from qviz.nn.download import cache_dir, file_sha256
 from qviz.nn.runs.experiment import STARTS, Experiment
-from qviz.nn.runs.ledger import Ledger, Row
+from qviz.nn.runs.ledger import Ledger, Row, table
 from qviz.nn.runs.paper import published
 from qviz.nn.runs.prepare import Prepared, prepare, source_of
 from qviz.nn.train import History, fit
@@ -57,6 +57,9 @@ def run(
     Raises:
         ValueError, FileNotFoundError, CheckpointError, DivergenceError, OSError: as ``prepare`` and ``fit``.
     """
+    writes = ledger is not None and int(os.environ.get("RANK", "0")) == 0
+    if writes:
+        ledger.check()
     results: list[History] = []
     for seed in experiment.seeds:
         ready = prepare(experiment, seed=seed, root=root)
@@ -79,9 +82,25 @@ def run(
         if seed == experiment.seeds[0]:
             first = ready, file_sha256(place / LAST)
     row = _row(experiment, *first, results, before)
-    if ledger is not None and int(os.environ.get("RANK", "0")) == 0:
-        ledger.put(row)
+    if writes:
+        try:
+            ledger.put(row)
+        except (OSError, ValueError):
+            say(table([row]))  # hours of training must not end in an error message alone
+            raise
     return row
+
+
+def runs_of(experiment: Experiment, source: str, folder: str | Path | None = None) -> list[Path]:
+    """Return the folders of an experiment's runs that hold a checkpoint.
+
+    Args:
+        experiment: The experiment; runs with other options have other folders.
+        source: "full" or "sample", the data.
+        folder: The folder of all runs, as for :func:`run`.
+    """
+    found = folder_of(experiment, source, folder).glob("seed*/checkpoints/[0-9]*")
+    return sorted({checkpoint.parent.parent for checkpoint in found})
 
 
 def known(experiment: Experiment, ledger: Ledger) -> Row | None:

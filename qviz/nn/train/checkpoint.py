@@ -122,6 +122,8 @@ class Checkpoints:
         """
         try:
             manifest = json.loads((path / MANIFEST).read_bytes())
+            if not isinstance(manifest, dict) or not {"sha256", "files", "format", "config"} <= set(manifest):
+                raise ValueError(f"{MANIFEST} is not a manifest of qviz")
             claimed = manifest.pop("sha256")
             if sha256(_canonical(manifest)) != claimed:
                 raise ValueError(f"{MANIFEST} does not have the hash that it states")

@@ -40,9 +40,13 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     try:
         write_synced(temporary, content)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as problem:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(problem, OSError):
+            raise OSError(
+                problem.errno, f"{path} could not be written: {problem.strerror}; what was there before stays"
+            ) from problem
         raise
     sync_folder(path.parent)
 

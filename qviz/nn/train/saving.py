@@ -120,7 +120,11 @@ class Saver:
         """
         run = self.run
         parts, manifest = self.store.read(path)
-        different = run.config.differences(TrainConfig.from_dict(manifest["config"]))
+        try:
+            before = TrainConfig.from_dict(manifest["config"])
+        except (ValueError, TypeError) as problem:  # fields of a newer version
+            raise CheckpointError(f"{path} cannot be gone on with: {problem}") from problem
+        different = run.config.differences(before)
         if different:
             raise CheckpointError(
                 f"{path} was written with another configuration ({'; '.join(different)}); give that one, or "
