@@ -51,8 +51,8 @@ def _legend(ax: Axes, twins: list[Axes], heading: Text) -> float:
     for twin in twins:
         if twin.get_legend():
             twin.get_legend().remove()
-    for columns in range(len(named), 0, -1):
-        row = _made(ax, named, ncols=columns, **ROW)
+    for rows in range(1, len(named) + 1):
+        row = _made(ax, named, ncols=-(-len(named) // rows), **ROW)
         if row.get_window_extent().width <= ax.bbox.width:
             break
     height = row.get_window_extent().height

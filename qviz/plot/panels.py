@@ -25,6 +25,8 @@ Methods = Method | Mapping[str, Method]
 Data = Tensor | np.ndarray | Summary
 
 MAX_METHODS = len(ROLES)
+BANDS = 2
+"""Staircases of more methods have no error bands: one could not tell them apart."""
 TALL = 3.0
 """A bar so many times as high as all others is cut off: weights near zero, inputs after a ReLU."""
 
@@ -80,7 +82,8 @@ def staircase(
     """Show y = Q(x), broken at every jump, with the band between it and y = x: the error.
 
     Quantizers and codebooks are drawn exactly, from their borders; callables are sampled at ``n`` points. An
-    output in another unit than x (DAQ, N2UQ, DoReFa) has no such error, and no band.
+    output in another unit than x (DAQ, N2UQ, DoReFa) has no such error, and no band; nor have more than two
+    methods.
 
     Args:
         x: The tensor or its summary, to which a bare codebook's scale is fitted as in the other panels; or
@@ -102,7 +105,7 @@ def staircase(
         left, right, y = _treads(name, q, low, high, n)
         x3 = np.column_stack([left, np.clip(y, left, right), right]).ravel()  # the middle: where y = x
         y3 = np.repeat(y, 3)
-        if in_units_of_x(q):
+        if in_units_of_x(q) and len(named) <= BANDS:
             marks.append(Band(ROLES[i], x3, np.minimum(x3, y3), np.maximum(x3, y3)))
         gap = np.full_like(left, np.nan)
         x = np.column_stack([left, right, gap]).ravel()[:-1]

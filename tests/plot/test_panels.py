@@ -214,6 +214,11 @@ def test_area_of_the_band_is_the_integral_of_the_error():
     assert exact == pytest.approx(np.trapezoid(np.abs(direct(fine, post(4), 0.7)[1] - fine), fine), rel=1e-4)
 
 
+def test_bands_of_more_than_two_methods_would_hide_each_other():
+    for names, bands in (("ab", 2), ("abc", 0)):
+        assert len(marks(panels.staircase((-2, 2), dict.fromkeys(names, pot(3))), Band)) == bands
+
+
 def test_ideal_line_is_the_identity():
     ideal = marks(panels.staircase((-1, 2), pot(3)), Line)[0]
     assert ideal.role == "ideal"
