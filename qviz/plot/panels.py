@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from qviz.core.codebook import Codebook
 from qviz.core.quantizer import Quantizer, probe
-from qviz.core.range import MSE, Fixed, Range
-from qviz.core.summary import Summary
 from qviz.measure.measured import Measured
 from qviz.plot.charts import by_layer as by_layer
 from qviz.plot.charts import curve as curve
 from qviz.plot.charts import histogram as histogram
 from qviz.plot.charts import scatter as scatter
+from qviz.plot.methods import Data, Methods, calibrated, measured, with_levels
+from qviz.plot.methods import limits as limits
+from qviz.plot.methods import summary_of as summary_of
+from qviz.plot.places import borders_or_knots, in_units_of_x, on_x, places, treads
+from qviz.plot.places import level_positions as level_positions
 from qviz.plot.scene import Axis, Band, Bars, Line, Mark, Panel, Rug, Steps
 from qviz.plot.style import ROLES
 
-Method = Quantizer | Codebook | Measured | Callable[[Tensor], Tensor]
-Methods = Method | Mapping[str, Method]
-Data = Tensor | np.ndarray | Summary
-
-MAX_METHODS = len(ROLES)
 BANDS = 2
 """Staircases of more methods have no error bands: one could not tell them apart."""
 TALL = 3.0
@@ -47,7 +43,7 @@ def levels(x: Data, methods: Methods, *, bins: int = 120, unit: str = "") -> Pan
         ValueError: There are more than six methods, or x is empty, NaN or infinite.
     """
     data = summary_of(x)
-    named = calibrated(methods, data)
+    named = with_levels(calibrated(methods, data))
     low, high = limits(data)
     _need_bins(bins)
     edges = np.linspace(low, high, bins + 1)
@@ -58,7 +54,7 @@ def levels(x: Data, methods: Methods, *, bins: int = 120, unit: str = "") -> Pan
     words = [f"Histogram of {data.numel:,} values from {first:.3g} to {last:.3g}."]
     words += [f"The tallest bar, {tallest}, is cut off."] if tallest else []
     for i, (name, q) in enumerate(named.items()):
-        at = _places(_need_levels(name, q), data)
+        at = places(q, data)
         bottom = top * (1.06 + 0.13 * i)
         marks.append(Rug(ROLES[i], at, bottom, bottom + 0.10 * top, label=name))
         half = np.abs(at) <= np.abs(at).max() / 2
@@ -98,11 +94,17 @@ def staircase(
     """
     if callable(x) or isinstance(x, Mapping):  # methods alone, or first as in earlier versions
         x, methods = (-2.0, 2.0) if methods is None else methods, x
-    low, high, named = _shown(x, methods)
+    if isinstance(x, (tuple, list)):
+        if len(x) != 2 or not -np.inf < float(x[0]) < float(x[1]) < np.inf:
+            raise ValueError(f"the ends of the x axis must be two finite, increasing numbers, got {x}")
+        low, high, named = float(x[0]), float(x[1]), calibrated(methods, None)
+    else:
+        data = summary_of(x)
+        (low, high), named = limits(data), calibrated(methods, data)
     marks: list[Mark] = [Line("ideal", np.array([low, high]), np.array([low, high]), label="y = x")]
     words = []
     for i, (name, q) in enumerate(named.items()):
-        left, right, y = _treads(name, q, low, high, n)
+        left, right, y = treads(name, q, low, high, n)
         x3 = np.column_stack([left, np.clip(y, left, right), right]).ravel()  # the middle: where y = x
         y3 = np.repeat(y, 3)
         if in_units_of_x(q) and len(named) <= BANDS:
@@ -142,9 +144,8 @@ def error(x: Data, methods: Methods, *, bins: int = 81, unit: str = "", reach: f
     """
     data = summary_of(x)
     named = calibrated(methods, data)
-    _need_units_of_x(named)
     _need_bins(bins)
-    values = _measured(methods, named, data)
+    values = measured(methods, named, data)
     rms = {name: m.mse**0.5 for name, m in values.items()}
     reach = reach or _round_up(3.0 * max(rms.values()) or 1.0)
     edges = np.linspace(-reach, reach, bins + 1)
@@ -181,15 +182,13 @@ def contribution(x: Data, methods: Methods, *, unit: str = "") -> Panel:
             no error; there are more than six methods; or x is empty, NaN or infinite.
     """
     data = summary_of(x)
-    named = calibrated(methods, data)
-    _need_units_of_x(named)
-    values = _measured(methods, named, data)
+    named = with_levels(calibrated(methods, data))
+    values = measured(methods, named, data)
     low, high = limits(data)
     marks, words, top = [], [], 0.0
     for i, (name, q) in enumerate(named.items()):
-        q = _need_levels(name, q)
         height = _sse(q, values[name]) / data.numel
-        edges = np.concatenate([[low], np.clip(_on_x(q, _borders_or_knots(q)), low, high), [high]])
+        edges = np.concatenate([[low], np.clip(on_x(q, borders_or_knots(q)), low, high), [high]])
         mark = (Bars if len(named) == 1 else Steps)(ROLES[i], edges, height, label=name)
         marks.append(mark)
         top = max(top, float(height.max()))
@@ -219,192 +218,22 @@ def _shown_height(edges: np.ndarray, share: np.ndarray) -> tuple[float, str]:
     return 1.5 * second, f"{share[k]:.0f} % near {at:.2g}"
 
 
-def summary_of(x: Data) -> Summary:
-    """Return ``x`` summarized; a summary comes back as it is."""
-    return x if isinstance(x, Summary) else Summary(x)
-
-
-def calibrated(methods: Methods, data: Summary) -> dict[str, Method]:
-    """Return named methods ready to use: codebooks at their MSE-searched scale, quantizers as they are."""
-    ready: dict[str, Method] = {}
-    for name, q in _named(methods).items():
-        if isinstance(q, Measured):
-            q = q.q
-        if isinstance(q, Codebook):
-            q = Quantizer(q, range=MSE()).observe(data.x)
-        _need_scale(name, q)
-        ready[name] = q
-    return ready
-
-
-def in_units_of_x(q: Method) -> bool:
-    """Return whether Q(x) - x is an error, which it is not for DAQ, N2UQ and DoReFa."""
-    return not isinstance(q, Quantizer) or (q.range.rescale and not _transforms(q))
-
-
-def _transforms(q: Quantizer) -> bool:
-    """Return whether x is changed, as a whole, before the grid sees it (DoReFa)."""
-    return type(q.range).transform is not Range.transform
-
-
-def _need_units_of_x(named: Mapping[str, Method]) -> None:
-    for name, q in named.items():
-        if not in_units_of_x(q):
-            ends = outputs(q)[[0, -1]]
-            raise ValueError(
-                f"{name}: its output, from {ends[0]:.3g} to {ends[1]:.3g}, is in another unit than x, so "
-                "that Q(x) - x is no error; plot.staircase and plot.levels show such a quantizer"
-            )
-
-
-def _shown(x: Data | tuple[float, float], methods: Methods) -> tuple[float, float, dict[str, Method]]:
-    """Return the ends of a staircase's x axis and its methods, ready to use."""
-    if not isinstance(x, (tuple, list)):
-        data = summary_of(x)
-        return *limits(data), calibrated(methods, data)
-    if len(x) != 2 or not -np.inf < float(x[0]) < float(x[1]) < np.inf:
-        raise ValueError(f"the ends of the x axis must be two finite, increasing numbers, got {x}")
-    named = {}
-    for name, q in _named(methods).items():
-        if isinstance(q, Codebook):
-            name, q = f"{name} at scale 1", Quantizer(q, range=Fixed(1.0))
-        _need_scale(name, q)
-        named[name] = q
-    return float(x[0]), float(x[1]), named
-
-
-def _need_scale(name: str, q: Method) -> None:
-    if isinstance(q, Quantizer) and not q.range.calibrated:
-        raise ValueError(f"{name}: the quantizer's range has no scale yet; call observe(x) on it first")
-
-
 def _need_bins(bins: int) -> None:
     if bins < 1:
         raise ValueError(f"bins must be positive, got {bins}")
 
 
-def limits(data: Summary) -> tuple[float, float]:
-    """Return the ends of the values, a little wider, never equal."""
-    ends = data.ends()
-    low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
-    margin = 0.02 * (high - low) or 0.5 * (abs(high) or 1.0)
-    return low - margin, high + margin
-
-
-def level_positions(q: Quantizer) -> np.ndarray:
-    """Return the levels on the x axis, shape (K,); per channel those of the median scale.
-
-    Where outputs are in another unit than x (DAQ, N2UQ, DoReFa), a level's place is its knot.
-    """
-    scale, offset = _typical(q)
-    on_x = q.codebook.levels if q.range.rescale else q.codebook.knots
-    return on_x.numpy(force=True) * scale + offset
-
-
-def _places(q: Quantizer, data: Summary) -> np.ndarray:
-    """Return :func:`level_positions`, brought back to x where the grid sees a (rising) function of x."""
-    at = level_positions(q)
-    if not _transforms(q):
-        return at
-    x = data.x.detach().flatten().double().sort().values
-    return np.interp(at, q.range.transform(x).numpy(force=True), x.numpy(force=True))
-
-
-def outputs(q: Quantizer) -> np.ndarray:
-    """Return what the quantizer puts out for each code, shape (K,); per channel with the median scale."""
-    if q.range.rescale:
-        return level_positions(q)
-    with torch.no_grad():
-        return q.range.output(q.codebook.levels.double()).numpy(force=True)
-
-
-def border_positions(q: Quantizer) -> np.ndarray:
-    """Return the borders on the x axis, shape (K - 1,); per channel those of the median scale."""
-    return _on_x(q, q.rounding.borders(q.codebook))
-
-
-def _borders_or_knots(q: Quantizer) -> Tensor:
-    """Return what divides the values into cells, in units of u: borders, or knots where none are fixed."""
-    borders = q.rounding.borders(q.codebook)
-    return q.codebook.knots if borders is None else borders
-
-
-def _on_x(q: Quantizer, u: Tensor) -> np.ndarray:
-    scale, offset = _typical(q)
-    return u.numpy(force=True) * scale + offset
-
-
-def _typical(q: Quantizer) -> tuple[float, float]:
-    scale = torch.atleast_1d(q.range.scale)
-    middle = int(scale.argsort()[(len(scale) - 1) // 2])
-    offset = 0.0 if q.range.offset is None else float(torch.atleast_1d(q.range.offset)[middle])
-    return float(scale[middle]), offset
-
-
-def _treads(
-    name: str, q: Method, low: float, high: float, n: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return left end, right end and height of each step that is visible in [low, high]."""
-    exact = isinstance(q, Quantizer) and q.rounding.borders(q.codebook) is not None
-    if exact and not q.soft and not _transforms(q):
-        cuts, y = border_positions(q), outputs(q)
-        first, last = np.searchsorted(cuts, low, side="right"), np.searchsorted(cuts, high, side="left")
-        edges = np.concatenate([[low], cuts[first:last], [high]])
-        return edges[:-1], edges[1:], y[first : last + 1]
-    x = torch.linspace(low, high, n, dtype=torch.float64)
-    try:
-        with torch.no_grad():
-            y = q(x.float()).double().numpy(force=True)
-    except (RuntimeError, ValueError) as problem:
-        raise ValueError(
-            f"{name} takes no row of {n} values, so it has no one staircase: {problem}"
-        ) from problem
-    start = np.concatenate([[0], np.nonzero(np.diff(y))[0] + 1])
-    left = x.numpy()[start]
-    return left, np.concatenate([left[1:], [high]]), y[start]
-
-
 def _sse(q: Quantizer, measured: Measured) -> np.ndarray:
-    """Return the squared error of each cell that :func:`_borders_or_knots` make, from low to high."""
+    """Return the squared error of each cell that :func:`borders_or_knots` make, from low to high."""
     if measured.summarized:
         return measured.cells.sse.numpy()
-    cuts = _borders_or_knots(q)
+    cuts = borders_or_knots(q)
     with torch.no_grad():
         x = measured.data.x
         e = (q(x) - x).double().flatten()
         u = probe(q, x).u.double().flatten()
     cell = torch.bucketize(u, cuts.to(u))  # a value on a cut belongs to the cell below it
     return torch.bincount(cell, e * e, len(cuts) + 1).numpy(force=True)
-
-
-def _measured(methods: Methods, named: dict[str, Method], data: Summary) -> dict[str, Measured]:
-    """Return the figures of each method; those that came in are not computed again."""
-    given = methods if isinstance(methods, Mapping) else {}
-    return {
-        n: m if isinstance(m := given.get(n), Measured) else Measured(q, data, n) for n, q in named.items()
-    }
-
-
-def _need_levels(name: str, q: Method) -> Quantizer:
-    if not isinstance(q, Quantizer):
-        raise TypeError(f"{name}: this panel needs a Quantizer or a Codebook, got {type(q).__name__}")
-    return q
-
-
-def _named(methods: Methods) -> dict[str, Method]:
-    if isinstance(methods, Codebook):
-        methods = {methods.name: methods}
-    elif isinstance(methods, Quantizer):
-        methods = {methods.recipe.name if methods.recipe else methods.codebook.name: methods}
-    elif not isinstance(methods, Mapping):
-        if not callable(methods):
-            raise TypeError(
-                f"a method is a Quantizer, a Codebook or a callable, got {type(methods).__name__}"
-            )
-        methods = {getattr(methods, "__name__", "Q"): methods}
-    if not 1 <= len(methods) <= MAX_METHODS:
-        raise ValueError(f"a panel shows 1 to {MAX_METHODS} methods, got {len(methods)}")
-    return dict(methods)
 
 
 def _round_up(value: float) -> float:

@@ -23,6 +23,7 @@ from qviz import (
     recipes,
     uniform,
 )
+from qviz.measure.measured import Measured
 from qviz.plot import panels
 from qviz.plot.scene import Band, Bars, Line, Rug, Steps
 from tests import oracles
@@ -463,6 +464,16 @@ def test_seven_methods_are_too_many(x, make):
 def test_an_uncalibrated_quantizer_is_refused(x, name):
     with pytest.raises(ValueError, match=r"mine: .* no scale yet"):
         PANELS[name](x, {"mine": Quantizer(pot(4))})
+
+
+def test_what_was_measured_is_drawn_and_not_measured_again(x, monkeypatch):
+    q = Quantizer(post(3), range=Fixed(1.0))
+    plain = {name: make(x, {"mine": q}).text for name, make in PANELS.items()}
+    figures = Measured(q, x, "mine")
+    figures.cells, figures.error_counts(np.linspace(-1, 1, 9))
+    monkeypatch.setattr(Summary, "cells", None)
+    for name, make in PANELS.items():
+        assert make(x, figures).text == make(x, {"mine": figures}).text == plain[name]
 
 
 @pytest.mark.parametrize("name", ["levels", "contribution"])
