@@ -244,8 +244,13 @@ class Scene(Pictured):
     about: str = ""
 
     @property
-    def text(self) -> str:
-        """Title, panels by name, and table as sentences: the alt text of the whole."""
+    def sentences(self) -> tuple[str, ...]:
+        """Title, panels by name, and table, as one paragraph each."""
         parts = [f"{self.title}.", self.about, *(f"{panel.title}: {panel.text}" for panel in self.panels)]
         parts += [] if self.table is None else [self.table.text]
-        return " ".join(part for part in parts if part)
+        return tuple(part for part in parts if part)
+
+    @property
+    def text(self) -> str:
+        """All sentences: the alt text of the whole."""
+        return " ".join(self.sentences)

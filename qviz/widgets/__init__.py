@@ -16,3 +16,4 @@ except ImportError as problem:
 
 from qviz.widgets.explorer import Explorer as Explorer
 from qviz.widgets.grid import GridExplorer as GridExplorer
+from qviz.widgets.step import StepExplorer as StepExplorer

@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
 import bqplot
 import numpy as np
 from ipywidgets import Widget
-from matplotlib.ticker import MaxNLocator
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+from matplotlib.ticker import LogLocator, MaxNLocator
 
-from qviz.plot.scene import Axis, Band, Bars, Line, Mark, Panel, Points, Rug, Steps
-from qviz.plot.style import LOOKS
+from qviz.plot.scene import Axis, Band, Bars, Heat, Line, Mark, Panel, Points, Rug, Rule, Span, Steps
+from qviz.plot.style import HEAT, LOOKS
 
 Arrays = dict[str, np.ndarray]
+Changes = list[tuple[Widget, dict[str, Any]]]
+Drag = Callable[[int, int, float, float], None]
+"""What is told of a dragged dot: the index of its mark, its own index, and its place (x, y)."""
+
 INK = "var(--jp-content-font-color1)"
-"""Text in the colour of the page's theme; bqplot's own choice on dark themes is orange."""
+"""Text in the color of the page's theme; bqplot's own choice on dark themes is orange."""
+
+OPACITY = {Bars: 0.5, Band: 0.2, Span: 0.2}
+"""How much the filled marks cover what is behind them."""
+
+MARKERS = {
+    "o": "circle",
+    "s": "square",
+    "^": "triangle-up",
+    "D": "diamond",
+    "v": "triangle-down",
+    "P": "cross",
+}
+"""bqplot's names for matplotlib's letters."""
 
 
 def _broken(left: np.ndarray, right: np.ndarray, low: float, high: float) -> Arrays:
     """Return many separate two-point lines as one line with NaN between them (one SVG path)."""
     gap = np.full(len(left), np.nan)
     y = np.tile([low, high, np.nan], len(left))
-    return {
-        "x": np.column_stack([left, right, gap]).ravel()[:-1],
-        "y": y[:-1],
-    }  # bqplot wants a number last
+    x = np.column_stack([left, right, gap]).ravel()
+    return {"x": x[:-1], "y": y[:-1]}  # bqplot wants a number last
 
 
 def _outline(edges: np.ndarray, heights: np.ndarray, base: float | None) -> Arrays:
@@ -36,8 +54,13 @@ def _outline(edges: np.ndarray, heights: np.ndarray, base: float | None) -> Arra
     return {"x": x.astype(np.float64), "y": y.astype(np.float64)}
 
 
-def arrays(mark: Mark) -> Arrays:
-    """Return the x and y that bqplot gets for a mark."""
+def arrays(mark: Mark, panel: Panel) -> Arrays:
+    """Return the arrays that bqplot gets for a mark of a panel.
+
+    Raises:
+        TypeError: There is no live drawing for this type of mark.
+    """
+    across = {"x": (panel.y.low, panel.y.high), "y": (panel.x.low, panel.x.high)}
     match mark:
         case Line() | Points():
             return {"x": mark.x, "y": mark.y}
@@ -48,41 +71,57 @@ def arrays(mark: Mark) -> Arrays:
         case Steps():
             return _outline(mark.edges, mark.heights, None)
         case Band():
-            return {
-                "x": np.concatenate([mark.x, mark.x[::-1]]),
-                "y": np.concatenate([mark.high, mark.low[::-1]]),
-            }
+            x, y = np.concatenate([mark.x, mark.x[::-1]]), np.concatenate([mark.high, mark.low[::-1]])
+            return {"x": x, "y": y}
+        case Rule():
+            line = np.array([mark.at, mark.at]), np.array(across[mark.axis])
+            return dict(zip("xy" if mark.axis == "x" else "yx", line, strict=True))
+        case Span():
+            low, high = across[mark.axis]
+            strip = np.array([mark.low, mark.low, mark.high, mark.high]), np.array([low, high, high, low])
+            return dict(zip("xy" if mark.axis == "x" else "yx", strip, strict=True))
+        case Heat():
+            return {"x": mark.x, "y": mark.y, "color": mark.values}
     raise TypeError(f"no live drawing for a mark of type {type(mark).__name__}")
 
 
-def _bqplot_mark(mark: Mark, scales: dict[str, bqplot.Scale]) -> bqplot.Mark:
+def _looks(mark: Mark) -> dict[str, Any]:
+    """Return the traits of a bqplot mark that follow from role and kind."""
     look = LOOKS[mark.role]
-    common: dict[str, Any] = {**arrays(mark), "scales": scales, "colors": [look.color]}
+    if isinstance(mark, Heat):
+        return {}
     if isinstance(mark, Points):
-        return bqplot.Scatter(
-            **common,
-            default_size=90,
-            stroke="white",
-            enable_move=bool(mark.moves),
-            restrict_x=True,
-            update_on_move=True,
-        )
-    if isinstance(mark, (Bars, Band)):
-        opacity = 0.5 if isinstance(mark, Bars) else 0.2
-        return bqplot.Lines(
-            **common,
-            fill="inside",
-            fill_colors=[look.color],
-            fill_opacities=[opacity],
-            stroke_width=0,
-        )
+        drag = {"restrict_x": mark.moves == "x", "restrict_y": mark.moves == "y"}
+        marker = MARKERS[look.marker] if mark.label else "circle"
+        return {"colors": [look.color], "enable_move": bool(mark.moves), "marker": marker, **drag}
+    if type(mark) in OPACITY:
+        return {"colors": [look.color], "fill_colors": [look.color]}
     dash = "solid" if isinstance(mark, Rug) else look.plain_dash
-    return bqplot.Lines(**common, line_style=dash, stroke_width=2)
+    return {"colors": [look.color], "line_style": dash}
+
+
+def _made(mark: Mark, **traits: Any) -> bqplot.Mark:
+    """Return a new bqplot mark for a kind of mark."""
+    if isinstance(mark, Points):
+        return bqplot.Scatter(default_size=56, stroke="white", update_on_move=True, **traits)
+    if isinstance(mark, Heat):
+        palette = [to_hex(color) for color in colormaps[HEAT](np.linspace(0.0, 1.0, 9))]
+        traits["scales"] = {**traits["scales"], "color": bqplot.ColorScale(colors=palette)}
+        return bqplot.HeatMap(**traits)
+    if type(mark) in OPACITY:
+        return bqplot.Lines(fill="inside", fill_opacities=[OPACITY[type(mark)]], stroke_width=0, **traits)
+    return bqplot.Lines(stroke_width=1.4 if isinstance(mark, Rule) else 2, **traits)
 
 
 def _ticks(axis: Axis) -> dict[str, Any]:
     """Return label, round tick values and a format with as many decimals as they need."""
-    at = MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]).tick_values(axis.low, axis.high)
+    if axis.log:
+        decades = np.log10(axis.high / axis.low)
+        parts = (1.0,) if decades > 2 else (1.0, 2.0, 5.0)
+        at = np.asarray(LogLocator(subs=parts, numticks=8).tick_values(axis.low, axis.high))
+        at = at[(at >= axis.low) & (at <= axis.high)]
+        return {"label": axis.label, "tick_values": at, "tick_format": ".1g"}
+    at = MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]).tick_values(axis.low, axis.high)
     at = at[(at >= axis.low) & (at <= axis.high)]
     step = at[1] - at[0] if len(at) > 1 else 1.0
     decimals = next((d for d in range(7) if abs(round(step, d) - step) < 1e-3 * step), 7)
@@ -91,66 +130,98 @@ def _ticks(axis: Axis) -> dict[str, Any]:
 
 
 class LivePanel:
-    """One bqplot figure that follows a sequence of panels of the same shape.
+    """One bqplot figure that follows a sequence of panels.
+
+    Marks are taken from a pool for each kind, so that a panel may have more or fewer of them than the last.
 
     Args:
-        panel: the first panel; later ones must have marks of the same types in the same order.
-        height: of the figure, CSS.
+        panel: The first panel.
+        dragged: What is told when a dot was dragged.
+        height: The figure's height in CSS.
 
     Attributes:
-        widget: the bqplot Figure.
+        widget: The bqplot Figure.
+        shown: The bqplot marks that show the panel's marks, in their order.
     """
 
-    def __init__(self, panel: Panel, height: str = "300px") -> None:
-        self.kinds = tuple(type(mark) for mark in panel.marks)
-        self.x = bqplot.LinearScale(min=panel.x.low, max=panel.x.high)
-        self.y = bqplot.LinearScale(min=panel.y.low, max=panel.y.high)
-        scales = {"x": self.x, "y": self.y}
-        self.marks = [_bqplot_mark(mark, scales) for mark in panel.marks]
+    def __init__(self, panel: Panel, dragged: Drag | None = None, height: str = "290px") -> None:
+        self.dragged = dragged
+        self._pool: dict[type, list[bqplot.Mark]] = {}
+        self._held: dict[bqplot.Mark, int] = {}
+        self._scales = {
+            (name, log): (bqplot.LogScale if log else bqplot.LinearScale)()
+            for name in "xy"
+            for log in (False, True)
+        }
         bare = {"grid_lines": "none", "label_color": INK}
+        x, y = (self._scales[name, False] for name in "xy")
         self.axes = [
-            bqplot.Axis(scale=self.x, label_offset="2.6em", **bare, **_ticks(panel.x)),
-            bqplot.Axis(
-                scale=self.y,
-                label_offset="3.4em",
-                orientation="vertical",
-                **bare,
-                **_ticks(panel.y),
-            ),
+            bqplot.Axis(scale=x, label_offset="2.6em", **bare),
+            bqplot.Axis(scale=y, label_offset="3.4em", orientation="vertical", **bare),
         ]
+        self.shown: list[bqplot.Mark] = []
         self.widget = bqplot.Figure(
-            marks=self.marks,
             axes=self.axes,
-            title=panel.title,
             title_style={"fill": INK},
             display_toolbar=False,  # it would cover the title under the mouse, in every drag
             animation_duration=0,
             padding_x=0,
             padding_y=0,
             fig_margin={"top": 36, "bottom": 50, "left": 66, "right": 18},
-            layout={"width": "auto", "height": height, "min_width": "300px"},
+            layout={"width": "auto", "height": height, "min_width": "270px"},
         )
+        apply(self.changes(panel))
 
-    def changes(self, panel: Panel) -> list[tuple[Widget, dict[str, Any]]]:
-        """Return what has to be set so that the figure shows ``panel``; unchanged arrays stay out.
-
-        Raises:
-            ValueError: the panel's marks are of other types than the first one's.
-        """
-        kinds = tuple(type(mark) for mark in panel.marks)
-        if kinds != self.kinds:
-            raise ValueError(f"a live panel keeps its marks: {_names(self.kinds)}, got {_names(kinds)}")
-        wanted: list[tuple[Widget, dict[str, Any]]] = [
-            (self.x, {"min": panel.x.low, "max": panel.x.high}),
-            (self.y, {"min": panel.y.low, "max": panel.y.high}),
+    def changes(self, panel: Panel) -> Changes:
+        """Return what has to be set so that the figure shows ``panel``; unchanged traits stay out."""
+        axes = (panel.x, panel.y)
+        scales = {name: self._scales[name, axis.log] for name, axis in zip("xy", axes, strict=True)}
+        wanted: Changes = [
+            (scale, {"min": axis.low, "max": axis.high})
+            for scale, axis in zip(scales.values(), axes, strict=True)
         ]
-        wanted += [(live, dict(arrays(mark))) for live, mark in zip(self.marks, panel.marks, strict=True)]
-        wanted += [(live, _ticks(axis)) for live, axis in zip(self.axes, (panel.x, panel.y), strict=True)]
+        wanted += [
+            (live, {"scale": scale, **_ticks(axis)})
+            for live, scale, axis in zip(self.axes, scales.values(), axes, strict=True)
+        ]
+        self.shown, used = [], dict.fromkeys(self._pool, 0)
+        for mark in panel.marks:
+            live = self._take(mark, used, scales, panel)
+            self.shown.append(live)
+            own = {**live.scales, **scales}
+            wanted.append((live, {**arrays(mark, panel), **_looks(mark), "scales": own, "visible": True}))
+        spare = [live for pool in self._pool.values() for live in pool if live not in self.shown]
+        wanted += [(live, {"visible": False}) for live in spare]
+        wanted.append((self.widget, {"title": panel.title, "marks": [*self.shown, *spare]}))
         changed = [(w, {k: v for k, v in new.items() if not _same(getattr(w, k), v)}) for w, new in wanted]
         return [(w, new) for w, new in changed if new]
 
+    def _take(self, mark: Mark, used: dict[type, int], scales: dict[str, Any], panel: Panel) -> bqplot.Mark:
+        """Return the next mark of a kind from the pool; a new one where there are too few."""
+        pool = self._pool.setdefault(type(mark), [])
+        k = used.get(type(mark), 0)
+        used[type(mark)] = k + 1
+        if k == len(pool):
+            live = _made(mark, scales=scales, **arrays(mark, panel), **_looks(mark))
+            if isinstance(live, bqplot.Scatter):
+                live.on_drag_start(self._grab)
+                live.observe(self._moved, ["x", "y"])
+            pool.append(live)
+        return pool[k]
 
-def apply(changes: list[tuple[Widget, dict[str, Any]]]) -> None:
+    def _grab(self, live: bqplot.Mark, content: dict[str, Any]) -> None:
+        """Remember which dot is dragged: the positions that follow may lag behind those shown."""
+        self._held[live] = content["index"]
+
+    def _moved(self, change: dict[str, Any]) -> None:
+        live = change["owner"]
+        index = self._held.get(live)
+        known = index is not None and live in self.shown and index < min(len(live.x), len(live.y))
+        if known and self.dragged is not None:
+            self.dragged(self.shown.index(live), index, float(live.x[index]), float(live.y[index]))
+
+
+def apply(changes: Changes) -> None:
     """Set all traits, sending one message a widget, all of them after the last was set."""
     with ExitStack() as held:
         for widget, _ in changes:
@@ -163,8 +234,4 @@ def apply(changes: list[tuple[Widget, dict[str, Any]]]) -> None:
 def _same(old: Any, new: Any) -> bool:
     if isinstance(new, np.ndarray):
         return isinstance(old, np.ndarray) and np.array_equal(old, new, equal_nan=True)
-    return old == new
-
-
-def _names(kinds: tuple[type, ...]) -> str:
-    return ", ".join(kind.__name__ for kind in kinds)
+    return not isinstance(old, np.ndarray) and old == new

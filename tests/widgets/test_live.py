@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from qviz import post, pot, uniform
+from qviz import post, pot
 from qviz.plot import panels
-from qviz.plot.scene import Axis, Band, Bars, Line, Mark, Panel, Points, Rug, Steps
+from qviz.plot.scene import Axis, Band, Bars, Heat, Line, Mark, Panel, Points, Rug, Rule, Span, Steps
 from qviz.plot.style import LOOKS
-from qviz.widgets import GridExplorer, tensors
+from qviz.widgets import GridExplorer
 from qviz.widgets.live import LivePanel, apply, arrays
 
 X = torch.randn(300, generator=torch.Generator().manual_seed(3))
@@ -48,15 +48,20 @@ def test_arrays_of_each_mark():
         (Bars("data", EDGES, HEIGHTS), [0, 0, 1, 1, 3, 3], [0, 2, 2, 5, 5, 0]),
         (Steps("a", EDGES, HEIGHTS), [0, 1, 1, 3], [2, 2, 5, 5]),
         (Band("a", np.array([0.0, 1.0]), np.zeros(2), np.ones(2)), [0, 1, 1, 0], [1, 1, 0, 0]),
+        (Rule("a", 2.0), [2, 2], [0, 6]),
+        (Rule("a", 2.0, "y"), [0, 3], [2, 2]),
+        (Span("a", 1.0, 2.0), [1, 1, 2, 2], [0, 6, 6, 0]),
+        (Span("a", 1.0, 2.0, "y"), [0, 3, 3, 0], [1, 1, 2, 2]),
     ]
     for mark, x, y in cases:
-        np.testing.assert_array_equal(arrays(mark)["x"], x)
-        np.testing.assert_array_equal(arrays(mark)["y"], y)
+        got = arrays(mark, panel(mark))
+        np.testing.assert_array_equal(got["x"], x)
+        np.testing.assert_array_equal(got["y"], y)
 
 
 def test_a_mark_of_unknown_type_is_named():
     with pytest.raises(TypeError, match="type Mark"):
-        arrays(Mark("a"))
+        arrays(Mark("a"), panel())
 
 
 @pytest.mark.parametrize(
@@ -66,7 +71,7 @@ def test_marks_have_the_panels_numbers_colours_and_dashes(wanted):
     live = LivePanel(wanted)
     assert live.widget.title == wanted.title
     for mark, made in zip(wanted.marks, live.widget.marks, strict=True):
-        np.testing.assert_array_equal(made.x, arrays(mark)["x"])
+        np.testing.assert_array_equal(made.x, arrays(mark, wanted)["x"])
         assert made.colors == [LOOKS[mark.role].color]
         if isinstance(mark, Line):
             assert made.line_style == LOOKS[mark.role].dash
@@ -91,11 +96,53 @@ def test_ticks_are_round_inside_and_told_apart(low, high):
     np.testing.assert_allclose([float(v) for v in shown], at, atol=1e-3 * (at[1] - at[0]))
 
 
-def test_only_movable_points_can_be_dragged_and_only_along_x():
-    marks = [Points("c", np.zeros(1), np.zeros(1), moves=m) for m in ("x", "")]
-    yes, no = LivePanel(panel(*marks)).widget.marks
-    assert (yes.enable_move, yes.restrict_x, yes.update_on_move) == (True, True, True)
-    assert not no.enable_move
+@pytest.mark.parametrize(
+    ("moves", "traits"),
+    [
+        ("", (False, False, False)),
+        ("x", (True, True, False)),
+        ("y", (True, False, True)),
+        ("xy", (True, False, False)),
+    ],
+)
+def test_points_can_be_dragged_where_they_say(moves, traits):
+    (dots,) = LivePanel(panel(Points("c", np.zeros(1), np.zeros(1), moves))).widget.marks
+    assert (dots.enable_move, dots.restrict_x, dots.restrict_y) == traits
+
+
+@pytest.mark.parametrize(("trait", "place"), [("x", (9.0, 1.0)), ("y", (2.0, 9.0))])
+def test_a_drag_tells_mark_dot_and_place(trait, place):
+    told = []
+    points = Points("c", np.array([1.0, 2.0]), np.array([0.0, 1.0]), "xy")
+    live = LivePanel(panel(Bars("data", EDGES, HEIGHTS), points), lambda *drag: told.append(drag))
+    dots = live.shown[1]
+    setattr(dots, trait, np.array([7.0, 9.0]))
+    assert told == []  # nothing was grabbed
+    dots._handle_custom_msgs(dots, {"event": "drag_start", "point": {}, "index": 1})
+    setattr(dots, trait, np.array([8.0, 9.0]))
+    assert told[-1][:2] == (1, 1)
+    assert told[-1]["xy".index(trait) + 2] == 9.0
+
+
+def test_a_log_axis_gets_a_log_scale_and_round_ticks():
+    mark = Line("a", np.array([0.01, 1.0]), np.array([1.0, 2.0]))
+    live = LivePanel(Panel("t", Axis("x", 0.01, 10.0, log=True), Axis("y", 0, 3), (mark,), ""))
+    (x, y), scales = live.axes, live.shown[0].scales
+    assert isinstance(x.scale, bqplot.LogScale)
+    assert isinstance(y.scale, bqplot.LinearScale)
+    assert (scales["x"], scales["y"]) == (x.scale, y.scale)
+    np.testing.assert_allclose(x.tick_values, [0.01, 0.1, 1.0, 10.0])
+    apply(live.changes(Panel("t", Axis("x", 0.0, 10.0), Axis("y", 0, 3), (mark,), "")))
+    assert isinstance(live.shown[0].scales["x"], bqplot.LinearScale)
+
+
+def test_a_heat_map_has_its_colors():
+    values = np.arange(6.0).reshape(2, 3)
+    heat = Heat("data", np.array([0.1, 0.5, 0.9]), np.array([0.25, 0.75]), values)
+    (live,) = LivePanel(panel(heat)).widget.marks
+    assert isinstance(live, bqplot.HeatMap)
+    np.testing.assert_array_equal(live.color, values)
+    assert set(live.scales) == {"x", "y", "color"}
 
 
 # --- changes ----------------------------------------------------------------------------------------------
@@ -122,12 +169,22 @@ def test_a_new_limit_sets_scale_and_ticks():
     assert set(changed["Axis"]) == {"tick_values"}
 
 
-def test_other_marks_are_refused():
-    live = LivePanel(panel(Bars("data", EDGES, HEIGHTS)))
-    with pytest.raises(ValueError, match="keeps its marks: Bars, got Steps"):
-        live.changes(panel(Steps("data", EDGES, HEIGHTS)))
-    with pytest.raises(ValueError, match="got Bars, Bars"):
-        live.changes(panel(*[Bars("data", EDGES, HEIGHTS)] * 2))
+def test_titles_roles_and_marks_may_change():
+    line = Line("a", np.zeros(2), np.ones(2))
+    live = LivePanel(panel(line, Points("c", np.zeros(1), np.zeros(1))))
+    apply(
+        live.changes(
+            Panel("other", Axis("x", 0, 3), Axis("y", 0, 6), (line, Line("b", *[np.ones(2)] * 2)), "")
+        )
+    )
+    assert live.widget.title == "other"
+    first, second, dots = live.widget.marks
+    assert [m.visible for m in live.widget.marks] == [True, True, False]
+    assert (second.colors, second.line_style) == ([LOOKS["b"].color], LOOKS["b"].dash)
+    apply(live.changes(panel(Line("d", np.zeros(2), np.ones(2)), Points("a", np.ones(1), np.ones(1)))))
+    assert [m for m in live.widget.marks if m.visible] == [first, dots]
+    assert first.colors == [LOOKS["d"].color]
+    assert dots.colors == [LOOKS["a"].color]
 
 
 def test_changes_are_applied_in_one_message_a_widget(messages):
@@ -172,29 +229,8 @@ def test_each_step_sends_one_message_a_widget(messages):
 
 def test_a_step_of_bits_leaves_the_histogram_alone(messages):
     e = GridExplorer(X)
-    (bars,) = (m for m in e._live[0].marks if len(m.colors) and m.colors[0] == LOOKS["data"].color)
+    (bars,) = (m for m in e._live[0].shown if len(m.colors) and m.colors[0] == LOOKS["data"].color)
     messages.clear()
     e.bits.value = 5
     assert bars not in messages
     assert len(messages) > 5
-
-
-# --- every tensor, every bit width ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", tensors.sources())
-def test_every_tensor_at_every_bit_width(name):
-    e = GridExplorer(tensor=name)
-    e.grid_a.value, e.grid_b.value = "POT paper", "uniform"
-    for bits in range(2, 9):
-        e.bits.value = bits
-        assert e.grid_a.value == ("POT paper" if bits < 8 else "POT")
-        for row in e.scene().table.values.values() if bits in (2, 5, 8) else ():
-            assert 0 < row["mse"] < float("inf")
-            assert 0 <= row["entropy"] <= row["bits"]
-        for live in e._live:
-            for mark in live.marks:
-                assert len(mark.x) == len(mark.y)
-                assert np.array_equal(np.isnan(mark.x), np.isnan(mark.y))
-    signed = bool((e.model.summary(name).x < 0).any())
-    assert e.quantizers()["B: uniform"].codebook.lo == (uniform(8).lo if signed else 0)

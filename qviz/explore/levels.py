@@ -1,4 +1,4 @@
-"""Custom grids: moving one level by hand without breaking the order of the others."""
+"""Levels moved by hand: one at a time, without breaking the order of the others."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ def moved(
     """Return a copy with one level moved as near to ``value`` as its neighbours allow.
 
     Args:
-        levels: strictly increasing, shape (K,).
-        index: which one moves.
-        value: where to; NaN leaves it.
-        low: the lower end of the span.
-        high: its upper end.
-        mirror: the level of the opposite sign moves along; the middle one of an odd number stays at 0.
+        levels: Strictly increasing levels, shape (K,).
+        index: Which of them moves.
+        value: Where it moves to; NaN leaves it.
+        low: The lower end of the span that levels may move in.
+        high: The upper end of the span.
+        mirror: Whether the level of the opposite sign moves along; the middle one of an odd number then
+            stays at 0.
 
     Raises:
-        IndexError: no such level.
+        IndexError: There is no such level.
     """
     count = len(levels)
     if not 0 <= index < count:
@@ -53,12 +54,3 @@ def moved(
 def mirrored(levels: np.ndarray) -> np.ndarray:
     """Return the nearest levels that are symmetric about zero (each the mean of itself and its mirror)."""
     return (levels - levels[::-1]) / 2
-
-
-def displaced(before: np.ndarray, after: np.ndarray) -> int | None:
-    """Return the index of the level that differs most between two states; None when none does."""
-    if len(before) != len(after):
-        return None
-    distance = np.abs(after - before)
-    k = int(np.nanargmax(distance)) if len(distance) and not np.isnan(distance).all() else 0
-    return k if len(distance) and distance[k] > 0 else None

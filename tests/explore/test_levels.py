@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qviz.widgets.custom import MIN_GAP, displaced, mirrored, moved
+from qviz.explore.levels import MIN_GAP, mirrored, moved
 from tests.strategies import FEW
 
 LOW, HIGH = -2.0, 2.0
@@ -88,12 +88,3 @@ def test_nan_moves_nothing():
 def test_mirrored_is_the_nearest_symmetric_grid():
     assert mirrored(np.array([-3.0, 0.0, 1.0])).tolist() == [-2.0, 0.0, 2.0]
     assert mirrored(np.array([0.0, 1.0, 2.0, 3.0])).tolist() == [-1.5, -0.5, 0.5, 1.5]
-
-
-def test_displaced_is_the_level_that_moved_most():
-    before = np.array([0.0, 1.0, 2.0])
-    assert displaced(before, np.array([0.0, 1.3, 2.0])) == 1
-    assert displaced(before, np.array([1e-9, 1.0, 1.9])) == 2
-    assert displaced(before, before) is None
-    assert displaced(before, before[:2]) is None
-    assert displaced(np.empty(0), np.empty(0)) is None

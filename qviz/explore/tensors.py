@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,18 +12,19 @@ from torch import Tensor
 
 from qviz import shipped
 from qviz.core import _check
+from qviz.core.summary import Summary
 
 BIG = "Gaussian, 1e6 values"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """A tensor that can be had.
 
     Attributes:
-        make: returns it.
-        axis: its channel axis.
-        about: one sentence.
+        make: Returns it.
+        axis: Its channel axis, or None.
+        about: What it is, in one sentence.
     """
 
     make: Callable[[], Tensor]
@@ -50,8 +52,9 @@ def _outliers() -> Tensor:
     return x
 
 
-def sources() -> dict[str, Source]:
-    """Return every tensor that ships with the package, by the name the explorers show."""
+@functools.cache
+def _shipped() -> dict[str, Source]:
+    """Return the sources once, so that all explorers share their summaries."""
     found = {
         BIG: Source(
             lambda: _normal(1000, 1000),
@@ -70,11 +73,23 @@ def sources() -> dict[str, Source]:
     return found
 
 
+def sources() -> dict[str, Source]:
+    """Return every tensor that ships with the package, by the name the explorers show."""
+    return dict(_shipped())
+
+
+@functools.lru_cache(maxsize=4)
+def summary(source: Source, axis: int | None = None) -> Summary:
+    """Return the summary of a source; the last four are kept, for all explorers (1e6 values take 24 MB)."""
+    return Summary(source.make(), axis)
+
+
 def own(x: Tensor | np.ndarray) -> Source:
     """Return a user's tensor as a source; channels on axis 0 where it has more than one axis.
 
     Raises:
-        TypeError, ValueError: x is not floating point, empty, NaN or infinite.
+        TypeError: x is not floating point.
+        ValueError: x is empty, NaN or infinite.
     """
     x = _check.finite(_check.float_tensor(x)).detach()
     return Source(lambda: x, 0 if x.ndim > 1 else None, f"shape {tuple(x.shape)}")

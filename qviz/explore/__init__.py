@@ -1,0 +1,11 @@
+"""Models of the explorers: from the values of their controls to a scene, without widgets.
+
+Each model has a frozen dataclass, the *choice*, whose fields are the values of the controls, and turns it
+into a :class:`~qviz.plot.scene.Scene`. So labs, static pages and tests use an explorer without a browser.
+"""
+
+from __future__ import annotations
+
+from qviz.explore.grid import GridModel as GridModel
+from qviz.explore.model import Model as Model
+from qviz.explore.step import StepModel as StepModel

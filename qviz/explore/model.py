@@ -1,0 +1,150 @@
+"""Model: what every explorer is without its widgets."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Generic, TypeVar
+
+from qviz.explore.controls import Control, Slide
+from qviz.plot.html import Chooser, Key
+from qviz.plot.scene import Scene
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class Action(Generic[C]):
+    """A button.
+
+    Attributes:
+        label: What it says.
+        help: What it does, in a sentence.
+        do: Returns the choice after it was pressed.
+        shown: Whether it has something to do at present.
+    """
+
+    label: str
+    help: str
+    do: Callable[[C], C]
+    shown: bool = True
+
+
+class Model(Generic[C]):
+    """From a choice (a frozen dataclass, the values of all controls) to a scene; nothing else is kept.
+
+    A subclass sets ``start`` and writes :meth:`controls` and :meth:`scene`; :meth:`followed` and
+    :meth:`settled` where controls depend on each other, :meth:`dragged` where points move.
+
+    Attributes:
+        start: The choice to begin with.
+    """
+
+    start: C
+
+    def controls(self, choice: C) -> dict[str, Control]:
+        """Return the controls by the names of the choice's fields; limits and options may depend on it."""
+        raise NotImplementedError
+
+    def scene(self, choice: C) -> Scene:
+        """Return the picture."""
+        raise NotImplementedError
+
+    def followed(self, choice: C) -> C:
+        """Return the choice with the fields that follow from others brought up to date."""
+        return choice
+
+    def settled(self, before: C, after: C) -> C:
+        """Return what a change from ``before`` to ``after`` ends in."""
+        return self.followed(after)
+
+    def dragged(self, choice: C, panel: int, mark: int, index: int, x: float, y: float) -> C:
+        """Return the choice after a dot was dragged to (x, y).
+
+        Args:
+            choice: The choice before.
+            panel: The index of the dot's panel.
+            mark: The index of its mark in the panel.
+            index: The index of the dot in its mark.
+            x: Where it was dropped on the x axis.
+            y: Where it was dropped on the y axis.
+        """
+        return choice
+
+    def actions(self, choice: C) -> dict[str, Action[C]]:
+        """Return the buttons by name."""
+        return {}
+
+    def state(self, choice: C) -> dict[str, Any]:
+        """Return the choice as JSON types."""
+        return json.loads(json.dumps(asdict(choice)))
+
+    def restored(self, state: Mapping[str, Any]) -> C:
+        """Return the choice that a state describes; fields that it leaves out are those of the start.
+
+        Raises:
+            ValueError: A name is no field, or a value cannot be chosen.
+        """
+        known = [field.name for field in fields(self.start)]
+        unknown = sorted(set(state) - set(known))
+        if unknown:
+            raise ValueError(f"unknown controls {unknown}; there are {known}")
+        fixed = {name: c for name, c in self.controls(self.start).items() if c.fixed}
+        _check(fixed, state)  # first: the limits of the others may depend on them
+        choice = self._with(state)
+        _check(self.controls(choice), state)
+        made = self.followed(choice)
+        for name in fixed.keys() & state.keys():
+            if getattr(made, name) != state[name]:
+                got = getattr(made, name)
+                raise ValueError(f"control {name!r} does not take {state[name]!r} here; it made {got!r}")
+        return made
+
+    def _with(self, state: Mapping[str, Any]) -> C:
+        """Return the start with the state's values, not yet checked against the controls."""
+        return replace(self.start, **state)
+
+    def scenes(self, choice: C, values: Mapping[str, tuple[Any, ...]]) -> Iterator[tuple[Key, Scene]]:
+        """Yield the scene at every combination of some controls' values, with the values' indices."""
+        for key in itertools.product(*(range(len(some)) for some in values.values())):
+            chosen = {name: some[i] for (name, some), i in zip(values.items(), key, strict=True)}
+            yield key, self.scene(self.settled(choice, replace(choice, **chosen)))
+
+    def page(self, choice: C, names: tuple[str, ...]) -> tuple[list[Chooser], dict[Key, Scene], Key]:
+        """Return what a static page with the controls ``names`` shows: controls, pictures, and the first one.
+
+        Raises:
+            ValueError: A name is no control.
+        """
+        controls = self.controls(choice)
+        unknown = sorted(set(names) - set(controls))
+        if unknown:
+            raise ValueError(f"unknown controls {unknown}; there are {list(controls)}")
+        values = {name: controls[name].values() for name in names}
+        choosers = [
+            Chooser(controls[name].label, tuple(_text(v) for v in some), isinstance(controls[name], Slide))
+            for name, some in values.items()
+        ]
+        now = tuple(_nearest(some, getattr(choice, name)) for name, some in values.items())
+        return choosers, dict(self.scenes(choice, values)), now
+
+
+def _check(controls: Mapping[str, Control], state: Mapping[str, Any]) -> None:
+    for name, control in controls.items():
+        if name in state and not control.accepts(state[name]):
+            raise ValueError(f"control {name!r} does not take {state[name]!r}; it takes {control.range}")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _nearest(values: tuple[Any, ...], value: Any) -> int:
+    """Return the index of ``value`` among ``values``, or of the number nearest to it."""
+    if value in values:
+        return values.index(value)
+    return min(range(len(values)), key=lambda i: abs(values[i] - value))

@@ -1,0 +1,69 @@
+"""Controls as ipywidgets: made from their descriptions, and brought up to date with them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import ipywidgets as w
+
+from qviz.explore.controls import Control, Number, Pick, Slide, Tick
+
+WIDE = {"style": {"description_width": "5.2em"}}
+
+
+def make(control: Control, value: Any) -> w.ValueWidget:
+    """Return a widget for a control.
+
+    Raises:
+        TypeError: There is no widget for this type of control.
+    """
+    match control:
+        case Pick():
+            made = w.Dropdown(options=control.options, value=value, layout={"width": "21em"}, **WIDE)
+        case Tick():
+            made = w.Checkbox(value=value, indent=False, layout={"width": "auto"})
+        case Slide():
+            kind = w.IntSlider if control.whole else w.FloatSlider
+            made = kind(min=control.low, max=control.high, step=control.step, value=value, **WIDE)
+            made.layout = {"flex": "1 1 24em", "max_width": "34em", "min_width": "18em"}
+        case Number():
+            made = _box(control, value)
+        case _:
+            raise TypeError(f"no widget for a control of type {type(control).__name__}")
+    for name, wanted in traits(control).items():
+        setattr(made, name, wanted)
+    return made
+
+
+def _box(control: Number, value: Any) -> w.ValueWidget:
+    layout = {"width": "14em"}
+    if math.isinf(control.low) or math.isinf(control.high):
+        return (w.IntText if control.whole else w.FloatText)(value=value, layout=layout, **WIDE)
+    kind = w.BoundedIntText if control.whole else w.BoundedFloatText
+    return kind(min=control.low, max=control.high, value=value, layout=layout, **WIDE)
+
+
+def traits(control: Control) -> dict[str, Any]:
+    """Return what a widget has to be set to, apart from its value."""
+    found: dict[str, Any] = {"description": control.label}
+    if isinstance(control, Pick):
+        found["options"] = control.options
+    if isinstance(control, Number):
+        limits = {"min": control.low, "max": control.high}
+        found |= {name: limit for name, limit in limits.items() if not math.isinf(limit)}
+        found["step"] = control.step
+    if isinstance(control, Slide) and not control.whole:
+        decimals = max(0, -math.floor(math.log10(control.step) + 1e-9))
+        found["readout_format"] = f".{decimals}f" if decimals < 7 else ".3g"
+    return found
+
+
+def changes(widget: w.ValueWidget, control: Control, value: Any) -> dict[str, Any]:
+    """Return the traits of a widget that differ, in an order in which they can be set."""
+    wanted = {**traits(control), "value": value}
+    if "min" in wanted and "max" in wanted and wanted["min"] > widget.max:  # never a min above the max
+        wanted = {"max": wanted.pop("max"), **wanted}
+    elif "min" in wanted and "max" in wanted:
+        wanted = {"min": wanted.pop("min"), **wanted}
+    return {name: new for name, new in wanted.items() if getattr(widget, name) != new}

@@ -1,0 +1,87 @@
+"""Display: an explorer in a notebook, live where there is a kernel, and as a picture where there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.getipython import get_ipython
+from IPython.display import display, update_display
+
+if TYPE_CHECKING:
+    from qviz.widgets.explorer import Explorer
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+REST_S = 2.0
+"""After a move in the browser the PNG is drawn again when nothing has moved for this time."""
+
+HIDDEN = """
+.jp-OutputArea-child:has(.qviz-{0}) + .jp-OutputArea-child:has(.jp-RenderedImage) {{ display: none; }}
+"""
+"""A rule that lives in the live view, so that the PNG is seen only where the view is not."""
+
+
+class Shown:
+    """The outputs of one explorer: its live view, and under it the same picture as a PNG.
+
+    The PNG is what a page without the kernel shows: a saved notebook that is opened again, an export, GitHub.
+    It is drawn again after each cell in which the explorer was changed, and hidden while the view is alive.
+
+    Args:
+        explorer: The explorer.
+    """
+
+    def __init__(self, explorer: Explorer) -> None:
+        self._explorer = weakref.ref(explorer)
+        self._id: str | None = None
+        self._stale = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def display(self) -> None:
+        """Show live view and PNG as two outputs."""
+        explorer = self._explorer()
+        if "google.colab" in sys.modules:  # Colab loads bqplot only where it was asked to
+            from google.colab import output
+
+            output.enable_custom_widget_manager()
+        static, metadata = explorer._repr_mimebundle_()
+        view = static.pop(VIEW)
+        if not fetches_widgets():
+            display({VIEW: view, "text/plain": static["text/plain"]}, raw=True)
+        if self._id is None:
+            self._id = f"qviz-{explorer.model_id}"
+            if shell := get_ipython():
+                shell.events.register("post_run_cell", self._after_cell)
+        display(static, raw=True, metadata=metadata, display_id=self._id)
+        self._stale = False
+
+    def changed(self) -> None:
+        """Note that the PNG no longer shows the present choice; it is drawn again when there is time."""
+        self._stale = self._id is not None
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # no kernel: nobody looks
+            return
+        self._timer = loop.call_later(REST_S, self.refresh)
+
+    def refresh(self) -> None:
+        """Draw the PNG again if it is no longer true."""
+        explorer = self._explorer()
+        if explorer is not None and self._stale:
+            self._stale = False
+            static, metadata = explorer._repr_mimebundle_()
+            static.pop(VIEW)
+            update_display(static, raw=True, metadata=metadata, display_id=self._id)
+
+    def _after_cell(self, *_: Any) -> None:
+        self.refresh()
+
+
+def fetches_widgets() -> bool:
+    """Return whether this is VS Code, which would fetch bqplot from the network: there the PNG is shown."""
+    shell = get_ipython()
+    return shell is not None and "__vsc_ipynb_file__" in shell.user_ns

@@ -1,0 +1,88 @@
+"""The model of GridExplorer without widgets: what choices mean, on every shipped tensor."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from qviz import uniform
+from qviz.explore import GridModel, tensors
+from qviz.explore.grid import CUSTOM, MANUAL
+
+X = torch.randn(12, 250, generator=torch.Generator().manual_seed(7))
+
+
+@pytest.fixture
+def model():
+    return GridModel(X)
+
+
+@pytest.mark.parametrize("name", tensors.sources())
+def test_every_tensor_has_a_sound_picture(name):
+    model = GridModel(tensor=name)
+    signed = bool((model.summary(name).x < 0).any())
+    for bits in (2, 8):
+        c = model.settled(model.start, replace(model.start, bits=bits, grid_a="uniform", grid_b="POT paper"))
+        assert c.grid_b == ("POT paper" if bits < 8 else "POT")
+        for row in model.scene(c).table.values.values():
+            assert 0 < row["mse"] < float("inf")
+            assert 0 <= row["entropy"] <= row["bits"]
+        assert model.quantizer(c, "uniform").codebook.lo == (uniform(bits).lo if signed else 0)
+
+
+def test_explorers_share_the_summaries_of_shipped_tensors():
+    one, other = GridModel(tensor="Laplace"), GridModel(tensor="Laplace")
+    assert one.summary("Laplace") is other.summary("Laplace")
+    assert GridModel(X).summary("your tensor") is not GridModel(X).summary("your tensor")
+
+
+def test_a_model_keeps_no_choice(model):
+    before = model.scene(model.start).text
+    edited = model.settled(model.start, replace(model.start, grid_a=CUSTOM))
+    moved = model.dragged(edited, 0, 3, 14, 9.0, 0.0)
+    assert moved != edited
+    assert model.scene(model.start).text == before
+    assert model.scene(edited).text != model.scene(moved).text
+
+
+def test_a_choice_survives_json(model):
+    c = model.settled(model.start, replace(model.start, grid_a=CUSTOM))
+    c = model.dragged(c, 0, 3, 14, 9.0, 0.0)
+    c = model.settled(c, replace(c, clip=0.5))
+    assert c.rule == MANUAL
+    assert model.restored(json.loads(json.dumps(model.state(c)))) == c
+
+
+def test_a_page_of_all_grids_has_one_error_axis_a_bit_width(model):
+    c = replace(model.start, bits=3)
+    choosers, frames, first = model.grids_page(c)
+    assert [chooser.label for chooser in choosers] == ["Bits", "Grid"]
+    names = choosers[1].options
+    assert first == {"A": (1, names.index("POT")), "B": (1, names.index("POST"))}
+    for i in range(7):
+        axes = {scene.panels[2].x.high for (bits, _), scene in frames.items() if bits == i}
+        assert len(axes) == 1
+    assert {names[g] for bits, g in frames if bits == 0} == set(names) - {CUSTOM}
+
+
+def test_scenes_of_any_controls(model):
+    values = {"bits": (2, 3), "per_channel": (False, True)}
+    scenes = dict(model.scenes(model.start, values))
+    assert set(scenes) == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    assert "3 bits, MSE search, per channel" in scenes[1, 1].title
+    choosers, frames, now = model.page(model.start, ("bits",))
+    assert choosers[0].options == tuple("2345678")
+    assert frames[now].title == model.scene(model.start).title
+    with pytest.raises(ValueError, match="colour"):
+        model.page(model.start, ("colour",))
+
+
+def test_the_dots_of_a_mirrored_grid_keep_their_order(model):
+    c = model.settled(model.start, replace(model.start, grid_a=CUSTOM))
+    c = model.settled(c, replace(c, mirror=True))
+    c = model.dragged(c, 0, 3, 12, -9.0, 0.0)
+    levels = model.levels(c)
+    np.testing.assert_array_equal(levels, -levels[::-1])
+    assert np.all(np.diff(levels) > 0)

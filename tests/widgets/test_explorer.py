@@ -1,0 +1,182 @@
+"""What every explorer does: undo, presets, notes, pages, and the picture for pages without a kernel."""
+
+import asyncio
+import html
+import json
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from qviz.widgets import GridExplorer, StepExplorer, display
+
+X = torch.randn(300, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture
+def e():
+    return GridExplorer(X)
+
+
+@pytest.fixture
+def outputs(monkeypatch):
+    """Every output that an explorer makes: (kind, data, display_id)."""
+    made = []
+
+    def record(kind):
+        return lambda data, raw, metadata=None, display_id=None: made.append((kind, data, display_id))
+
+    monkeypatch.setattr(display, "display", record("new"))
+    monkeypatch.setattr(display, "update_display", record("again"))
+    return made
+
+
+def test_undo_takes_moves_back_and_redo_makes_them_again(e):
+    assert (e.undo.disabled, e.redo.disabled) == (True, True)
+    states = [e.state]
+    for name, value in (("bits", 3), ("grid_a", "custom"), ("mirror", True), ("tensor", "Laplace")):
+        getattr(e, name).value = value
+        states.append(e.state)
+    for state in reversed(states[:-1]):
+        e.undo.click()
+        assert e.state == state
+    assert (e.undo.disabled, e.redo.disabled) == (True, False)
+    for state in states[1:]:
+        e.redo.click()
+        assert e.state == state
+    e.undo.click()
+    e.bits.value = 5
+    assert e.redo.disabled
+
+
+def test_one_slide_is_undone_at_once(e):
+    for bits in (5, 6, 7):
+        e.bits.value = bits
+    e.undo.click()
+    assert e.bits.value == 4
+
+
+def test_a_preset_is_short_and_makes_the_same_explorer(e):
+    assert e.preset == "{}"
+    e.bits.value, e.grid_b.value = 3, "Lloyd"
+    assert {"bits", "grid_b"} <= set(json.loads(e.preset)) <= {"bits", "grid_b", "clip"}
+    assert GridExplorer.from_state(e.preset, x=X).state == e.state
+
+
+def test_changed_axes_are_told(e):
+    e.grid_a.value = e.grid_b.value = "uniform"
+    e.hold.value = True
+    e.bits.value = 8
+    assert "x axis" not in e._note.value
+    e.hold.value = False
+    assert "Histogram of the error, x axis" in e._note.value
+    e.mirror.value = True
+    assert e._note.value == ""
+
+
+def test_the_words_and_the_pictures_name_are_on_the_page(e):
+    for _ in range(2):
+        assert f'role="img" aria-label="{html.escape(e.describe())}"' in e._alt.value
+        assert all(html.escape(panel.text) in e._words.value for panel in e.scene().panels)
+        e.bits.value = 3
+
+
+def test_a_failed_move_leaves_the_picture(e):
+    e = GridExplorer(X, {"mine": lambda x, bits: None})
+    before = e.state
+    with pytest.raises(TypeError, match="NoneType"):
+        e.grid_a.value = "mine"
+    assert e.state == before
+
+
+def test_threads_leave_controls_and_picture_agreed(e):
+    def slide(bits):
+        for b in bits:
+            e.bits.value = b
+
+    threads = [threading.Thread(target=slide, args=(bits,)) for bits in ([3, 5, 7, 2] * 5, [4, 6, 8, 3] * 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert e.bits.value == e.choice().bits
+    assert f"{e.choice().bits} bits" in e._text.value
+
+
+def test_a_page_of_any_controls(tmp_path):
+    e = StepExplorer()
+    text = e.to_html(tmp_path / "step.html").read_text("utf-8")
+    assert text.count("<template") == 15
+    assert 'role="slider"' not in text
+    assert "Step <input" in text
+    with pytest.raises(ValueError, match="colour"):
+        e.to_html(tmp_path / "no.html", "colour")
+
+
+def test_a_page_of_all_grids_has_the_numbers_of_the_explorer(e, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(e.model), "names", lambda self, bits: ("POT", "POST", "uniform", "custom"))
+    monkeypatch.setattr(e.model, "controls", lambda c, made=e.model.controls: few_bits(made(c)))
+    text = e.to_html(tmp_path / "grids.html").read_text("utf-8")
+    assert text.count("<template") == 2 * 3
+    assert all(f"<td>{cell}</td>" in text for row in e.scene().table.rows for cell in row[1:])
+
+
+def few_bits(controls):
+    from dataclasses import replace
+
+    return {**controls, "bits": replace(controls["bits"], low=3, high=4)}
+
+
+# --- in a notebook ----------------------------------------------------------------------------------------
+
+
+def test_it_is_shown_live_and_as_a_picture(e, outputs):
+    e._ipython_display_()
+    (_, live, _), (_, still, name) = outputs
+    assert live[display.VIEW]["model_id"] == e.model_id
+    assert "image/png" not in live
+    assert still["image/png"].startswith(b"\x89PNG")
+    assert display.VIEW not in still
+    assert e.model_id in name
+
+
+def test_the_picture_follows_once_a_cell(e, outputs):
+    e._ipython_display_()
+    e._shown.refresh()
+    assert len(outputs) == 2  # nothing has changed
+    e.bits.value = 3
+    e.bits.value = 5
+    e._shown.refresh()
+    e._shown.refresh()
+    assert [kind for kind, *_ in outputs[2:]] == ["again"]
+    assert outputs[2][2] == outputs[1][2]
+    assert "5 bits" in outputs[2][1]["text/plain"]
+
+
+def test_the_picture_follows_the_mouse_when_it_rests(e, outputs, monkeypatch):
+    monkeypatch.setattr(display, "REST_S", 0.01)
+
+    async def session():
+        e._ipython_display_()
+        e.bits.value = 3
+        e.bits.value = 5
+        await asyncio.sleep(0.05)
+
+    asyncio.run(session())
+    assert [kind for kind, *_ in outputs] == ["new", "new", "again"]
+
+
+def test_vs_code_gets_the_picture_alone(e, outputs, monkeypatch):
+    monkeypatch.setattr(display, "fetches_widgets", lambda: True)
+    e._ipython_display_()
+    assert [display.VIEW in data for _, data, _ in outputs] == [False]
+
+
+def test_step_explorer_moves_with_its_dot():
+    e = StepExplorer()
+    (dots,) = (m for m in e._live[0].shown if getattr(m, "enable_move", False))
+    dots._handle_custom_msgs(dots, {"event": "drag_start", "point": {}, "index": 0})
+    dots.x = np.array([2 * e.model.best])
+    assert e.step.value == pytest.approx(2 * e.model.best, abs=e.step.step)
+    assert "At the step" in e.describe()
