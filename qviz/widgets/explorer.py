@@ -278,6 +278,6 @@ def _note(old: Scene, new: Scene) -> str:
             a, b = getattr(before, name), getattr(after, name)
             if before.title == after.title and (a.low, a.high) != (b.low, b.high):
                 said.append(
-                    f"{after.title}: {name} axis {a.low:.3g} … {a.high:.3g} → {b.low:.3g} … {b.high:.3g}"
+                    f"{after.title}, {name} axis {a.low:.3g} … {a.high:.3g} → {b.low:.3g} … {b.high:.3g}"
                 )
     return f"<p>Axes changed: {html.escape('; '.join(said))}.</p>" if said else ""
