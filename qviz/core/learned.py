@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from qviz.core import _check
 from qviz.core.codebook import Codebook
-from qviz.core.range import Range, radius, search_scale
-from qviz.core.summary import Summary
+from qviz.core.range import Range, radius, search_rows
 
 TINY = torch.finfo(torch.float32).eps
 """Learned scales stay above this."""
@@ -161,7 +160,7 @@ class LearnedClip(LearnedRange):
 
     def _fit(self, rows: Tensor, codebook: Codebook, borders: Tensor | None) -> tuple[Tensor, None]:
         if self.start == "mse":
-            return search_scale(Summary.of_rows(rows), codebook, borders), None
+            return search_rows(rows, codebook, borders), None
         if self.start == "max":
             return radius(rows, codebook).amax(1), None
         order = rows.abs().sort(1).values

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from qviz.core import _check
 from qviz.core.codebook import Codebook, keep_float64
-from qviz.core.summary import Summary
+from qviz.core.summary import SUMS_BELOW, Summary
 
 
 class Range(nn.Module):
@@ -252,14 +252,15 @@ class MSE(StaticRange):
 
     A grid of scales from 2^-10 to 2 times the min-max scale, 4 % apart, then three refinements around
     the best four. Each candidate costs K searches in sorted data, not a pass over x (see
-    :class:`qviz.core.summary.Summary`); the best scale may exceed the min-max one.
+    :class:`qviz.core.summary.Summary`); the best scale may exceed the min-max one. Besides x, the search
+    needs some 10 bytes a value of a float32 tensor, and per channel no more than 200 MB.
 
     Args:
         axis: the channel axis, or None.
     """
 
     def _fit(self, rows: Tensor, codebook: Codebook, borders: Tensor | None) -> tuple[Tensor, None]:
-        return search_scale(Summary.of_rows(rows), codebook, borders), None
+        return search_rows(rows, codebook, borders), None
 
 
 def _number(value: float | Tensor, what: str) -> Tensor:
@@ -267,6 +268,12 @@ def _number(value: float | Tensor, what: str) -> Tensor:
         return torch.as_tensor(value, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as problem:
         raise TypeError(f"{what} must be a number or a vector of numbers, got {value!r}") from problem
+
+
+def search_rows(rows: Tensor, codebook: Codebook, borders: Tensor | None = None) -> Tensor:
+    """Return :func:`search_scale` of rows (C, n), some rows at a time, so that little memory is needed."""
+    some = max(1, SUMS_BELOW // rows.shape[1])
+    return torch.cat([search_scale(Summary.of_rows(part), codebook, borders) for part in rows.split(some)])
 
 
 def search_scale(summary: Summary, codebook: Codebook, borders: Tensor | None = None) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from qviz.core import _check
+from qviz.core.groups import Grouped
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import Range
 from qviz.core.rounding import Stochastic
@@ -48,7 +49,7 @@ class Measured:
         >>> x = torch.tensor([-2.0, -0.6, 0.05, 0.3, 0.43])
         >>> figures = Measured(Quantizer(post(4), range=Fixed(1.0)), x)
         >>> round(figures.mse, 4), figures.counts.tolist()[:3], round(figures.largest_error, 2)
-        (0.2045, [1, 0, 1], 1.0)
+        (0.204, [1, 0, 1], 1.0)
     """
 
     def __init__(self, q: Method, data: Summary | Tensor | np.ndarray, name: str = "Q") -> None:
@@ -207,10 +208,13 @@ def searchable(q: Quantizer) -> bool:
     """Return whether borders and one scale per row tell everything about ``q``.
 
     They do not where there is an offset or chance, where the output is in another unit than x (DAQ, N2UQ),
-    where the border or the scale depends on x (AQuant, ASQ), and where the forward pass is soft.
+    where the border or the scale depends on x (AQuant, ASQ), where groups have scales of their own, and
+    where the forward pass is soft.
     """
+    if isinstance(q.range, Grouped):
+        return False
     one = q.range.rescale and not q.range.reads_input and q.range.calibrated and q.range.offset is None
-    return one and q.range.scale.ndim <= 1 and not q.soft and q.rounding.borders(q.codebook) is not None
+    return one and not q.soft and q.rounding.borders(q.codebook) is not None
 
 
 def matches(q: Quantizer, data: Summary) -> bool:

@@ -93,7 +93,7 @@ def treads(
 
 
 def _typical(q: Quantizer) -> tuple[float, float]:
-    scale = torch.atleast_1d(q.range.scale)
+    scale = q.range.scale.flatten()
     middle = int(scale.argsort()[(len(scale) - 1) // 2])
-    offset = 0.0 if q.range.offset is None else float(torch.atleast_1d(q.range.offset)[middle])
+    offset = 0.0 if q.range.offset is None else float(q.range.offset.flatten()[middle])
     return float(scale[middle]), offset

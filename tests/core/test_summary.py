@@ -7,6 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qviz import Fixed, Quantizer, Summary, apot, post, pot, uniform
+from qviz.core import range as range_module
+from qviz.core import summary
+from qviz.core.range import search_rows
 from tests import oracles
 from tests.strategies import BOOKS, FEW, custom_books, tensors
 
@@ -227,3 +230,32 @@ def test_a_summary_of_rows_is_a_summary_along_the_first_axis():
 def test_refuses_unfit_data(arguments, error, received):
     with pytest.raises(error, match=received):
         Summary(*arguments)
+
+
+@pytest.mark.parametrize("shape", [(1000,), (3, 200), (2, 63), (5, 64)])
+def test_sums_of_every_64th_value_are_as_exact(monkeypatch, shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    axis, book = 0 if len(shape) > 1 else None, post(4)
+    scales = (
+        torch.rand(len(x) if axis == 0 else 1, 7, generator=torch.Generator().manual_seed(1)).double() + 0.1
+    )
+    whole = Summary(x, axis)
+    monkeypatch.setattr(summary, "SUMS_BELOW", 64)
+    strided = Summary(x, axis)
+    assert strided._sums.shape[-1] == whole.rows.shape[1] // 64 + 1
+    assert torch.allclose(
+        strided.sse(book.levels, book.borders, scales),
+        whole.sse(book.levels, book.borders, scales),
+        rtol=1e-12,
+    )
+    assert strided.energy() == pytest.approx(float(x.square().sum()), rel=1e-13)
+    ours, theirs = (s.cells(book.levels, book.borders, scales[:, 0]) for s in (strided, whole))
+    assert torch.equal(ours.count, theirs.count)
+    assert torch.allclose(ours.sse, theirs.sse, rtol=1e-12)
+
+
+def test_channels_are_searched_some_at_a_time_with_the_same_scales(monkeypatch):
+    x = torch.randn(7, 90, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    whole = search_rows(x, post(4))
+    monkeypatch.setattr(range_module, "SUMS_BELOW", 200)
+    assert torch.equal(search_rows(x, post(4)), whole)
