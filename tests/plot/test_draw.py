@@ -191,6 +191,12 @@ def test_helpers_compose_with_the_users_own_axes():
     fig.draw_without_rendering()
 
 
+def test_what_the_panel_takes_does_not_reach_matplotlib(ax):
+    qviz.plot.error(X, TWO, bins=7, unit="V", ax=ax, lw=3)
+    assert [len(steps.get_data().values) for steps in ax.patches] == [7, 7]
+    assert ax.get_xlabel().endswith("(V)")
+
+
 @pytest.mark.parametrize("name", HELPERS)
 def test_matplotlibs_aliases_style_the_methods_but_not_data_and_ideal(ax, name):
     HELPERS[name](ax=ax, c="#112233", lw=5, alpha=0.25)
