@@ -23,11 +23,11 @@ from card import HERE, record, sha256
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from qviz.nn.runs import Experiment, Ledger, Row, run
+from qviz.nn.runs import Experiment, Ledger, Row, folder_of, run
 from qviz.nn.runs.experiment import SHIPPED
 from qviz.nn.runs.prepare import prepare
-from qviz.nn.runs.run import LAST, folder_of
 from qviz.nn.train import History, evaluate
+from qviz.nn.train.checkpoint import LAST
 from qviz.nn.weights import load_weights
 
 LOG = "resnet20_fp32.json"

@@ -15,7 +15,6 @@ with ``data/manifest.json`` before it is first read; nothing is ever unpickled.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +23,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import safe_open
+
+from qviz.core._files import file_sha256
 
 KINDS = ("weights", "activations")
 SPLITS = ("train", "test")
@@ -224,7 +225,7 @@ def _check(path: Path) -> Path:
         raise ValueError(f"{path.name} is not listed in manifest.json; {_REPAIR}")
     if not path.is_file():
         raise FileNotFoundError(f"{path.name} is listed in manifest.json, but missing; {_REPAIR}")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = file_sha256(path)
     if found != entry["sha256"]:
         raise ValueError(
             f"{path.name} has sha256 {found}, but manifest.json says {entry['sha256']}; {_REPAIR}"

@@ -30,7 +30,7 @@ RANK = {
     "labs": 7,
     "cli": 8,
 }
-CORE_NEEDS = {"numpy", "torch", "safetensors"}
+CORE_NEEDS = {"filelock", "numpy", "torch", "safetensors"}
 CORE_MAY = {  # imported when that is asked for: the image sample, a table as a data frame
     ("shipped.py", "PIL.Image"),
     ("measure/table.py", "pandas"),

@@ -87,7 +87,7 @@ def test_metadata(metadata):
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "BSD-3-Clause"
     core = [need for need in metadata.get_all("Requires-Dist") if "extra ==" not in need]
-    assert sorted(core) == ["numpy", "safetensors", "torch"]  # and no upper bounds
+    assert sorted(core) == ["filelock", "numpy", "safetensors", "torch"]  # and no upper bounds
 
 
 def test_no_file_installs_somebody_elses_package(checkout):

@@ -8,11 +8,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from qviz.cli.usage import UsageError, install, missing
+from qviz.core._files import file_sha256
 
 MANIFEST = ".qviz-manifest.json"
 
@@ -103,8 +103,8 @@ def copy_notebooks(source: Path, folder: Path) -> Iterator[str]:
             if ".ipynb_checkpoints" in path.parts or "__pycache__" in path.parts:
                 continue
             name = path.relative_to(source).as_posix()
-            last, new = manifest.get(name), _hash(path)
-            mine = _hash(folder / name) if (folder / name).exists() else None
+            last, new = manifest.get(name), file_sha256(path)
+            mine = file_sha256(folder / name) if (folder / name).exists() else None
             if mine not in (None, last, new):  # the user's own work
                 if last != new:
                     yield f"kept your {name}; the shipped one differs (to get it, rename yours)"
@@ -118,7 +118,3 @@ def copy_notebooks(source: Path, folder: Path) -> Iterator[str]:
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot copy the notebooks to {folder}: {error}") from error
     yield f"notebooks are in {folder} ({copied} files new or updated)"
-
-
-def _hash(path: Path) -> str:
-    return sha256(path.read_bytes()).hexdigest()

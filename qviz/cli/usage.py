@@ -8,7 +8,7 @@ DISTRIBUTION = "qviz-quantization"
 EXTRAS = {
     "plot": ("matplotlib", "seaborn"),
     "lab": ("jupyterlab", "ipywidgets", "bqplot"),
-    "train": ("accelerate", "PIL", "tqdm"),
+    "train": ("accelerate", "PIL", "pooch", "tqdm"),
     "grade": ("nbgrader",),
     "export": ("onnx", "onnxruntime"),
 }

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from qviz.nn.train.evaluate import evaluating
+from qviz.nn.modules import evaluating
 
 
 @torch.no_grad()

@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from qviz.core._files import file_sha256
 from qviz.nn.download import cache_dir as cache_dir
-from qviz.nn.download import check_digits, file_sha256
+from qviz.nn.download import check_digits
 from qviz.nn.download import fetch as fetch
 
 # torchvision's IMAGENET1K_V1 files (BSD-3-Clause); a name ends with the first 8 digits of the file's sha256

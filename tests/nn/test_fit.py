@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -464,3 +465,154 @@ def test_other_recipes_train(make):
     net = quantized()
     net[3].weight_quantizer = make(3).observe(net[3].normalised_weight())
     assert quiet(net, how=config(max_steps=4)).finished
+
+
+# other targets, outputs and batches
+
+
+def regression(count=48):
+    draw = torch.Generator().manual_seed(3)
+    x = torch.randn(count, 4, generator=draw)
+    return [(x[i : i + 16], x[i : i + 16].sum(1, keepdim=True)) for i in range(0, count, 16)]
+
+
+def mse(output, y):
+    return F.mse_loss(output, y)
+
+
+def test_real_targets_train_with_an_own_loss_and_report_no_accuracy():
+    data = regression()
+    torch.manual_seed(0)
+    model = nn.Linear(4, 1)
+    history = quiet(model, data, config(epochs=20), loss=mse, val=data)
+    assert history.epochs[-1]["val_loss"] < 0.2 * history.epochs[0]["val_loss"]
+    assert not [key for row in history.epochs for key in row if "top1" in key]
+    assert history.best == {key: history.epochs[-1][key] for key in ("epoch", "steps", "val_loss")}
+    found = evaluate(model, data, loss=mse)
+    assert found == {"loss": history.epochs[-1]["val_loss"], "samples": 48}
+    with pytest.raises(ValueError, match=r"targets \(16, 1\), torch.float32, are no classification"):
+        quiet(nn.Linear(4, 3), data)
+
+
+def test_an_own_metric_takes_the_place_of_accuracy(tmp_path):
+    def closeness(output, y):
+        return (output - y).abs().lt(0.5).float().mean()
+
+    data = regression()
+    history = quiet(
+        nn.Linear(4, 1), data, config(epochs=4), loss=mse, metric=closeness, val=data, folder=tmp_path
+    )
+    assert {"train_metric", "val_metric"} <= set(history.epochs[0])
+    assert history.best["val_metric"] == max(row["val_metric"] for row in history.epochs)
+    again = History.load(tmp_path)
+    assert again.curve["metric"].tolist() == history.curve["metric"].tolist()
+    assert again.lines("metric").keys() == {"training", "held-out"}
+    with pytest.raises(ValueError, match="figure must be 'loss' or 'metric', got 'top1'"):
+        again.lines("top1")
+
+
+def test_soft_targets_have_a_cross_entropy():
+    x = torch.eye(3)
+    y = torch.tensor([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.2, 0.3, 0.5]])
+    assert evaluate(nn.Identity(), [(x, y)]) == {
+        "loss": pytest.approx(F.cross_entropy(x, y).item()),
+        "samples": 3,
+    }
+
+
+def test_a_segmentation_counts_shares_of_pixels():
+    scores = torch.zeros(2, 3, 4, 4)
+    scores[:, 1] = 1.0
+    y = torch.ones(2, 4, 4, dtype=torch.int64)
+    y[0, :2] = 2
+    found = evaluate(nn.Identity(), [(scores, y)])
+    assert (found["top1"], found["samples"]) == (0.75, 2)
+    assert found["loss"] == pytest.approx(F.cross_entropy(scores, y).item())
+
+
+class Keywords(nn.Module):
+    """Takes keywords and returns an object, as the models of transformers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = plain()
+
+    def forward(self, *, pixel_values, scale=None):
+        scores = self.net(pixel_values if scale is None else pixel_values * scale)
+        return types.SimpleNamespace(logits=scores)
+
+
+class Several(Keywords):
+    def forward(self, x, scale):
+        return {"out": self.net(x * scale)}
+
+
+@pytest.mark.parametrize(
+    ("make", "batch"),
+    [
+        (Keywords, lambda x, y: {"pixel_values": x, "labels": y}),
+        (Several, lambda x, y: ((x, torch.ones(len(x), 1, 1, 1)), y)),
+        (plain, lambda x, y: [x, y]),
+    ],
+)
+def test_batches_of_every_kind_train_alike(make, batch):
+    pairs = list(Blobs().batches(0))
+    twin, model = plain(), make()
+    inner = getattr(model, "net", model)
+    inner.load_state_dict(twin.state_dict())
+    quiet(twin, pairs)
+    history = quiet(model, [batch(x, y) for x, y in pairs], val=[batch(x, y) for x, y in pairs])
+    assert_same_state(inner, twin)
+    assert history.epochs[-1]["val_top1"] == evaluate(twin, pairs)["top1"]
+
+
+@pytest.mark.parametrize(
+    ("batch", "says"),
+    [
+        ({"x": torch.ones(2, 3)}, "needs one of the keys labels, .*, got x"),
+        ((torch.ones(2, 3),) * 3, "got tuple of 3"),
+        (torch.ones(2, 3), "got Tensor"),
+    ],
+)
+def test_other_batches_are_refused_in_a_sentence(batch, says):
+    with pytest.raises(TypeError, match=says):
+        evaluate(nn.Identity(), [batch])
+
+
+def test_a_network_without_scores_asks_for_a_loss():
+    model = Keywords()
+    model.forward = lambda x: types.SimpleNamespace(boxes=x)
+    with pytest.raises(TypeError, match="SimpleNamespace without logits or out; give loss="):
+        evaluate(model, [(torch.ones(2, 3), torch.ones(2, dtype=torch.int64))])
+
+
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_a_teacher_is_learned_from(share):
+    model, twin, teacher = plain(), plain(), plain(seed=9)
+    kept = {name: value.clone() for name, value in teacher.state_dict().items()}
+    teacher.train()
+    pairs = list(Blobs().batches(0))
+    history = quiet(model, pairs, config(epochs=1, channels_last=False), teacher=teacher, teacher_share=share)
+    losses, optimizer = [], torch.optim.SGD(twin.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+    for step, (x, y) in enumerate(pairs):
+        optimizer.param_groups[0]["lr"] = 0.05 * config().factor(step, len(pairs))
+        scores, goal = twin(x), teacher(x).softmax(1).detach()
+        loss = share * -(goal * scores.log_softmax(1)).sum(1).mean() + (1 - share) * F.cross_entropy(
+            scores, y
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert history.curve["loss"].tolist() == pytest.approx(losses, rel=1e-5)
+    assert teacher.training
+    assert all(torch.equal(value, kept[name]) for name, value in teacher.state_dict().items())
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_a_model_is_not_its_own_teacher():
+    model = plain()
+    with pytest.raises(ValueError, match="another network"):
+        quiet(model, teacher=model)
+    with pytest.raises(ValueError, match=r"teacher_share must be in \[0, 1\], got 2"):
+        quiet(model, teacher=plain(), teacher_share=2)

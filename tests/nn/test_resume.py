@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from qviz import Fixed, Quantizer, Stochastic, uniform
+from qviz.core._files import write_atomically
 from qviz.nn.layers import QuantLinear
 from qviz.nn.train import CheckpointError, History, fit, load_checkpoint
 from qviz.nn.train.checkpoint import Checkpoints
@@ -325,8 +326,8 @@ class rewritten:
         return self.file
 
     def __exit__(self, *_):
+        from qviz.core._files import sha256
         from qviz.nn.train.checkpoint import _canonical
-        from qviz.nn.train.files import sha256
 
         self.file.close()
         manifest = json.loads((self.path / "manifest.json").read_bytes())
@@ -415,13 +416,11 @@ def test_a_full_disk_stops_the_run_and_keeps_the_checkpoint_before(tmp_path, mon
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_a_really_full_device_leaves_the_old_file(tmp_path, monkeypatch):
-    from qviz.nn.train import files
-
     target = tmp_path / "history.safetensors"
-    files.write_atomically(target, b"old")
+    write_atomically(target, b"old")
     (tmp_path / f".{target.name}.{os.getpid()}.tmp").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left"):
-        files.write_atomically(target, b"new" * 10000)
+    with pytest.raises(OSError, match=r"history\.safetensors could not be written: No space left"):
+        write_atomically(target, b"new" * 10000)
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
 

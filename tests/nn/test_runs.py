@@ -15,7 +15,7 @@ from qviz.methods.pairs import NAMES
 from qviz.nn.models import create
 from qviz.nn.runs import Experiment, Ledger, Row, known, prepare, read_queue, run
 from qviz.nn.runs.ledger import FIELDS, table
-from qviz.nn.runs.paper import PUBLISHED, published
+from qviz.nn.runs.published import PUBLISHED, published
 from qviz.nn.runs.schedule import DATA, SIZES, SOURCES
 from qviz.nn.train import DivergenceError, History
 

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
+from qviz.core._files import file_sha256
 from qviz.nn.data import CifarLoader, cifar10
-from qviz.nn.download import file_sha256
 from qviz.nn.models import create
 from qviz.nn.runs import Experiment, Ledger
 from qviz.nn.train import TrainConfig, evaluate

@@ -7,8 +7,9 @@ from torch import nn
 
 from qviz import recipes
 from qviz.nn.layers import QuantLinear
+from qviz.nn.modules import split
 from qviz.nn.train import TrainConfig
-from qviz.nn.train.groups import optimisers, set_rates, split
+from qviz.nn.train.optim import optimizers, set_rates
 from tests.nn.training import config, plain, quantized
 
 
@@ -84,12 +85,12 @@ def test_differences_name_both_values_and_pass_over_what_may_differ():
 @pytest.mark.parametrize("steps", [1, 2, 7, 40])
 def test_schedules_are_those_of_torch(steps):
     def torchs(make):
-        optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
-        schedule = make(optimiser)
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
+        schedule = make(optimizer)
         rates = []
         for _ in range(steps):
-            rates.append(optimiser.param_groups[0]["lr"] / 2.0)
-            optimiser.step()
+            rates.append(optimizer.param_groups[0]["lr"] / 2.0)
+            optimizer.step()
             if len(rates) < steps:
                 schedule.step()
         return rates
@@ -131,13 +132,13 @@ def test_every_parameter_learns_in_one_group():
     net.append(net[3])  # a shared layer
     net[0].bias.requires_grad_(False)
     for how in (config(), config(q_optimizer="same"), config(decay_norm_bias=False)):
-        held = [id(p) for o in optimisers(net, how) for g in o.param_groups for p in g["params"]]
+        held = [id(p) for o in optimizers(net, how) for g in o.param_groups for p in g["params"]]
         assert len(held) == len(set(held))
         assert set(held) == {id(p) for p in net.parameters() if p.requires_grad}
 
 
 def test_groups_have_the_rates_and_decays_of_the_configuration():
-    first, second = optimisers(scaled(), config(weight_decay=0.1, q_lr=0.3, q_weight_decay=0.2))
+    first, second = optimizers(scaled(), config(weight_decay=0.1, q_lr=0.3, q_weight_decay=0.2))
     assert type(first) is torch.optim.SGD
     assert type(second) is torch.optim.Adam
     set_rates([first, second], 0.5)
@@ -146,12 +147,12 @@ def test_groups_have_the_rates_and_decays_of_the_configuration():
 
 
 def test_norm_and_bias_may_be_spared_the_decay():
-    (first, _) = optimisers(scaled(), config(decay_norm_bias=False))
+    (first, _) = optimizers(scaled(), config(decay_norm_bias=False))
     assert [(g["weight_decay"], len(g["params"])) for g in first.param_groups] == [(1e-4, 2), (0.0, 4)]
 
 
 def test_same_means_one_group_with_the_weights_rate():
-    (only,) = optimisers(scaled(), config(q_optimizer="same", optimizer="adam"))
+    (only,) = optimizers(scaled(), config(q_optimizer="same", optimizer="adam"))
     assert type(only) is torch.optim.Adam
     assert [(g["lr"], g["betas"], len(g["params"])) for g in only.param_groups] == [(0.05, (0.9, 0.999), 9)]
 
@@ -160,11 +161,11 @@ def test_only_quantizers_may_learn():
     net = quantized()
     for p in split(net)[0].values():
         p.requires_grad_(False)
-    (only,) = optimisers(net, config())
+    (only,) = optimizers(net, config())
     assert type(only) is torch.optim.Adam
 
 
 def test_nothing_to_learn_is_refused():
     net = plain().requires_grad_(False)
     with pytest.raises(ValueError, match="requires a gradient"):
-        optimisers(net, config())
+        optimizers(net, config())

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from qviz.core._files import locked
 from qviz.nn import download
 from qviz.nn.weights import PUBLISHED, cache_dir, fetch, load_weights
 from tests.nn.serve import serving
@@ -30,7 +31,7 @@ def quiet(monkeypatch):
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
 # fetch
@@ -46,53 +47,6 @@ def test_a_file_is_downloaded_once(tmp_path, digits):
     assert site.asked == [None]
     assert names(path.parent) == ["file.bin"]
     assert fetch(site.url, path.parent, digits) == path, "the server is gone, the file is there"
-
-
-def test_a_cut_connection_is_resumed_at_once(tmp_path):
-    with serving(CONTENT, cuts=[300_000, 70_000]) as site:
-        path = fetch(site.url, tmp_path, SHA256, progress=False)
-    assert path.read_bytes() == CONTENT
-    assert site.asked == [None, "bytes=300000-", "bytes=370000-"]
-    assert names(tmp_path) == ["file.bin"]
-
-
-def test_the_next_call_goes_on_where_the_last_one_stopped(tmp_path):
-    with serving(CONTENT, cuts=[100_000, 100_000, 100_000]) as site:
-        with pytest.raises(ConnectionError, match=r"stopped early \(300,000 of 1,048,576 bytes came\)"):
-            fetch(site.url, tmp_path, SHA256, progress=False)
-        assert (tmp_path / "file.bin.part").read_bytes() == CONTENT[:300_000]
-        assert names(tmp_path) == ["file.bin.part"]
-        assert fetch(site.url, tmp_path, SHA256, progress=False).read_bytes() == CONTENT
-    assert site.asked[-1] == "bytes=300000-"
-    assert names(tmp_path) == ["file.bin"]
-
-
-def test_a_server_without_ranges_starts_over(tmp_path):
-    with serving(CONTENT, cuts=[300_000], ranges="no") as site:
-        assert fetch(site.url, tmp_path, SHA256, progress=False).read_bytes() == CONTENT
-    assert site.asked == [None, "bytes=300000-"]
-
-
-@pytest.mark.parametrize("ranges", ["refuse", "wrong"])
-def test_a_server_that_cannot_resume_is_asked_for_everything(tmp_path, ranges):
-    (tmp_path / "file.bin.part").write_bytes(CONTENT[:5000])
-    with serving(CONTENT, ranges=ranges) as site:
-        assert fetch(site.url, tmp_path, SHA256, progress=False).read_bytes() == CONTENT
-    assert site.asked == ["bytes=5000-", None]
-
-
-@pytest.mark.parametrize("rest", [b"another file's beginning", CONTENT + b"more"])
-def test_a_wrong_beginning_is_thrown_away(tmp_path, rest):
-    (tmp_path / "file.bin.part").write_bytes(rest)
-    with serving(CONTENT) as site:
-        assert fetch(site.url, tmp_path, SHA256, progress=False).read_bytes() == CONTENT
-    assert site.asked == [f"bytes={len(rest)}-", None]
-
-
-def test_a_whole_part_needs_no_server(tmp_path):
-    (tmp_path / "file.bin.part").write_bytes(CONTENT)
-    assert fetch("http://127.0.0.1:9/file.bin", tmp_path, SHA256).read_bytes() == CONTENT
-    assert names(tmp_path) == ["file.bin"]
 
 
 def test_a_wrong_hash_names_both_and_leaves_nothing(tmp_path):
@@ -129,73 +83,8 @@ def test_offline_is_one_sentence(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.raises(
-        ConnectionError, match=r"^http\S+ cannot be reached \(.*refused\); are you offline\?$"
-    ):
+    with pytest.raises(ConnectionError, match=r"^http\S+ cannot be reached; are you offline\? \(.*refused"):
         fetch(f"http://127.0.0.1:{port}/file.bin", tmp_path, SHA256)
-
-
-@pytest.mark.usefixtures("quiet")
-def test_a_silent_server_does_not_hang(tmp_path):
-    words = r"cannot be reached .*timed out"
-    with socket.create_server(("127.0.0.1", 0)) as deaf, pytest.raises(ConnectionError, match=words):
-        fetch(f"http://127.0.0.1:{deaf.getsockname()[1]}/file.bin", tmp_path, SHA256)
-
-
-@pytest.mark.usefixtures("quiet")
-def test_a_server_that_stalls_in_the_middle_does_not_hang(tmp_path):
-    def stall(server):
-        for _ in range(3):
-            client = server.accept()[0]
-            client.recv(4096)
-            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
-            clients.append(client)
-
-    clients = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=stall, args=(server,))
-        thread.start()
-        with pytest.raises(ConnectionError, match=r"stopped early .*4 bytes came, then: timed out"):
-            fetch(f"http://127.0.0.1:{server.getsockname()[1]}/file.bin", tmp_path, SHA256, progress=False)
-        thread.join()
-    for client in clients:
-        client.close()
-
-
-def test_a_full_disk_is_named_and_what_came_is_kept(tmp_path, monkeypatch):
-    whole = Path.open
-
-    def small(path, mode="r", *args, **kwargs):
-        file = whole(path, mode, *args, **kwargs)
-        if not path.name.endswith(".part") or mode == "rb":
-            return file
-
-        class Full:
-            def __enter__(self):
-                return self
-
-            def __exit__(self, *args):
-                file.close()
-
-            def write(self, block):
-                if file.tell() + len(block) > 500_000:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                return file.write(block)
-
-            flush = file.flush
-            tell = file.tell
-
-        return Full()
-
-    with serving(CONTENT) as site:
-        monkeypatch.setattr(Path, "open", small)
-        with pytest.raises(OSError, match=r"No space left on device.*file\.bin\.part") as caught:
-            fetch(site.url, tmp_path, SHA256, progress=False)
-        assert caught.value.errno == errno.ENOSPC
-        monkeypatch.undo()
-        assert (tmp_path / "file.bin.part").stat().st_size > 0
-        assert fetch(site.url, tmp_path, SHA256, progress=False).read_bytes() == CONTENT
-    assert site.asked[-1].startswith("bytes=")
 
 
 def test_two_processes_share_one_download(tmp_path):
@@ -208,36 +97,48 @@ def test_two_processes_share_one_download(tmp_path):
     assert names(tmp_path) == ["file.bin"]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no fcntl")
+def test_a_cut_download_is_told_and_starts_again(tmp_path):
+    with serving(CONTENT, cuts=[300_000]) as site:
+        with pytest.raises(ConnectionError, match=r"file\.bin stopped after [\d,]+ bytes"):
+            fetch(site.url, tmp_path, SHA256, progress=False)
+        assert names(tmp_path) == []
+        assert fetch(site.url, tmp_path, SHA256, progress=False).read_bytes() == CONTENT
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pooch.HTTPDownloader.__call__", full)
+    with pytest.raises(OSError, match=r"No space left on device.*file\.bin\.part") as caught:
+        fetch("http://127.0.0.1:9/file.bin", tmp_path, SHA256, progress=False)
+    assert caught.value.errno == errno.ENOSPC
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_silent_server_does_not_hang(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as deaf, pytest.raises(ConnectionError, match="timed out"):
+        fetch(f"http://127.0.0.1:{deaf.getsockname()[1]}/file.bin", tmp_path, SHA256)
+
+
 def test_a_lock_is_held_by_one_at_a_time(tmp_path):
     inside, most = 0, 0
 
     def enter():
         nonlocal inside, most
         for _ in range(30):
-            with download.locked(tmp_path / "lock"):
+            with locked(tmp_path / "lock"):
                 inside += 1
                 most = max(most, inside)
                 time.sleep(0)
                 inside -= 1
 
-    threads = [threading.Thread(target=enter) for _ in range(4)]
+    threads = [threading.Thread(target=enter) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert most == 1
-    assert names(tmp_path) == []
-
-
-def test_the_bar_shows_the_file_and_what_was_there(tmp_path, capsys):
-    (tmp_path / "file.bin.part").write_bytes(CONTENT[:524_288])
-    with serving(CONTENT) as site:
-        fetch(site.url, tmp_path, SHA256)
-    shown = capsys.readouterr().err
-    assert "file.bin:" in shown
-    assert "100%" in shown
-    assert "1.00M/1.00M" in shown
 
 
 def test_without_tqdm_there_is_no_bar(tmp_path, capsys, monkeypatch):

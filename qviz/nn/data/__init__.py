@@ -14,7 +14,7 @@ from qviz.nn.data.cifar_loader import CifarLoader as CifarLoader
 from qviz.nn.data.imagenet import ImageFolder as ImageFolder
 from qviz.nn.data.imagenet import imagenet as imagenet
 from qviz.nn.data.imagenet_loader import ImageLoader as ImageLoader
-from qviz.nn.data.like import imagenet_like as imagenet_like
 from qviz.nn.data.loader import Loader as Loader
 from qviz.nn.data.photos import Undecodable as Undecodable
 from qviz.nn.data.photos import photo as photo
+from qviz.nn.data.stand_in import imagenet_like as imagenet_like

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qviz.nn.download import cache_dir, fetch, file_sha256, locked
+from qviz.core._files import file_sha256, locked
+from qviz.nn.download import cache_dir, fetch
 from qviz.shipped import CIFAR10_CLASSES, cifar10_sample, data_dir
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from qviz.nn.runs.experiment import Experiment
 from qviz.nn.runs.ledger import Ledger, Row, with_shipped
-from qviz.nn.runs.paper import published
 from qviz.nn.runs.prepare import HELD_OUT, IMAGES_A_CLASS, SMOKE_IMAGES, source_of
+from qviz.nn.runs.published import published
 from qviz.nn.runs.run import folder_of
 from qviz.nn.runs.schedule import SOURCES
 from qviz.nn.train import TrainConfig

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qviz.core._files import file_sha256
 from qviz.methods.pairs import FLOAT, NAMES, pair
 from qviz.nn.convert import POLICIES
-from qviz.nn.download import file_sha256
 from qviz.nn.models import NAMES as MODELS
 from qviz.nn.runs.schedule import DATA, SIZES, SOURCES, schedule
 from qviz.nn.train import TrainConfig

@@ -13,8 +13,8 @@ from types import UnionType
 from typing import Any, get_type_hints
 
 from qviz.core import _text
-from qviz.nn.download import cache_dir, locked
-from qviz.nn.train.files import write_atomically
+from qviz.core._files import locked, write_atomically
+from qviz.nn.download import cache_dir
 from qviz.shipped import data_dir
 
 NAME = "results.json"
@@ -166,7 +166,7 @@ class Ledger:
     def put(self, row: Row) -> None:
         """Write a row, in the place of one of the same configuration; the file is replaced in one piece."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(self.path.with_name(self.path.name + ".lock")):
+        with locked(self.path.with_name(f".{self.path.name}.lock")):
             rows = self.rows()
             at = next((i for i, r in enumerate(rows) if r.config_sha256 == row.config_sha256), len(rows))
             rows[at : at + 1] = [row]

@@ -10,16 +10,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qviz import __version__
+from qviz.core._files import file_sha256
 from qviz.nn.convert import Report
-from qviz.nn.download import cache_dir, file_sha256
+from qviz.nn.download import cache_dir
 from qviz.nn.runs.experiment import STARTS, Experiment
 from qviz.nn.runs.ledger import Ledger, Row, table
-from qviz.nn.runs.paper import published
 from qviz.nn.runs.prepare import Prepared, prepare, source_of
+from qviz.nn.runs.published import published
 from qviz.nn.train import History, fit
+from qviz.nn.train.checkpoint import LAST
 from qviz.shipped import data_dir
 
-LAST = "last.safetensors"
 _TOLD = ("epochs", "precision", "compile")  # overrides that a row's epochs and hardware tell
 _WORDS = {"freeze_codebooks 0.0": "codebooks stay as they start"}
 

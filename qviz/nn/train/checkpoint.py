@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from torch import nn
 
+from qviz.core._files import locked, sha256, sync_folder, write_synced
 from qviz.nn.train.errors import CheckpointError
-from qviz.nn.train.files import lock, sha256, sync_folder, write_synced
 from qviz.nn.train.packing import load_into, unpack_weights
 
 FORMAT = 1
+BEST, LAST = "best.safetensors", "last.safetensors"
 WEIGHTS, STATE, HISTORY, MANIFEST = "model.safetensors", "state.pt", "history.safetensors", "manifest.json"
 
 
@@ -36,7 +38,7 @@ class Checkpoints:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.home = self.folder / "checkpoints"
-        self._lock: IO[bytes] | None = None
+        self._lock = contextlib.ExitStack()
 
     def open(self) -> None:
         """Make the folder, see that it can be written to, and remove what a killed run left half written.
@@ -53,15 +55,16 @@ class Checkpoints:
             raise OSError(
                 problem.errno, f"checkpoints cannot be written to {self.home}: {problem.strerror}"
             ) from problem
-        self._lock = lock(self.home / ".lock")
+        try:
+            self._lock.enter_context(locked(self.home / ".lock", wait=False))
+        except BlockingIOError as problem:
+            raise OSError(f"another run is at work in {self.folder}") from problem
         for left in self.home.glob(".new-*"):
             shutil.rmtree(left, ignore_errors=True)
 
     def close(self) -> None:
         """Let another run have the folder."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._lock.close()
 
     def all(self) -> list[Path]:
         """Return the complete checkpoints, oldest first."""
@@ -177,7 +180,7 @@ def load_checkpoint(model: nn.Module, folder: str | Path, which: str = "best") -
             raise FileNotFoundError(f"there is no checkpoint in {folder}")
         data, path = store.read(path)[0][WEIGHTS], path / WEIGHTS
     else:
-        path = store.folder / "best.safetensors"
+        path = store.folder / BEST
         data = path.read_bytes()
     tensors, info = unpack_weights(data, path)
     load_into(model, tensors, path)

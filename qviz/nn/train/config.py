@@ -36,7 +36,7 @@ class TrainConfig:
         optimizer: of the weights.
         q_optimizer: of the quantizers' parameters and DAQ's output scales; "same" puts them into the weights'
             group, with its learning rate and decay (ASQ's released code).
-        q_lr, q_weight_decay: of the quantizers' own optimiser; not used with "same".
+        q_lr, q_weight_decay: of the quantizers' own optimizer; not used with "same".
         freeze_codebooks: share of the steps after which EMA codebooks stop to adapt; 1 never stops them.
         label_smoothing: of the cross-entropy, in [0, 1).
         precision: "bf16" runs forward and loss under autocast; the weights stay float32. Evaluation is fp32.

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from qviz.nn.modules import evaluating, processes
+from qviz.nn.train import batch as batches
+
+Loss = Callable[[Any, Any], Tensor]
+Metric = Callable[[Any, Any], Any]
 
 
 class Stopped(Exception):
@@ -23,88 +28,119 @@ def batches_of(
     rank: int = 0,
     world: int = 1,
     device: torch.device | None = None,
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Any, Any]]:
     """Return this process's part of a loader's batches, on the device, from step ``start`` on.
 
     A loader with a method ``batches`` is asked for it; anything else is iterated, its first ``start`` batches
     dropped and rows rank::world taken.
+
+    Raises:
+        TypeError: A batch is neither a pair nor a mapping with targets.
     """
     if hasattr(loader, "batches"):
         yield from loader.batches(epoch, start=start, rank=rank, world=world, device=device)
         return
-    for step, (x, y) in enumerate(loader):
+
+    def own(tensor: Tensor) -> Tensor:
+        return (tensor if world == 1 else tensor[rank::world]).to(device, non_blocking=True)
+
+    for step, batch in enumerate(loader):
         if step >= start:
-            x, y = (x, y) if world == 1 else (x[rank::world], y[rank::world])
-            yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put the model into eval mode and, afterwards, each of its modules back into its own mode."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+            x, y = batches.parts(batch)
+            yield batches.each(x, own), batches.each(y, own)
 
 
 def evaluate(
     model: nn.Module,
     loader: Iterable[Any],
     *,
+    loss: Loss | None = None,
+    metric: Metric | None = None,
     device: torch.device | str | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> dict[str, float]:
-    """Return the model's accuracy and cross-entropy on a loader's images, in eval mode and float32.
+    """Return a model's loss and accuracy on a loader's samples, in eval mode and float32.
 
     Under ``torch.distributed`` each process does its part of each batch and the counts are added up: every
-    image counts once. The model keeps its modes, and nothing of its state changes.
+    sample counts once. The model keeps its modes, and nothing of its state changes.
 
     Args:
-        model: gives logits, (N, classes); not wrapped in DistributedDataParallel.
-        loader: of qviz.nn.data, or any iterable of (x, y), the same on every process.
-        device: default that of the model's first parameter.
-        stop: asked after each batch; True breaks off with :class:`Stopped`.
+        model: Any network; not wrapped in DistributedDataParallel.
+        loader: A loader of qviz.nn.data, or any iterable, the same on every process, of (inputs, targets) or
+            of mappings with one of the keys of :data:`~qviz.nn.train.batch.TARGETS`. Inputs are a tensor,
+            a tuple of arguments, or a mapping of keyword arguments.
+        loss: Takes what the model returns and the targets to a mean over the batch. The default is the
+            cross-entropy of the model's scores (N, classes, …), or of its ``logits`` or ``out``.
+        metric: The same for the figure of merit, of which more is better. The default is the accuracy, where
+            targets are classes.
+        device: Where to compute; by default where the model's first parameter is.
+        stop: Asked after each batch; True breaks off with :class:`Stopped`.
 
     Returns:
-        top1, top5 (shares, 0 to 1; of fewer than 5 classes top5 is 1), loss (mean), samples.
+        ``loss`` (mean) and ``samples``; ``metric`` (mean) where one was given; else, where the targets are
+        classes, ``top1`` and ``top5`` (shares, 0 to 1; of fewer than 5 classes top5 is 1). Of targets with
+        several places, such as the pixels of a segmentation, ``top1`` alone: the share of right places.
 
     Raises:
-        ValueError: the loader gave no image.
+        ValueError: The loader gave no sample; or the default loss does not suit the targets.
+        TypeError: A batch or the model's output is of an unknown kind.
+
+    Example:
+        >>> net = nn.Identity()
+        >>> figures = evaluate(net, [(torch.eye(3), torch.tensor([0, 1, 1]))])
+        >>> round(figures["top1"], 3), figures["samples"]
+        (0.667, 3)
     """
     device = torch.device(device) if device is not None else _device(model)
-    spread = torch.distributed.is_available() and torch.distributed.is_initialized()
-    rank = torch.distributed.get_rank() if spread else 0
-    world = torch.distributed.get_world_size() if spread else 1
-    sums = torch.zeros(4, dtype=torch.float64, device=device)
+    rank, world = processes()
+    sums: dict[str, Tensor] = {}
     with evaluating(model), torch.no_grad():
         for x, y in batches_of(loader, rank=rank, world=world, device=device):
             if stop is not None and stop():
                 raise Stopped
-            if len(y):  # of a small last batch there may be nothing for this process
-                sums += _counts(model(x), y)
-    if world > 1:
-        torch.distributed.all_reduce(sums)
-    right, among5, loss, samples = sums.tolist()
-    if samples == 0:
-        raise ValueError("the loader gave no image to evaluate on")
-    return {
-        "top1": right / samples,
-        "top5": among5 / samples,
-        "loss": loss / samples,
-        "samples": int(samples),
-    }
+            count = batches.size(x, y)
+            if count:  # of a small last batch there may be nothing for this process
+                for name, value in _sums(batches.call(model, x), y, count, loss, metric).items():
+                    sums[name] = sums.get(name, 0.0) + value.double()
+    return _means(sums, world, device)
 
 
 def _device(model: nn.Module) -> torch.device:
     return next(model.parameters(), torch.zeros(())).device
 
 
-def _counts(logits: Tensor, y: Tensor) -> Tensor:
-    logits = logits.float()
-    best = logits.topk(min(5, logits.shape[1]), dim=1).indices == y[:, None]
-    loss = functional.cross_entropy(logits, y, reduction="sum")
-    figures = (best[:, 0].sum(), best.any(1).sum(), loss, torch.full_like(loss, len(y)))
-    return torch.stack([figure.double() for figure in figures])
+def _sums(output: Any, y: Any, count: int, loss: Loss | None, metric: Metric | None) -> dict[str, Tensor]:
+    """Return a batch's figures, summed up over its samples."""
+    found = {"loss": _loss(output, y, count) if loss is None else loss(output, y) * count}
+    if metric is not None:
+        found["metric"] = torch.as_tensor(metric(output, y)) * count
+    elif (right := batches.right(output, y)) is not None:
+        found["top1"] = right
+        if y.ndim == 1:
+            scores = batches.logits(output)
+            found["top5"] = (scores.topk(min(5, scores.shape[1])).indices == y[:, None]).any(1).sum()
+    return found | {"samples": torch.tensor(count)}
+
+
+def _loss(output: Any, y: Any, count: int) -> Tensor:
+    scores = batches.logits(output) if isinstance(y, Tensor) and y.ndim == 1 else None
+    if scores is not None and batches.classes(scores, y):
+        return functional.cross_entropy(scores, y, reduction="sum")
+    return batches.cross_entropy(output, y) * count
+
+
+def _means(sums: dict[str, Tensor], world: int, device: torch.device) -> dict[str, float]:
+    """Return the means over the samples of all processes, of which some may have had none."""
+    names = ("loss", "metric", "top1", "top5", "samples")
+    table = torch.zeros(len(names), 2, dtype=torch.float64, device=device)  # sum, and who has one
+    for row, name in zip(table, names, strict=True):
+        if name in sums:
+            row[0], row[1] = sums[name], 1.0
+    if world > 1:
+        torch.distributed.all_reduce(table)
+    found = {name: value for name, (value, held) in zip(names, table.tolist(), strict=True) if held}
+    samples = found.pop("samples", 0)
+    if not samples:
+        raise ValueError("the loader gave no image to evaluate on")
+    order = ("top1", "top5", "metric", "loss")
+    return {name: found[name] / samples for name in order if name in found} | {"samples": int(samples)}

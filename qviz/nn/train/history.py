@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from qviz.nn.train.files import write_atomically
+from qviz.core._files import write_atomically
 from qviz.nn.train.series import Series
 
-CURVE = {"loss": 1, "lr": 1, "top1": 1}
+FIGURES = ("top1", "metric")
+"""What a run may be judged by, besides the loss: accuracy, or the caller's own metric."""
 BUDGETS = {"curve": 800_000, "scalars": 3_000_000, "vectors": 800_000}
 """Bytes that each series may take; the epochs' rows and the names come on top."""
 
@@ -20,7 +21,8 @@ class History:
     """What a run did.
 
     Attributes:
-        curve: Series of ``loss``, ``lr`` and ``top1`` (share of the batch's images, 0 to 1) of each step.
+        curve: Series of ``loss``, ``lr`` and ``top1`` (share of the batch's images, 0 to 1; NaN where targets
+            are no classes) or ``metric`` (the caller's own) of each step.
         scalars: Series of the quantizers' parameters, tracked weights and oscillation counts; None before
             the run has recorded any. Columns: ``<parameter>`` (a number or a vector of up to 8) or
             ``<parameter>.mean``, ``.min``, ``.max``; ``<layer>.weight.master`` and
@@ -29,7 +31,8 @@ class History:
         vectors: Series of codebooks, knots and borders, at longer intervals.
         epochs: one dict an epoch: epoch (from 1), steps (done in all), train_loss, train_top1, lr, minutes
             (in all) and, where measured, val_loss, val_top1, val_samples, test_loss, test_top1, test_samples.
-        best: epoch, steps and val_top1 of the best epoch on ``val``; None without ``val``.
+        best: epoch, steps and val_top1 (or val_metric, or val_loss where there is neither) of the best epoch
+            on ``val``; None without ``val``.
         interrupted: whether the run was stopped by hand. finished: whether it came to its end.
         meta: model, config, config_sha256, steps_per_epoch, quantized (sentences), device, versions; and of
             the quantizers ``tracked`` (indices of the weights that are followed, by layer), ``levels`` and
@@ -38,9 +41,9 @@ class History:
     Step s is the state after the s-th update; step 0, the start, is in ``scalars`` and ``vectors`` only.
     """
 
-    def __init__(self, meta: dict[str, Any] | None = None) -> None:
+    def __init__(self, meta: dict[str, Any] | None = None, *, figure: str = "top1") -> None:
         self.meta: dict[str, Any] = dict(meta or {})
-        self.curve = Series(CURVE, budget=BUDGETS["curve"])
+        self.curve = Series({"loss": 1, "lr": 1, figure: 1}, budget=BUDGETS["curve"])
         self.scalars: Series | None = None
         self.vectors: Series | None = None
         self.epochs: list[dict[str, float]] = []
@@ -73,7 +76,7 @@ class History:
         """Return how a figure went, ready to be drawn: of each training step, and of the held-out images.
 
         Args:
-            figure: "loss" or "top1".
+            figure: "loss", or "top1" or "metric", whichever the run has.
             run: put before the names of the lines, to tell several runs apart.
 
         Returns:
@@ -82,8 +85,9 @@ class History:
         Raises:
             ValueError: there is no such figure.
         """
-        if figure not in ("loss", "top1"):
-            raise ValueError(f"figure must be 'loss' or 'top1', got {figure!r}")
+        if figure == "lr" or figure not in self.curve:
+            own = next(name for name in self.curve.columns if name in FIGURES)
+            raise ValueError(f"figure must be 'loss' or {own!r}, got {figure!r}")
         found = {"training": self[figure]}
         held = [row for row in self.epochs if f"val_{figure}" in row]
         if held:
@@ -122,7 +126,8 @@ class History:
     def __repr__(self) -> str:
         state = "finished" if self.finished else "interrupted" if self.interrupted else "not finished"
         row = self.epochs[-1] if self.epochs else {}
-        figures = "".join(f", {key} {row[key]:.4f}" for key in ("val_top1", "test_top1") if key in row)
+        keys = [f"{part}_{figure}" for part in ("val", "test") for figure in FIGURES]
+        figures = "".join(f", {key} {row[key]:.4f}" for key in keys if key in row)
         return f"History({self.steps} steps, {len(self.epochs)} epochs, {state}{figures})"
 
     def add(self, row: dict[str, float], *, full: bool) -> bool:
@@ -133,14 +138,17 @@ class History:
             full: whether the epoch was not cut short; only such a one can be the best.
         """
         self.epochs.append(row)
-        better = self.best is None or row.get("val_top1", -1.0) > self.best["val_top1"]
-        if not (full and "val_top1" in row and better):
+        key = next((key for key in ("val_metric", "val_top1", "val_loss") if key in row), None)
+        if key is None or not full:
             return False
-        self.best = {key: row[key] for key in ("epoch", "steps", "val_top1")}
+        sign = -1.0 if key == "val_loss" else 1.0
+        if self.best is not None and sign * row[key] <= sign * self.best[key]:
+            return False
+        self.best = {name: row[name] for name in ("epoch", "steps", key)}
         return True
 
     def reopen(self, per_epoch: int, stop: int) -> None:
-        """Forget what only the end of a run adds, because the run goes on to a later ``stop``."""
+        """Drop the final evaluation, so that a finished run can be extended to a later ``stop``."""
         if self.epochs and self.epochs[-1]["steps"] < stop and self.finished:
             self.finished = False
             if self.epochs[-1]["steps"] % per_epoch:  # an epoch that was cut short comes again

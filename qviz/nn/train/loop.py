@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from qviz.nn.train import seeds
 from qviz.nn.train.config import TrainConfig
+from qviz.nn.train.evaluate import Loss, Metric
 from qviz.nn.train.history import History
 from qviz.nn.train.interrupt import Interrupt
 from qviz.nn.train.machine import Machine
-from qviz.nn.train.run import Job, Loss, OnStep, Run
+from qviz.nn.train.run import Job, OnStep, Run
 
 
 def fit(
@@ -28,6 +28,9 @@ def fit(
     folder: str | Path | None = None,
     resume: bool = False,
     loss: Loss | None = None,
+    metric: Metric | None = None,
+    teacher: nn.Module | None = None,
+    teacher_share: float = 1.0,
     progress: bool = True,
     on_step: OnStep | None = None,
     device: torch.device | str | None = None,
@@ -45,42 +48,61 @@ def fit(
     normalises by the images of its own process; the running statistics that are stored are the first one's.
 
     Args:
-        model: gives logits (N, classes); converted and calibrated where it is to be quantized. Moved to the
-            device and the memory format of the run; at the end its weights are those of the last step.
-        train: a loader of qviz.nn.data, or any iterable with a length that gives (x, y). Of the latter a
-            resumed run drops the batches that were seen already; their order is the caller's business.
-        config: what else the result depends on.
-        val: held-out images, evaluated after each epoch; the epoch with the best top-1 is kept as
-            ``best.safetensors``.
-        test: evaluated once, after the last step.
-        folder: for checkpoints; None trains without any.
-        resume: go on from the folder's last checkpoint; starts from the beginning where there is none.
-        loss: of logits and classes, a mean over the batch; default cross-entropy with ``label_smoothing``.
-        progress: print what is quantized, a progress bar (in a log: lines) and a line an epoch.
-        on_step: called after each step with the number of steps done and the History, on every process. An
+        model: The network; converted and calibrated where it is to be quantized. It is moved to the device
+            and the memory format of the run; at the end its weights are those of the last step.
+        train: A loader of qviz.nn.data, or any iterable with a length that gives (inputs, targets) or
+            mappings, as for :func:`evaluate`. Of the latter a resumed run drops the batches that were seen
+            already; their order is the caller's business.
+        config: What else the result depends on.
+        val: Held-out samples, evaluated after each epoch. The epoch with the best figure, which is the
+            metric, the top-1 or, without either, the lowest loss, is kept as ``best.safetensors``.
+        test: Evaluated once, after the last step.
+        folder: Where checkpoints go; None trains without any.
+        resume: Whether to go on from the folder's last checkpoint; starts anew where there is none.
+        loss: Takes what the model returns and the targets to a mean over the batch; by default the
+            cross-entropy with ``label_smoothing``. Held-out and test samples are judged by it too.
+        metric: Takes the same to a figure of merit, of which more is better; by default the accuracy where
+            targets are classes, and nothing elsewhere. The History has it under "metric".
+        teacher: A network whose scores the model learns from, kept as it is, in eval mode: the loss is the
+            cross-entropy between its softmax and the model's. It must take the same inputs.
+        teacher_share: The teacher's share of the loss, 0 to 1; the targets have the rest. 1 is N2UQ's loss.
+        progress: Whether to print what is quantized, a progress bar (in a log: lines) and a line an epoch.
+        on_step: Called after each step with the number of steps done and the History, on every process. An
             accelerator's figures reach the History a few steps late.
-        device: "cpu" or "cuda"; default what there is.
+        device: "cpu" or "cuda"; by default what there is.
 
     Returns:
-        the History; ``interrupted`` says that the run was stopped by hand.
+        The History; ``interrupted`` says that the run was stopped by hand.
 
     Raises:
-        ValueError: arguments that do not fit together, a quantizer that is not calibrated.
-        FileExistsError: the folder holds a run and ``resume`` is False.
-        CheckpointError: the checkpoint is damaged, or of another configuration or model.
-        DivergenceError: the loss is NaN or infinite; the last good checkpoint stays.
-        OSError: a checkpoint cannot be written; those before it stay.
+        ValueError: Arguments do not fit together, or a quantizer is not calibrated.
+        TypeError: A batch or the model's output is of a kind that needs a ``loss``.
+        FileExistsError: The folder holds a run, and ``resume`` is False.
+        CheckpointError: The checkpoint is damaged, or of another configuration or model.
+        DivergenceError: The loss is NaN or infinite; the last good checkpoint stays.
+        OSError: A checkpoint cannot be written; those before it stay.
+
+    References:
+        Distillation as in Liu et al., "Nonuniform-to-Uniform Quantization", CVPR 2022, released code.
+        arXiv:2111.14826
     """
     if config.label_smoothing and loss is not None:
         raise ValueError("label_smoothing belongs to the built-in loss; give one or the other")
     if resume and folder is None:
         raise ValueError("resume=True needs the folder of the run, got folder=None")
+    if not 0.0 <= teacher_share <= 1.0:
+        raise ValueError(f"teacher_share must be in [0, 1], got {teacher_share}")
+    if teacher is model:
+        raise ValueError("the teacher must be another network than the model: a copy in floating point, say")
     job = Job(
         model=model,
         train=train,
         config=config,
-        loss=loss if loss is not None else _cross_entropy(config.label_smoothing),
         per_epoch=_length(train, config),
+        loss=loss,
+        metric=metric,
+        teacher=teacher,
+        teacher_share=teacher_share,
         val=val,
         test=test,
         folder=folder,
@@ -89,13 +111,6 @@ def fit(
     machine = Machine(config, device)
     with seeds.kept(machine.device), Interrupt() as interrupt:
         return Run(job, machine, interrupt).go(resume=resume, show=progress and machine.rank == 0)
-
-
-def _cross_entropy(smoothing: float) -> Loss:
-    def loss(logits: Tensor, y: Tensor) -> Tensor:
-        return functional.cross_entropy(logits.float(), y, label_smoothing=smoothing)
-
-    return loss
 
 
 def _length(train: Iterable[Any], config: TrainConfig) -> int:

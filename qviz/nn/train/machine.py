@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from qviz.core._text import count
 from qviz.core.learned import LearnedRange
 from qviz.core.quantizer import Quantizer
+from qviz.nn.train.batch import each
 from qviz.nn.train.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -86,11 +88,13 @@ class Machine:
                 f"{self.config.batch_size}; train must leave out a last, partial batch"
             )
 
-    def images(self, x: Tensor) -> Tensor:
-        """Return a batch in the memory format of the run."""
-        if self.config.channels_last and x.ndim == 4:
-            return x.contiguous(memory_format=torch.channels_last)
-        return x
+    def images(self, x: Any) -> Any:
+        """Return a batch's inputs with images in the memory format of the run."""
+
+        def ordered(x: Tensor) -> Tensor:
+            return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+        return each(x, ordered) if self.config.channels_last else x
 
     def autocast(self) -> AbstractContextManager[None]:
         """Compute in bfloat16 where the configuration says so."""
@@ -122,18 +126,13 @@ class Machine:
     def __str__(self) -> str:
         parts = [
             torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU",
-            _threads() if self.device.type == "cpu" else "",
+            count(torch.get_num_threads(), "thread") if self.device.type == "cpu" else "",
             f"{self.world} processes" if self.world > 1 else "",
             self.config.precision,
             "channels_last" if self.config.channels_last else "",
             "compiled" if self.config.compile else "",
         ]
         return ", ".join(part for part in parts if part)
-
-
-def _threads() -> str:
-    count = torch.get_num_threads()
-    return f"{count} thread{'s' * (count > 1)}"
 
 
 def _accelerator(device: torch.device | str | None) -> Accelerator:
@@ -161,10 +160,10 @@ def _accelerator(device: torch.device | str | None) -> Accelerator:
 
 @cache
 def _expect_group() -> None:
-    """See to it that a group of processes can be ended, and is, before the interpreter is.
+    """Destroy the gloo process group at exit.
 
-    One of gloo's threads that still holds a tensor then would abort the process, after all its work. What has
-    to be imported first has functions whose default argument is the group there is at that moment.
+    A gloo thread that still holds a tensor would abort the interpreter.
+    ``torch.distributed.nn.functional`` captures the group in default arguments, so it is imported before.
     """
     if torch.distributed.is_available():
         import_module("torch.distributed.nn.functional")

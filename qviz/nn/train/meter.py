@@ -10,11 +10,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Reading:
-    """Loss (mean over the batch) and the number of right images of one step, over all processes."""
+    """Figures of one step, over all processes.
+
+    Attributes:
+        step: The step.
+        loss: The mean over the batch.
+        score: The number of right images, or the metric times their number; NaN where there is neither.
+        images: How many there were.
+    """
 
     step: int
     loss: float
-    right: int
+    score: float
     images: int
 
 
@@ -36,10 +43,10 @@ class Meter:
         self._held: list[Tensor] = []
         self._images: list[int] = []
 
-    def add(self, step: int, loss: Tensor, right: Tensor, images: int) -> None:
-        """Note a step: its mean loss, how many images were right, and how many there were (here)."""
+    def add(self, step: int, loss: Tensor, score: Tensor, images: int) -> None:
+        """Note a step: its mean loss, the sum of its scores, and how many images there were (here)."""
         self._steps.append(step)
-        self._held.append(torch.stack([loss.detach().double() * images, right.double()]))
+        self._held.append(torch.stack([loss.detach().double() * images, score.double()]))
         self._images.append(images)
 
     @property
@@ -59,10 +66,10 @@ class Meter:
         table = torch.cat([torch.cat([rows, images[None]]), wish], dim=1)
         if self.world > 1:
             torch.distributed.all_reduce(table)
-        (losses, rights, counts), steps = table.tolist(), self._steps
+        (losses, scores, counts), steps = table.tolist(), self._steps
         self._steps, self._held, self._images = [], [], []
         readings = [
-            Reading(step, loss / count, int(right), int(count))
-            for step, loss, right, count in zip(steps, losses, rights, counts, strict=False)
+            Reading(step, loss / count, score, int(count))
+            for step, loss, score, count in zip(steps, losses, scores, counts, strict=False)
         ]
         return readings, losses[-1] > 0

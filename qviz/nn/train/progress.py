@@ -1,7 +1,8 @@
-"""Progress: a bar where somebody looks at it, a line now and then in a log, nothing where nobody asked."""
+"""Progress: a tqdm bar in a terminal or notebook, one line a minute in a log, nothing if it is not wanted."""
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -41,20 +42,19 @@ class Progress:
         else:
             print(line, flush=True)
 
-    def update(self, step: int, epoch: int, loss: float, top1: float) -> None:
+    def update(self, step: int, epoch: int, figures: str) -> None:
         """Show that ``step`` is done, with the running figures of the epoch."""
         if not self.show:
             return
         if step == self.warm:
             self.started = time.monotonic()
         if self._bar is not None:
-            self._bar.set_postfix_str(f"epoch {epoch}, loss {loss:.3f}, top1 {top1:.1%}", refresh=False)
+            self._bar.set_postfix_str(f"epoch {epoch}, {figures}", refresh=False)
             self._bar.update(step - self.done)
         elif time.monotonic() - self.told >= LOG_SECONDS:
             self.told = time.monotonic()
             print(
-                f"step {step}/{self.steps}, epoch {epoch}: loss {loss:.3f}, top1 {top1:.1%}"
-                f"{self._left(step)}",
+                f"step {step}/{self.steps}, epoch {epoch}: {figures}{self._left(step)}",
                 flush=True,
             )
         self.done = step
@@ -101,13 +101,20 @@ def _duration(seconds: float) -> str:
 
 def epoch_line(row: Mapping[str, float]) -> str:
     """Return an epoch's row of the History as a line of text."""
-    parts = [f"epoch {row['epoch']}: train loss {row['train_loss']:.4f}, top1 {row['train_top1']:.2%}"]
-    parts += [
-        f"{name} loss {row[f'{name}_loss']:.4f}, top1 {row[f'{name}_top1']:.2%}"
-        for name in ("val", "test")
-        if f"{name}_top1" in row
-    ]
-    return "; ".join([*parts, f"{row['minutes']:.1f} min"])
+    parts = []
+    for name in ("train", "val", "test"):
+        if f"{name}_loss" in row:
+            text = f"{name} loss {row[f'{name}_loss']:.4f}"
+            text += f", top1 {row[f'{name}_top1']:.2%}" if f"{name}_top1" in row else ""
+            parts.append(text + (f", metric {row[f'{name}_metric']:.4g}" if f"{name}_metric" in row else ""))
+    return f"epoch {row['epoch']}: {'; '.join(parts)}; {row['minutes']:.1f} min"
+
+
+def figures(loss: float, name: str, value: float) -> str:
+    """Return running figures for the bar; accuracy in percent, and nothing where there is no figure."""
+    if math.isnan(value):
+        return f"loss {loss:.3f}"
+    return f"loss {loss:.3f}, {name} " + (f"{value:.1%}" if name == "top1" else f"{value:.4g}")
 
 
 def _in_notebook() -> bool:

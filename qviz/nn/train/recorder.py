@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from qviz.core.quantizer import Quantizer
-from qviz.nn.train.groups import quantizers
+from qviz.nn.modules import quantizers
 from qviz.nn.train.history import BUDGETS, History
 from qviz.nn.train.oscillation import Oscillations, QuantizedWeights
 from qviz.nn.train.series import Series

@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from qviz.core.quantizer import Quantizer
+from qviz.nn.modules import split
 from qviz.nn.train.config import TrainConfig
-from qviz.nn.train.groups import split
 
 PLAIN = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 

@@ -1,0 +1,135 @@
+"""Batches: what loaders give and networks return, in the shapes that people use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+TARGETS = ("labels", "label", "targets", "target", "y")
+"""Keys under which a mapping may hold what is to be predicted."""
+
+LOGITS = ("logits", "out")
+"""Where a network that returns an object or a mapping has its scores: transformers', torchvision's."""
+
+
+def parts(batch: Any) -> tuple[Any, Any]:
+    """Return a batch's inputs and targets.
+
+    Args:
+        batch: A pair (inputs, targets), or a mapping of which one key is in ``TARGETS``; what is left of it
+            are the network's keyword arguments.
+
+    Raises:
+        TypeError: It is something else.
+
+    Example:
+        >>> parts({"pixel_values": 1, "labels": 2})
+        ({'pixel_values': 1}, 2)
+    """
+    if isinstance(batch, Mapping):
+        found = [key for key in TARGETS if key in batch]
+        if len(found) == 1:
+            return {key: value for key, value in batch.items() if key != found[0]}, batch[found[0]]
+        raise TypeError(
+            f"a batch that is a mapping needs one of the keys {', '.join(TARGETS)}, got {', '.join(batch)}"
+        )
+    if isinstance(batch, Sequence) and len(batch) == 2:
+        return batch[0], batch[1]
+    length = f" of {len(batch)}" if isinstance(batch, Sequence) else ""
+    raise TypeError(
+        f"a batch must be a pair (inputs, targets) or a mapping, got {type(batch).__name__}{length}"
+    )
+
+
+def each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return a tensor, or a tuple, list or mapping of tensors, with each tensor changed."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: each(inner, change) for key, inner in value.items()}
+    if isinstance(value, (tuple, list)):
+        return tuple(each(inner, change) for inner in value)
+    return value
+
+
+def size(x: Any, y: Any) -> int:
+    """Return how many samples there are: the length of the first tensor among targets, then inputs.
+
+    Raises:
+        TypeError: There is no tensor.
+    """
+    lengths: list[int] = []
+    each((y, x), lambda tensor: (lengths.append(len(tensor)), tensor)[1])
+    if not lengths:
+        raise TypeError(f"a batch needs tensors, got {type(x).__name__} and {type(y).__name__}")
+    return lengths[0]
+
+
+def call(net: nn.Module, x: Any) -> Any:
+    """Run a network on a tensor, a tuple of arguments, or a mapping of keyword arguments."""
+    if isinstance(x, Mapping):
+        return net(**x)
+    return net(*x) if isinstance(x, (tuple, list)) else net(x)
+
+
+def logits(output: Any) -> Tensor:
+    """Return the scores in what a network returned, in float32.
+
+    Raises:
+        TypeError: There are none to be found.
+    """
+    for name in LOGITS:
+        if isinstance(output, Mapping) and name in output:
+            output = output[name]
+        elif isinstance(getattr(output, name, None), Tensor):
+            output = getattr(output, name)
+    if not isinstance(output, Tensor):
+        raise TypeError(
+            f"the model returned a {type(output).__name__} without {' or '.join(LOGITS)}; give loss= and "
+            "metric=, which take it as it is"
+        )
+    return output.float()
+
+
+def cross_entropy(output: Any, y: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Return the mean cross-entropy of scores (N, classes, …) and classes (N, …), or shares (N, classes, …).
+
+    Raises:
+        ValueError: The targets are neither.
+    """
+    scores = logits(output)
+    if not (classes(scores, y) or (y.is_floating_point() and y.shape == scores.shape)):
+        raise ValueError(
+            f"scores {tuple(scores.shape)} and targets {tuple(y.shape)}, {y.dtype}, are no classification; "
+            "give loss="
+        )
+    return functional.cross_entropy(scores, y, label_smoothing=smoothing)
+
+
+def classes(scores: Tensor, y: Any) -> bool:
+    """Whether targets are classes: whole numbers, one for each place at which there are scores."""
+    return (
+        isinstance(y, Tensor)
+        and y.dtype == torch.int64
+        and scores.ndim > 1
+        and y.shape == (scores.shape[0], *scores.shape[2:])
+    )
+
+
+def right(output: Any, y: Any) -> Tensor | None:
+    """Return how many samples have the highest score at their class; None where targets are no classes.
+
+    Of a sample with several places, such as a segmented image, the share of right places counts.
+    """
+    try:
+        scores = logits(output)
+    except TypeError:
+        return None
+    if not classes(scores, y):
+        return None
+    hits = (scores.argmax(1) == y).double()
+    return hits.reshape(len(hits), -1).mean(1).sum()
