@@ -21,13 +21,14 @@ from qviz.core.range import MSE, Fixed, MinMax, Percentile, Range
 from qviz.core.rounding import CellBorder, Nearest, Rounding, Stochastic
 from qviz.core.summary import Summary
 from qviz.core.surrogate import StraightThrough, Surrogate
-from qviz.measure import Comparison, Measured, compare, metrics
+from qviz.measure import Checkpoint, Comparison, Measured, compare, compare_tensors, metrics
 
 __version__ = "0.1.0"
 __all__ = [
     "MSE",
     "Affine",
     "CellBorder",
+    "Checkpoint",
     "Codebook",
     "Comparison",
     "Fixed",
@@ -46,6 +47,7 @@ __all__ = [
     "Surrogate",
     "apot",
     "compare",
+    "compare_tensors",
     "fp4",
     "fp8_e4m3",
     "fp8_e5m2",

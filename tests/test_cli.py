@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import pickle
@@ -92,7 +94,7 @@ def test_version_and_both_names():
 # --- compare
 
 
-@pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8", ">f4", ">f8"])
+@pytest.mark.parametrize("dtype", ["<f2", ">f8"])
 def test_compare_reads_every_float_npy(capsys, tmp_path, weights, dtype):
     np.save(tmp_path / "w.npy", weights.numpy().astype(dtype))
     code, out, err = run(capsys, "compare", tmp_path / "w.npy", "--bits", "3")
@@ -108,7 +110,7 @@ def test_compare_reads_fortran_order_and_many_dimensions(capsys, tmp_path, weigh
     assert json.loads(out) == qviz.compare(weights, bits=4).to_dict()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_compare_reads_every_float_safetensors(capsys, tmp_path, weights, dtype):
     save_file({"w": weights.to(dtype), "b": torch.zeros(3)}, tmp_path / "m.safetensors")
     code, out, err = run(capsys, "compare", tmp_path / "m.safetensors", "--tensor", "w")
@@ -144,7 +146,7 @@ class Bomb:
         return Path.touch, (self.target,)
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".pth", ".pkl", ".bin", ".npy", ".safetensors", ".txt"])
+@pytest.mark.parametrize("suffix", [".pt", ".ckpt", ".pkl", ".bin", ".npy", ".npz", ".safetensors", ".txt"])
 def test_compare_never_unpickles(capsys, tmp_path, suffix):
     file, fuse = tmp_path / f"w{suffix}", tmp_path / "exploded"
     file.write_bytes(pickle.dumps(Bomb(fuse)))
@@ -164,7 +166,7 @@ def test_compare_refuses_object_arrays_with_the_reason(capsys, tmp_path):
     assert not (tmp_path / "exploded").exists()
 
 
-@pytest.mark.parametrize("dtype", ["int8", "int64", "uint8", "bool", "complex64", "S3"])
+@pytest.mark.parametrize("dtype", ["int8", "complex64", "S3"])
 def test_compare_refuses_other_npy_and_names_the_dtype(capsys, tmp_path, dtype):
     np.save(tmp_path / "w.npy", np.ones(4).astype(dtype))
     code, _, err = run(capsys, "compare", tmp_path / "w.npy")
@@ -176,7 +178,7 @@ def test_compare_refuses_integer_safetensors_and_names_the_dtype(capsys, tmp_pat
     save_file({"codes": torch.ones(4, dtype=torch.int8)}, tmp_path / "m.safetensors")
     code, _, err = run(capsys, "compare", tmp_path / "m.safetensors")
     assert code == 2
-    assert "codes holds int8" in err
+    assert "codes: x must hold floating-point numbers, got dtype torch.int8" in err
 
 
 def npz(path):
@@ -188,6 +190,13 @@ BROKEN = {
     "empty.npy": lambda path: path.write_bytes(b""),
     "cut.npy": lambda path: (np.save(path, np.ones(1000)), path.write_bytes(path.read_bytes()[:500])),
     "zip.npy": npz,
+    "cut.npz": lambda path: (npz(path), path.write_bytes(path.read_bytes()[:-40])),
+    "cut.pt": lambda path: (
+        torch.save({"a": torch.ones(999)}, path),
+        path.write_bytes(path.read_bytes()[:900]),
+    ),
+    "x.index.json": lambda path: path.write_text('{"weight_map": {"a": "../outside.safetensors"}}'),
+    "y.index.json": lambda path: path.write_text("[]"),
     "none.npy": lambda path: np.save(path, np.ones(0)),
     "nan.npy": lambda path: np.save(path, np.full(3, np.nan)),
     "cut.safetensors": lambda path: path.write_bytes(b"\x40\0\0\0\0\0\0\0{"),
@@ -204,22 +213,42 @@ def test_compare_refuses_broken_files(capsys, tmp_path, name):
     assert err.count("\n") == 1
 
 
-def test_compare_lists_the_tensors(capsys, tmp_path, weights):
+def test_compare_takes_a_whole_checkpoint(capsys, tmp_path, weights):
     file = tmp_path / "m.safetensors"
-    save_file({"a.weight": weights, "b.weight": weights.clone()}, file)
-    for args in ([], ["--tensor", "c.weight"]):
-        code, _, err = run(capsys, "compare", file, *args)
-        assert code == 2
-        assert "there are: a.weight, b.weight" in err
-    assert "no tensor 'c.weight'" in err
+    tensors = {"a.proj.weight": weights, "b.proj.weight": weights * 2, "b.bias": weights[:40].clone()}
+    save_file({**tensors, "steps": torch.tensor(7)}, file)
+    code, out, err = run(capsys, "compare", file)
+    assert code == 0
+    assert "skipped steps: " in err
+    assert [line.split()[0] for line in out.splitlines()] == [
+        "tensor",
+        "a.proj.weight",
+        "b.bias",
+        "b.proj.weight",
+    ]
+    assert f"{qviz.compare(weights)['POST'].sqnr_db:.2f}" in out.splitlines()[1]
+    code, out, err = run(capsys, "compare", file, "--tensor", "*.proj.*", "--csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert (code, err, len(rows)) == (0, "", 12)
+    assert [row["tensor"] for row in rows] == ["a.proj.weight"] * 6 + ["b.proj.weight"] * 6
+    assert float(rows[1]["mse"]) == qviz.compare(weights)["POT"].mse
+    code, out, _ = run(capsys, "compare", file, "--tensor", "b.*", "--json")
+    assert json.loads(out)["b.bias"] == qviz.compare(tensors["b.bias"]).to_dict()
 
 
-def test_compare_refuses_a_name_for_a_npy_and_bits_out_of_range(capsys, tmp_path, weights):
-    np.save(tmp_path / "w.npy", weights.numpy())
-    assert "--tensor w" in run(capsys, "compare", tmp_path / "w.npy", "--tensor", "w")[2]
-    code, _, err = run(capsys, "compare", tmp_path / "w.npy", "--bits", "99")
+def test_compare_names_what_is_there(capsys, tmp_path, weights):
+    save_file({"a.weight": weights, "b.weight": weights.clone()}, tmp_path / "m.safetensors")
+    code, _, err = run(capsys, "compare", tmp_path / "m.safetensors", "--tensor", "c.weight")
     assert code == 2
-    assert "99" in err
+    assert "no tensor matches 'c.weight'; there are a.weight, b.weight" in err
+
+
+@pytest.mark.parametrize(("option", "value"), [("--bits", "99"), ("--sample", "0")])
+def test_compare_refuses_numbers_out_of_range(capsys, tmp_path, weights, option, value):
+    np.save(tmp_path / "w.npy", weights.numpy())
+    code, _, err = run(capsys, "compare", tmp_path / "w.npy", option, value)
+    assert code == 2
+    assert f"got {value}" in err
 
 
 # --- lab

@@ -34,6 +34,7 @@ CORE_NEEDS = {"filelock", "numpy", "torch", "safetensors"}
 CORE_MAY = {  # imported when that is asked for: the image sample, a table as a data frame
     ("shipped.py", "PIL.Image"),
     ("measure/table.py", "pandas"),
+    ("measure/tables.py", "pandas"),
 }
 HEAVY = {"matplotlib", "seaborn", "pandas", "ipywidgets", "bqplot", "IPython", "jupyterlab", "PIL"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -84,11 +84,7 @@ class Comparison:
         Raises:
             ImportError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as problem:
-            raise ImportError("to_frame() needs pandas: pip install 'qviz-quantization[plot]'") from problem
-        return pandas.DataFrame([asdict(row) for row in self.rows]).set_index("method")
+        return data_frame([asdict(row) for row in self.rows], "method")
 
     def cells(self) -> list[tuple[str, ...]]:
         """Return the rows as text, one string a column, as every front end shows them."""
@@ -111,16 +107,7 @@ class Comparison:
 
     def __str__(self) -> str:
         """Align the columns for a terminal, and put the notes below."""
-        table = [HEADERS, *self.cells()]
-        widths = [max(len(line[i]) for line in table) for i in range(len(HEADERS))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if i == 0 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            )
-            for line in table
-        ]
-        return "\n".join([*lines, *self.notes()])
+        return "\n".join([aligned([HEADERS, *self.cells()]), *self.notes()])
 
     __repr__ = __str__
 
@@ -140,6 +127,30 @@ class Comparison:
         )
 
 
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Return lines of cells as text with aligned columns: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]
+        )
+        for line in lines
+    )
+
+
 def strict(value: Any) -> Any:
     """Return ``value`` for strict JSON, which has no infinity and no NaN: None for those."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def data_frame(records: list[dict[str, Any]], index: str | list[str]) -> pandas.DataFrame:
+    """Return records as a pandas DataFrame with an index.
+
+    Raises:
+        ImportError: pandas is not installed.
+    """
+    try:
+        import pandas
+    except ImportError as problem:
+        raise ImportError("to_frame() needs pandas: pip install 'qviz-quantization[plot]'") from problem
+    return pandas.DataFrame(records).set_index(index)
