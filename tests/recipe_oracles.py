@@ -480,13 +480,13 @@ def n2uq_expectation(x: float, edges: Sequence[float], unit: float) -> float:
 
 
 def n2uq_partials(x: float, edges: Sequence[float], unit: float) -> tuple[float, float, list[float]]:
-    """de/dx', de/dt0 and de/da of the expectation at x'; all 0 outside [d_0, d_n].
+    """de/dx', de/dt0 and de/da of the expectation at x'; all 0 outside (d_0, d_n].
 
-    On an edge itself the segment below is taken (ties go down); at d_0 the first.
+    On an edge itself the segment below is taken (ties go down); there is none below d_0.
     """
     n = len(edges) - 1
     da = [0.0] * n
-    if x < edges[0] or x > edges[-1]:
+    if x <= edges[0] or x > edges[-1]:
         return 0.0, 0.0, da
     for i in range(1, n + 1):
         if x <= edges[i]:
@@ -541,7 +541,7 @@ def aquant(
 ) -> Result:
     """u = clip(x/s, 0, R), B = σ(b0 + b1 v + b2 v²) at v = u/R, y = s (⌊u⌋ + [u − ⌊u⌋ > B]).
 
-    dx = 1 and db_k = −s B (1 − B) v^k in range, 0 where clipped; the step as LSQ's. The border is not
+    dx = 1 and db_k = −s B (1 − B) v^k strictly between the ends; the step as LSQ's. The border is not
     differentiated to x.
     """
     powers = len(b)
@@ -561,7 +561,7 @@ def aquant(
         dx[i] = up if inside else 0.0
         if inside:
             dstep += up * (code - free)
-            for k in range(powers):
+            for k in range(powers if 0 < free < high else 0):  # no border moves a value on an end
                 db[k] += up * -step * big * (1 - big) * v**k
         else:
             dstep += up * code

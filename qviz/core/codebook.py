@@ -74,16 +74,13 @@ class Codebook(nn.Module):
         self._derive()
 
     def _derive(self) -> None:
-        """Note two facts that choose a code path, once, on the host."""
+        """Cache what each use asks: the end knots, whether knots are whole numbers, or the levels."""
         knots, levels = self.knots.cpu(), self.levels.cpu()
         self.identity = bool(torch.equal(knots, levels))
         steps = torch.arange(len(knots), dtype=knots.dtype)
         self._span = float(knots[0]), float(knots[-1])
+        self.affine = _affine(levels)
         self.unit = self.lo.is_integer() and bool(torch.equal(knots, self.lo + steps))
-        gaps = levels.diff()
-        even = len(levels) > 1 and bool(((gaps - gaps[0]).abs() <= 1e-12 * gaps[0]).all())
-        self.gap = float(gaps[0]) if even else None
-        self.ratio = _ratio(levels)
 
     _apply = keep_float64
 
@@ -100,6 +97,9 @@ class Codebook(nn.Module):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._derive()
+
+    open = False
+    """Whether a value on the first knot counts as outside, in the backward pass."""
 
     calibrated = True
     """Whether the levels have their places; a grid that is placed by data says so itself."""
@@ -157,6 +157,8 @@ class Codebook(nn.Module):
         knots = self.knots.to(u.dtype)
         # torch.clamp passes the whole gradient on the end knots; maximum/minimum would halve it
         v = torch.clamp(u, knots[0], knots[-1])
+        if self.open:
+            v = torch.where(u <= knots[0], knots[0], v)
         if len(self) == 1:
             return torch.zeros_like(u, dtype=torch.int64), (v - v.detach()) + (u.detach() * 0)
         if self.unit:
@@ -173,7 +175,7 @@ class Codebook(nn.Module):
         return levels[cell] + t * (levels[1:] - levels[:-1])[cell]
 
 
-def _ratio(levels: Tensor) -> tuple[float, float, float] | None:
+def _affine(levels: Tensor) -> tuple[float, float, float] | None:
     """Return whole a, c, d with level k = (a k + c) / d, to the last bit in float32 and float64, or None."""
     d = max(len(levels) - 1, 1)
     k = torch.arange(len(levels), dtype=levels.dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,7 @@ class Quantizer(nn.Module):
             setattr(self, name, part)
         self.soft = bool(soft)
         self.recipe: Recipe | None = None
+        self._kept: tuple[Any, ...] | None = None
 
     @property
     def scale(self) -> Tensor | None:
@@ -140,22 +141,22 @@ class Quantizer(nn.Module):
         composition; :meth:`reference` is always the composition.
         """
         x = _check.float_tensor(x)
-        dtype = x.dtype
-        if self.soft or not self.surrogate.closed_form or not self._has_borders:
+        spec = None if self.soft or self.codebook.levels.requires_grad else self._spec()
+        if spec is None:
             return self.reference(x)
         z = self.range.transform(x.to(_check.compute_dtype(x)))
         scale, offset = self.range(z)
-        spec, knots, levels, borders = self._tables(z.dtype)
-        b = self.rounding.coefficients(z) if spec.unit else None
-        border = None
-        if spec.unit and b is None:
-            border = self.rounding.fast_element(z, scale, offset, self.codebook)
-        gain = self.range.gain
-        gain = None if gain is None else gain.to(scale.dtype)
-        if type(self.range).transform is not Range.transform:
-            x = z
-        del z  # of half precision it is a copy
-        return Quantize.apply(x, scale, offset, knots, levels, borders, border, b, gain, spec).to(dtype)
+        knots, levels, borders = (None, None, None) if spec.ends else self._tables(z.dtype)
+        bend = self.rounding.bend(z, self.codebook) if spec.ends else None
+        if bend is None and not spec.ends and borders is None:
+            return self.reference(x)
+        spec, b = (spec, None) if bend is None else (replace(spec, bend=bend[0]), bend[1])
+        kind = type(self.range)
+        own = kind.transform is not Range.transform or kind.output is not Range.output
+        given, dtype = z if own else x, x.dtype
+        del z, x  # of half precision z is a copy
+        y = Quantize.apply(given, scale, offset, knots, levels, borders, b, spec)
+        return self.range.output(y).to(dtype)
 
     def reference(self, x: Tensor) -> Tensor:
         """Return the same through the composition of the parts in plain autograd (twice differentiable)."""
@@ -213,36 +214,46 @@ class Quantizer(nn.Module):
         scale, offset = self.range(hard)
         return self.range.output(self._denormalise(hard, scale, offset)).to(dtype)
 
-    @property
-    def _has_borders(self) -> bool:
-        """Whether the decision is a threshold, of the cell or of the element."""
-        return self.rounding.threshold
-
-    def _tables(self, dtype: torch.dtype) -> tuple[Spec, Tensor | None, Tensor | None, Tensor | None]:
-        """Return what the fast path needs to know: spec, knots, levels and borders (None where implied)."""
-        book = self.codebook
-        unit = book.unit and self.rounding.within_unit and (book.identity or book.gap is not None)
-        spec = Spec(
-            unit=unit,
-            lo=book.lo if unit else 0.0,
-            hi=book.hi if unit else 0.0,
-            mapped=not book.identity,
+    def _spec(self) -> Spec | None:
+        """Return what the fast path needs to know besides tensors; None where only the composition serves."""
+        book, slope = self.codebook, self.surrogate.closed_form()
+        whole = book.unit and self.rounding.rounds_integers and (book.identity or book.affine is not None)
+        if slope is None:
+            return None
+        return Spec(
+            ends=(book.lo, book.hi) if whole else None,
+            affine=book.affine if whole and not book.identity else None,
+            slope=None if slope == 1.0 else slope,
             clipped=self.surrogate.clipped,
-            through=self.range.through,
+            open=book.open,
+            soft=self.range.through == "soft",
             rescale=self.range.rescale,
-            coth=self.surrogate.coth,
-            gap=book.gap if unit and not book.identity else None,
-            ratio=book.ratio if unit and not book.identity else None,
         )
-        levels = None if book.identity else book.levels.to(dtype)
-        if unit:
-            return spec, None, levels, None
-        return (
-            spec,
+
+    def _tables(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return knots, levels (None where they are the knots) and borders; made once for fixed ones."""
+        book = self.codebook
+        sources = (book.knots, book.levels, *self.rounding.buffers(recurse=False))
+        fixed = not torch.compiler.is_compiling() and not any(
+            t.requires_grad or t.is_inference() for t in sources
+        )
+        if fixed:
+            key = (dtype, *((id(t), t._version) for t in sources))
+            if self._kept is not None and self._kept[0] == key:
+                return self._kept[2]
+        borders = self.rounding.borders(book)
+        made = (
             book.knots.to(dtype),
-            levels,
-            self.rounding.borders(book).detach().to(dtype),
+            None if book.identity else book.levels.to(dtype),
+            None if borders is None else borders.detach().to(dtype),
         )
+        if fixed:  # the sources are kept too, or their ids could come again
+            self._kept = key, sources, made
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the tables out of copies and pickles."""
+        return {**self.__dict__, "_kept": None}
 
     def _normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         x = self.range.transform(x.to(_check.compute_dtype(x)))
@@ -267,8 +278,8 @@ class Quantizer(nn.Module):
             soft = soft + beyond(u, self.codebook.lo, self.codebook.hi)
         v = u.detach().clamp(self.codebook.lo, self.codebook.hi)
         border = self.rounding.element(v, self.codebook)
-        if border is not None:  # a higher border lowers the result, inside the range
-            soft = soft - (border - border.detach()) * (v == u.detach())
+        if border is not None:  # a higher border lowers the result, but moves no value on an end
+            soft = soft - (border - border.detach()) * ((v > self.codebook.lo) & (v < self.codebook.hi))
         value = soft if self.soft else hard + (soft - soft.detach())
         if (
             self.range.through == "soft" and not self.soft

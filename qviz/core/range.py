@@ -21,13 +21,13 @@ class Range(nn.Module):
 
     Attributes:
         rescale: whether the output is offset + scale * level (else it is the level).
-        through: which value the scale's gradient sees, the "hard" level or (PACT) the "soft" one.
         reads_input: whether the scale depends on x (ASQ), so that codes alone cannot be dequantized.
+        through: which value the scale's gradient sees, the "hard" level or (PACT) the "soft" one.
     """
 
     rescale: bool = True
-    through: str = "hard"
     reads_input: bool = False
+    through: str = "hard"
 
     def __init__(self, axis: int | None = None) -> None:
         super().__init__()
@@ -101,14 +101,9 @@ class Range(nn.Module):
         """Return x as the grid is to see it; only DoReFa changes it."""
         return x
 
-    @property
-    def gain(self) -> Tensor | None:
-        """What multiplies the level on the way out where the scale does not, one number; only N2UQ has it."""
-        return None
-
     def output(self, y: Tensor) -> Tensor:
-        """Return y as it leaves the quantizer."""
-        return y if self.gain is None else y * self.gain.to(y.dtype)
+        """Return y as it leaves the quantizer; only N2UQ changes it, by a scale of its own."""
+        return y
 
     def extra_repr(self) -> str:
         """Show the axis in ``print(quantizer)``."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from qviz.core.codebook import Codebook, count_below, keep_float64
+from qviz.core.fast import Bend
 
 
 class Rounding(nn.Module):
@@ -16,13 +17,12 @@ class Rounding(nn.Module):
     place).
 
     Attributes:
-        threshold: whether the decision is a threshold, of the cell (:meth:`borders`) or of the element
-            (:meth:`element`), so that the fast path can take it.
-        within_unit: whether integer knots need no search.
+        rounds_integers: Whether codes on knots that are consecutive integers follow from ceil, without a
+        search. random: Whether two calls may answer differently.
     """
 
-    threshold: bool = False
-    within_unit: bool = False
+    rounds_integers: bool = False
+    random: bool = False
 
     def borders(self, codebook: Codebook) -> Tensor | None:
         """Return the border of each cell in units of u, float64, shape (K - 1,); None where it is random."""
@@ -37,22 +37,12 @@ class Rounding(nn.Module):
         """
         return None
 
-    def fast_element(
-        self, x: Tensor, scale: Tensor, offset: Tensor | None, codebook: Codebook
-    ) -> Tensor | None:
-        """Return :meth:`element` for x that is not yet scaled."""
-        u = x / scale if offset is None else (x - offset) / scale
-        return self.element(u.detach().clamp(codebook.lo, codebook.hi), codebook)
+    def bend(self, x: Tensor, codebook: Codebook) -> tuple[Bend, Tensor] | None:
+        """Return :meth:`element` as the fast path takes it: how to compute it, and its parameters b for x.
 
-    def coefficients(self, x: Tensor) -> Tensor | None:
-        """Return b, (3, …) broadcastable against x, where :meth:`element` is sigmoid(b0 + b1 v + b2 v²).
-
-        None, the default, says that it is not.
+        None, the default, says that no element has a border of its own.
         """
         return None
-
-    random = False
-    """Whether two calls may answer differently."""
 
     def observe(self, u: Tensor, codebook: Codebook) -> None:
         """Start from data, x in units of the knots; only learned roundings do anything."""
@@ -91,11 +81,7 @@ class Nearest(Rounding):
         tensor([-8., -1.,  0.,  1.])
     """
 
-    threshold = True
-    within_unit = True
-
-    def fast_element(self, x: Tensor, scale: Tensor, offset: Tensor | None, codebook: Codebook) -> None:
-        """Return None: the border is 1/2 everywhere."""
+    rounds_integers = True
 
     def borders(self, codebook: Codebook) -> Tensor:
         """Return the midpoints."""
@@ -153,7 +139,6 @@ class CellBorder(Rounding):
     """
 
     border: Tensor
-    threshold = True
 
     def __init__(self, codebook: Codebook, border: Tensor | list[float]) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,18 +13,32 @@ class Surrogate(nn.Module):
     """A smooth stand-in for the jump inside a cell.
 
     Attributes:
-        clipped: whether the gradient is zero outside the outermost knots.
-        coth: None, or (g, a) of a slope g coth(|t - 1/2| + a).
-        closed_form: whether ``coth`` (None: slope 1) tells the whole backward pass.
+        clipped: Whether the gradient is zero outside the outermost knots.
     """
 
     clipped: bool = True
-    coth: tuple[float, float] | None = None
-    closed_form: bool = False
 
     def relax(self, t: Tensor) -> Tensor:
         """Map the cell coordinate t in [0, 1] to its relaxed value in [0, 1]."""
         raise NotImplementedError
+
+    def slope(self, t: Tensor) -> Tensor:
+        """Return the derivative of :meth:`relax` at t, the shape of t."""
+        exact = self.closed_form()
+        if exact is not None:
+            return torch.ones_like(t) if exact == 1.0 else exact(t.clone())
+        with torch.enable_grad():
+            leaf = t.detach().clone().requires_grad_(True)
+            (found,) = torch.autograd.grad(self.relax(leaf).sum(), leaf)
+        return found
+
+    def closed_form(self) -> Callable[[Tensor], Tensor] | float | None:
+        """Return the slope as the fast path takes it: 1.0, or a function of t that may overwrite t.
+
+        None, the default, sends the quantizer to the composition. The function must be hashable and equal to
+        another of the same constants (a frozen dataclass is), or a compiler would compile again.
+        """
+        return None
 
 
 class StraightThrough(Surrogate):
@@ -38,8 +53,6 @@ class StraightThrough(Surrogate):
         Neurons", 2013, section 4. arXiv:1308.3432
     """
 
-    closed_form = True
-
     def __init__(self, clipped: bool = True) -> None:
         super().__init__()
         self.clipped = bool(clipped)
@@ -47,6 +60,10 @@ class StraightThrough(Surrogate):
     def relax(self, t: Tensor) -> Tensor:
         """Return ``t``."""
         return t
+
+    def closed_form(self) -> float:
+        """Return 1."""
+        return 1.0
 
     def extra_repr(self) -> str:
         """Name the switch in ``print(quantizer)``."""

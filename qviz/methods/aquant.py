@@ -16,6 +16,7 @@ at run time, learned, and aware of global errors): the form of B, one border a c
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,13 +24,56 @@ from torch import Tensor, nn
 
 from qviz.core import _check
 from qviz.core.codebook import Codebook
-from qviz.core.fast import logits, squash
+from qviz.core.fast import dot, mask, total
 from qviz.core.grids import uniform
 from qviz.core.quantizer import Quantizer
 from qviz.core.recipe import recipe
 from qviz.core.rounding import Rounding
 from qviz.methods.lsq import LearnedStep, lsq, per_channel
 from qviz.methods.method import Method, inputs
+
+
+def logits(v: Tensor, b: Tensor) -> Tensor:
+    """Return b0 + v (b1 + b2 v) by Horner's rule; b is (3, …), broadcastable against v."""
+    return (v * b[2] + b[1]) * v + b[0]
+
+
+def top_border(dtype: torch.dtype, lo: float, hi: float) -> float:
+    """Return the largest border that keeps whole numbers: above it, n - B would round to n - 1."""
+    return 1.0 - 2.0 * (max(abs(lo), abs(hi)) + 1.0) * torch.finfo(dtype).eps
+
+
+def squash(z: Tensor, lo: float, hi: float) -> Tensor:
+    """Return sigmoid(z), kept below :func:`top_border`."""
+    return torch.sigmoid(z).clamp(max=top_border(z.dtype, lo, hi))
+
+
+@dataclass(frozen=True)
+class SigmoidBorder:
+    """B(v) for the fast path: :func:`squash` of :func:`logits`, without their scratch memory, and its
+    gradient.
+    """
+
+    lo: float
+    hi: float
+
+    def share(self, u: Tensor) -> Tensor:
+        """Return where u lies between the end knots, 0 to 1."""
+        return u.sub(self.lo).div_(self.hi - self.lo) if self.lo else u / (self.hi - self.lo)
+
+    def border(self, u: Tensor, b: Tensor) -> Tensor:
+        """Return B for each u between the end knots."""
+        v = self.share(u)
+        z = (v * b[2]).add_(b[1]).mul_(v).add_(b[0])
+        return z.sigmoid_().clamp_(max=top_border(z.dtype, self.lo, self.hi))
+
+    def gradient(self, u: Tensor, b: Tensor, grad: Tensor) -> Tensor:
+        """Return the gradient of b: the sums of g B (1 - B) v^i. ``grad``, that of B, is overwritten."""
+        v, border = self.share(u), self.border(u, b)
+        kept = mask(torch.lt, border, top_border(border.dtype, self.lo, self.hi))
+        g = grad.mul_(kept).mul_(border).mul_(border.neg_().add_(1.0))
+        first = g * v
+        return torch.stack([total(g, b[0]), total(first, b[0]), dot(first, v, b[0])])
 
 
 class AdaptiveBorder(Rounding):
@@ -58,8 +102,10 @@ class AdaptiveBorder(Rounding):
         global errors.
     """
 
-    threshold = True
-    within_unit = True
+    @property
+    def rounds_integers(self) -> bool:
+        """Whether the fast path can take it: fused logits it cannot."""
+        return self.kernel is None
 
     def __init__(
         self,
@@ -143,11 +189,16 @@ class AdaptiveBorder(Rounding):
 
     def element(self, v: Tensor, codebook: Codebook) -> Tensor:
         """Return B for each element; the gradient goes to the coefficients, not back to v."""
-        return squash(self.logits((v.detach() - codebook.lo) / self.steps), codebook.lo, codebook.hi)
+        z = self.logits((v.detach() - codebook.lo) / self.steps)
+        return squash(z, codebook.lo, codebook.hi)
 
-    def coefficients(self, x: Tensor) -> Tensor | None:
-        """Return b for x; None where the logits are fused."""
-        return None if self.kernel is not None else self._coefficients(x)
+    def bend(self, x: Tensor, codebook: Codebook) -> tuple[SigmoidBorder, Tensor] | None:
+        """Return B and its coefficients for x; None where the logits are fused (the composition takes
+        over).
+        """
+        if self.kernel is not None:
+            return None
+        return SigmoidBorder(codebook.lo, codebook.hi), self._coefficients(x)
 
     def borders(self, codebook: Codebook) -> None:
         """Return None: the border depends on the value."""

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from qviz.core import _check
 from qviz.core.codebook import Codebook, count_below
-from qviz.core.fast import logits, squash
-from qviz.methods.aquant import AdaptiveBorder
+from qviz.methods.aquant import AdaptiveBorder, logits, squash
 
 Numbers = float | Sequence[float] | Tensor
 

@@ -26,6 +26,7 @@ INFERRED: the level map of signed activations.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -80,17 +81,11 @@ class SoftArgmax(Surrogate):
         self.gamma, self.sigma = float(gamma), float(sigma)
         self.beta = None if beta is None else float(beta)
 
-    @property
-    def coth(self) -> tuple[float, float] | None:
-        """Constants g and a of the closed-form slope; None at a fixed temperature."""
+    def closed_form(self) -> DistanceSlope | None:
+        """Return the slope under the controller; None at a fixed temperature."""
         if self.beta is not None:
             return None
-        return self.gamma / (2.0 * math.sinh(self.gamma)), 1.0 / (2.0 * self.sigma**2)
-
-    @property
-    def closed_form(self) -> bool:
-        """Whether the slope has a closed form (the controller does)."""
-        return self.beta is None
+        return DistanceSlope(self.gamma / (2.0 * math.sinh(self.gamma)), 1.0 / (2.0 * self.sigma**2))
 
     def relax(self, t: Tensor) -> Tensor:
         """Compute the relaxed value of t through the whole graph, step by step as the paper has it."""
@@ -110,17 +105,6 @@ class SoftArgmax(Surrogate):
         m = torch.sigmoid(beta * gap)
         return (m - 0.5) / math.tanh(self.gamma / 2.0) + 0.5  # 1 - 2 λ = tanh(γ / 2)
 
-    def slope(self, t: Tensor) -> Tensor:
-        """Compute the closed-form derivative of the relaxed value under the controller.
-
-        Raises:
-            ValueError: the temperature is fixed.
-        """
-        if self.coth is None:
-            raise ValueError(f"a fixed temperature beta={self.beta} has no closed-form slope; use autograd")
-        g, a = self.coth
-        return g * (1.0 + 2.0 / torch.expm1(2.0 * ((t - 0.5).abs() + a)))
-
     def extra_repr(self) -> str:
         """Show the constants."""
         return (
@@ -128,6 +112,21 @@ class SoftArgmax(Surrogate):
             if self.beta is None
             else f"beta={self.beta}, sigma={self.sigma}"
         )
+
+
+@dataclass(frozen=True)
+class DistanceSlope:
+    """The slope under the controller, g coth(|t - 1/2| + a)."""
+
+    g: float
+    a: float
+
+    def __call__(self, t: Tensor) -> Tensor:
+        """Return g (1 + 2 / (exp(2 (|t - 1/2| + a)) - 1)); t is overwritten."""
+        grown = t.sub_(0.5).abs_().mul_(2.0).add_(2.0 * self.a)
+        # exp - 1 loses the digits that it cancels; expm1, which keeps them, is slow and does not vectorize
+        grown = grown.exp_().sub_(1.0) if self.a > 0.05 else grown.expm1_()
+        return grown.reciprocal_().mul_(2.0 * self.g).add_(self.g)
 
 
 def _abs(x: Tensor) -> Tensor:

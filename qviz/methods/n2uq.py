@@ -75,9 +75,10 @@ class LearnedKnots(Codebook):
         self.widths = nn.Parameter(widths.clone())
         self._derive()
 
+    open = True
+
     def _derive(self) -> None:
         self.identity = self.unit = False
-        self.gap = self.ratio = None
 
     @property
     def knots(self) -> Tensor:
@@ -118,10 +119,9 @@ class InOutScale(LearnedRange):
     def _scale(self) -> Tensor:
         return self.scale_in.reciprocal()
 
-    @property
-    def gain(self) -> Tensor:
-        """The scale of the output."""
-        return self.scale_out
+    def output(self, y: Tensor) -> Tensor:
+        """Return y times the output's scale."""
+        return y * self.scale_out.to(y.dtype)
 
     def observe(self, x: Tensor, codebook: Codebook, borders: Tensor | None = None) -> InOutScale:
         """Return self; both scales start at 1, as in the released code."""

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from qviz.core.fast import PART
 from tests.methods.test_recipes_cases import CASES, gradients, ready, sample
 
 QUICK = {"lsq", "daq_weight", "post_weight"}
@@ -100,7 +99,6 @@ def test_a_large_input_of_a_convolution_is_summed_whole():
     """By channel first, so that the sums join a BatchNorm's loops."""
     q = ready("lsq-unsigned")
     shape = (40, 8, 33, 33)
-    assert torch.empty(shape).numel() > PART
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     x = x.relu().contiguous(memory_format=torch.channels_last)
     one, two = x.clone().requires_grad_(True), x.clone().requires_grad_(True)

@@ -202,7 +202,7 @@ def test_observe_leaves_no_gradient_and_no_graph(name):
 def test_no_constructor_asks_for_a_device():
     for module in (adaround, adq, apot, aquant, asq, daq, lsq, n2uq, pact, ste):
         for name, thing in vars(module).items():
-            if callable(thing) and getattr(thing, "__module__", None) == module.__name__:
+            if isinstance(thing, type) and thing.__module__ == module.__name__:
                 assert not {"device", "dtype"} & inspect.signature(thing).parameters.keys(), name
 
 
@@ -305,3 +305,18 @@ def test_the_input_is_left_alone(name):
     state = copy.deepcopy(q.state_dict())
     q(3 * x)
     assert all(torch.equal(v, state[k]) for k, v in q.state_dict().items())
+
+
+# --- values on the ends of the range -----------------------------------------------------------------------
+
+
+def test_n2uqs_start_gets_no_gradient_from_values_on_it():
+    q = recipes.n2uq_activation(2)
+    q(torch.tensor([0.0] * 90 + [0.5] * 10)).sum().backward()
+    assert q.codebook.start.grad.item() == pytest.approx(-10)
+
+
+def test_aquants_border_gets_no_gradient_from_values_on_the_ends():
+    q = recipes.aquant_activation(2, step=1.0)
+    q(torch.tensor([0.0] * 90 + [1.5] * 10 + [3.0] * 50)).sum().backward()
+    assert q.rounding.b.grad[0].item() == pytest.approx(-2.5)
