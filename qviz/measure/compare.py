@@ -105,6 +105,7 @@ def compare(
 
     Example:
         >>> import torch
+        >>> import torch
         >>> g = torch.Generator().manual_seed(0)
         >>> table = compare(torch.randn(100_000, generator=g), ["POT", "POST"], bits=4)
         >>> table["POT"].levels, round(table["POT"].mse, 3), round(table["POST"].mse, 3)
