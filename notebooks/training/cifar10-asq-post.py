@@ -109,8 +109,7 @@ from itertools import islice
 
 from torch.optim.swa_utils import update_bn
 
-from qviz.nn.convert import deconvert
-from qviz.nn.train import evaluate
+from qviz.nn import deconvert, evaluate
 
 test = ready["POST"].test
 top1 = {"FP32, the start": evaluate(deconvert(copy.deepcopy(ready["POST"].model)), test)["top1"]}
@@ -134,8 +133,8 @@ for what, share in top1.items():
 # stands at the end.
 
 # %%
+from qviz.nn import fit
 from qviz.nn.runs import run_folder
-from qviz.nn.train import fit
 
 histories = {}
 for name, prepared in ready.items():

@@ -75,8 +75,7 @@ from itertools import islice
 
 from torch.optim.swa_utils import update_bn
 
-from qviz.nn.convert import deconvert
-from qviz.nn.train import evaluate
+from qviz.nn import deconvert, evaluate
 
 restated = copy.deepcopy(ready.model)
 update_bn(islice(ready.train.batches(0), 4), restated)
@@ -128,8 +127,8 @@ for what, net in (("FP32", deconvert(copy.deepcopy(ready.model))), ("2 bits, unt
 # stands at the end.
 
 # %%
+from qviz.nn import fit
 from qviz.nn.runs import run_folder
-from qviz.nn.train import fit
 
 history = fit(
     ready.model,
