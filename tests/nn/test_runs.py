@@ -314,7 +314,7 @@ def test_a_row_replaces_the_one_of_its_configuration(tmp_path):
     assert [r.top1_mean for r in ledger] == [90.0, 87.654]
     assert ledger.find("d" * 64) == second
     assert ledger.find("e" * 64) is None
-    assert [p.name for p in ledger.path.parent.iterdir()] == ["results.json"]
+    assert sorted(p.name for p in ledger.path.parent.iterdir()) == [".results.json.lock", "results.json"]
 
 
 def written(**changes):

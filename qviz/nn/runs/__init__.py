@@ -16,3 +16,5 @@ from qviz.nn.runs.run import folder_of as folder_of
 from qviz.nn.runs.run import known as known
 from qviz.nn.runs.run import run as run
 from qviz.nn.runs.run import runs_of as runs_of
+from qviz.nn.runs.several import Trials as Trials
+from qviz.nn.runs.several import trials as trials
