@@ -61,7 +61,7 @@ def official(monkeypatch):
 
 
 def everything(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("[!.]*") if path.is_file())
 
 
 # The set
@@ -124,11 +124,11 @@ def test_a_file_with_another_hash_is_refused(bare, official):
 
 def test_download(bare, official, monkeypatch):
     files, content = official
-    with serving(content, name="cifar-10-binary.tar.gz", cuts=[len(content) // 2]) as site:
+    with serving(content, name="cifar-10-binary.tar.gz") as site:
         monkeypatch.setattr(cifar, "URL", site.url)
         data = cifar10("test", download=True)
         again = cifar10("test", download=True, root=bare / cifar.FOLDER)
-    assert site.asked == [None, f"bytes={len(content) // 2}-"]
+    assert site.asked == [None]
     assert data.source == again.source == "full"
     wanted = np.frombuffer(files["test_batch.bin"], np.uint8).reshape(-1, 3073)
     assert torch.equal(data.labels, torch.from_numpy(wanted[:, 0].astype(np.int64)))
