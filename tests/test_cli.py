@@ -283,9 +283,29 @@ def test_copies_follow_the_shipped_files_until_they_are_changed(shipped, tmp_pat
         assert (folder / name).read_text() == "my work"
 
     (folder / name).rename(folder / "mine.ipynb")
-    list(lab.copy_notebooks(shipped, folder))
+    list(lab.copy_notebooks(shipped, folder, asked=name))
     assert (folder / name).read_text() == "third edition"
     assert (folder / "mine.ipynb").read_text() == "my work"
+
+
+def test_deleted_notebooks_stay_away_until_they_are_asked_for(capsys, started, tmp_path):
+    folder = tmp_path / "mine"
+    assert run(capsys, "lab", "--dir", folder)[0] == 0
+    (folder / "00-start-here.ipynb").unlink()
+    _, out, _ = run(capsys, "lab", "--dir", folder)
+    assert "not copied again, as you removed them: 00-start-here" in out
+    assert not (folder / "00-start-here.ipynb").exists()
+    assert "--LabApp.default_url=/lab" in started[-1]
+    assert run(capsys, "lab", "00-start-here", "--dir", folder)[0] == 0
+    assert (folder / "00-start-here.ipynb").exists()
+    assert "--LabApp.default_url=/lab/tree/00-start-here.ipynb" in started[-1]
+
+
+def test_an_unknown_name_writes_nothing(capsys, started, tmp_path):
+    code, _, err = run(capsys, "lab", "nine", "--dir", tmp_path / "mine")
+    assert code == 2
+    assert "there are: 00-start-here, training/cifar10" in err
+    assert not (tmp_path / "mine").exists()
 
 
 def test_a_file_that_was_there_before_is_never_overwritten(shipped, tmp_path):
@@ -304,7 +324,9 @@ def test_a_file_in_the_place_of_the_folder_is_one_line(capsys, tmp_path):
     assert "cannot copy the notebooks" in err
 
 
-@pytest.mark.parametrize("name", ["training/cifar10", "training/cifar10.ipynb", "shipped/training/cifar10"])
+@pytest.mark.parametrize(
+    "name", ["training/cifar10", "training/cifar10.ipynb", "shipped/training/cifar10", "cifar10"]
+)
 def test_a_notebook_is_found_by_name_and_by_path(monkeypatch, shipped, tmp_path, name):
     monkeypatch.chdir(tmp_path)
     assert lab.find_notebook(shipped, name) == "training/cifar10.ipynb"
@@ -407,10 +429,60 @@ def test_doctor_notices_damaged_data(capsys, monkeypatch, tmp_path):
     assert "no notebook" in out
 
 
-def test_doctor_says_how_to_install_what_is_missing(monkeypatch):
-    monkeypatch.setattr(doctor, "missing", lambda extra: ["onnx"] if extra == "export" else [])
-    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda package: "1")
-    assert list(doctor.extras())[-1] == "export: without onnx; pip install 'qviz-quantization[export]'"
+def test_doctor_says_how_to_install_what_is_missing(capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "missing", lambda extra: ["onnx", "onnxruntime"] if extra == "export" else [])
+    monkeypatch.setattr(doctor, "imported", lambda module: (True, f"{module} 1"))
+    assert (
+        "export: without onnx, onnxruntime; pip install 'qviz-quantization[export]'"
+        in run(capsys, "doctor")[1]
+    )
+
+
+def test_doctor_imports_what_it_lists(capsys, monkeypatch, tmp_path):
+    (tmp_path / "bqplot.py").write_text("raise OSError('half of it is missing')")  # installed, and yet broken
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "bqplot", raising=False)
+    code, out, _ = run(capsys, "doctor")
+    assert code == 1
+    assert "BROKEN  lab: bqplot cannot be imported: OSError: half of it is missing" in out
+    code, out, _ = run(capsys, "doctor", "--student")
+    assert (code, out.count("\n")) == (1, 1)
+    assert "bqplot broken" in out
+    assert "broken: lab: bqplot cannot be imported" in out
+    assert str(Path.home()) not in out
+
+
+def test_doctor_notices_a_front_end_that_is_not_there(capsys, monkeypatch):
+    import jupyter_core.paths
+
+    monkeypatch.setattr(jupyter_core.paths, "jupyter_path", lambda *parts: [])
+    code, out, _ = run(capsys, "doctor")
+    assert code == 1
+    assert "JupyterLab lacks @jupyter-widgets/jupyterlab-manager, bqplot" in out
+
+
+def test_doctor_notices_a_kernel_of_another_python(capsys, monkeypatch):
+    from jupyter_client import kernelspec
+
+    spec = kernelspec.KernelSpec(argv=["/elsewhere/bin/python", "-m", "ipykernel_launcher"])
+    monkeypatch.setattr(kernelspec.KernelSpecManager, "get_kernel_spec", lambda self, name: spec)
+    code, out, _ = run(capsys, "doctor")
+    assert code == 1
+    assert "the kernel python3 runs /elsewhere/bin/python" in out
+
+
+@pytest.mark.parametrize("module", ["torch", "safetensors"])
+def test_doctor_lives_without_what_qviz_needs(module):
+    code = (
+        f"import sys; sys.modules[{module!r}] = None; from qviz.cli import main; sys.exit(main(['doctor']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert f"BROKEN  {module} cannot be imported" in done.stdout
+    assert done.stdout.endswith("something is broken\n")
+    code = without + "import qviz; qviz.compare"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "ImportError: qviz needs torch, numpy and safetensors" in done.stderr
 
 
 def test_the_extras_are_those_of_pyproject(checkout):

@@ -15,6 +15,7 @@ from qviz.cli.usage import UsageError, install, missing
 from qviz.core._files import file_sha256
 
 MANIFEST = ".qviz-manifest.json"
+FIRST = "00-start-here"
 
 
 def add_to(commands: Any) -> None:
@@ -24,7 +25,7 @@ def add_to(commands: Any) -> None:
         help="open the notebooks in JupyterLab",
         epilog="What follows -- goes to jupyter lab: qviz lab -- --ServerApp.ip=0.0.0.0",
     )
-    parser.add_argument("notebook", nargs="?", default="00-start-here", help="default: %(default)s")
+    parser.add_argument("notebook", nargs="?", help=f"its name or path (default: {FIRST})")
     parser.add_argument("--dir", type=Path, help="copy the notebooks there and work on the copies")
     parser.add_argument("--no-browser", action="store_true", help="print the address, open nothing")
     parser.add_argument("--port", type=int)
@@ -42,11 +43,19 @@ def run(options: argparse.Namespace) -> int:
     folder = source
     if options.dir or in_package:
         folder = (options.dir or Path("qviz-notebooks")).resolve()
-        for line in copy_notebooks(source, folder):
+        asked = None
+        if options.notebook is not None:  # before anything is written
+            asked = _known(options.notebook, folder, source)
+        for line in copy_notebooks(source, folder, asked):
             print(line)
-    notebook = find_notebook(folder, options.notebook)
+    try:
+        notebook = find_notebook(folder, options.notebook or FIRST)
+    except UsageError:
+        if options.notebook is not None:
+            raise
+        notebook = ""  # the first one was deleted: open the folder
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}"]
-    command.append(f"--LabApp.default_url=/lab/tree/{notebook}")
+    command.append(f"--LabApp.default_url=/lab/tree/{notebook}" if notebook else "--LabApp.default_url=/lab")
     if options.no_browser:
         command.append("--no-browser")
     if options.port is not None:
@@ -73,29 +82,48 @@ def notebooks_in(folder: Path) -> list[Path]:
 def find_notebook(folder: Path, name: str) -> str:
     """Return the path, relative to ``folder``, of the notebook called ``name``, with or without suffix.
 
+    A name without a folder is looked for in every folder below.
+
     Raises:
-        UsageError: there is none; the message lists those that are.
+        UsageError: There is none, or there are several; the message lists those that are there.
     """
     wanted = name if name.endswith(".ipynb") else f"{name}.ipynb"
     for path in ((folder / wanted).resolve(), Path(wanted).resolve()):
         if path.is_file() and path.is_relative_to(folder):
             return path.relative_to(folder).as_posix()
-    known = ", ".join(str(path.relative_to(folder).with_suffix("")) for path in notebooks_in(folder))
+    inside = [path.relative_to(folder).as_posix() for path in notebooks_in(folder)]
+    found = [path for path in inside if path.rsplit("/", 1)[-1] == wanted]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(path.removesuffix(".ipynb") for path in found or inside)
     raise UsageError(f"no notebook {name!r} in {folder}; there are: {known or 'none'}")
 
 
-def copy_notebooks(source: Path, folder: Path) -> Iterator[str]:
+def _known(name: str, folder: Path, source: Path) -> str:
+    """Return the path of a notebook that is in ``folder``, or will be once the shipped ones are copied."""
+    try:
+        return find_notebook(folder, name)
+    except UsageError:
+        return find_notebook(source, name)
+
+
+def copy_notebooks(source: Path, folder: Path, asked: str | None = None) -> Iterator[str]:
     """Copy the shipped notebooks into ``folder`` and yield lines that say what happened.
 
     A manifest in ``folder`` holds the sha256 of every file as it was copied. A file that is still as it was
-    copied follows the shipped one; a file that was changed, or was there before, is never touched: to get the
-    shipped one, rename yours and run the command again.
+    copied follows the shipped one; a file that was changed, or was there before, is never touched. A notebook
+    that was copied once and is gone stays away, unless it is asked for.
+
+    Args:
+        source: The folder of the shipped notebooks.
+        folder: The folder of the copies.
+        asked: The path below ``folder`` of the notebook that the user named.
 
     Raises:
         UsageError: ``folder`` cannot be made, read or written.
     """
     manifest_file = folder / MANIFEST
-    copied = 0
+    copied, gone = 0, []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         manifest = json.loads(manifest_file.read_text("utf-8")) if manifest_file.exists() else {}
@@ -105,9 +133,13 @@ def copy_notebooks(source: Path, folder: Path) -> Iterator[str]:
             name = path.relative_to(source).as_posix()
             last, new = manifest.get(name), file_sha256(path)
             mine = file_sha256(folder / name) if (folder / name).exists() else None
+            if mine is None and last is not None and path.suffix == ".ipynb" and name != asked:
+                gone.append(name.removesuffix(".ipynb"))
+                continue
             if mine not in (None, last, new):  # the user's own work
                 if last != new:
-                    yield f"kept your {name}; the shipped one differs (to get it, rename yours)"
+                    again = f"rename yours, then qviz lab {name.removesuffix('.ipynb')}"
+                    yield f"kept your {name}; the shipped one differs (to get it, {again})"
                 continue
             if mine != new:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -117,4 +149,6 @@ def copy_notebooks(source: Path, folder: Path) -> Iterator[str]:
         manifest_file.write_text(json.dumps(manifest, indent=1), "utf-8")
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot copy the notebooks to {folder}: {error}") from error
+    if gone:
+        yield f"not copied again, as you removed them: {', '.join(gone)} (qviz lab NAME brings one back)"
     yield f"notebooks are in {folder} ({copied} files new or updated)"
