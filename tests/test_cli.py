@@ -473,9 +473,8 @@ def test_doctor_notices_a_kernel_of_another_python(capsys, monkeypatch):
 
 @pytest.mark.parametrize("module", ["torch", "safetensors"])
 def test_doctor_lives_without_what_qviz_needs(module):
-    code = (
-        f"import sys; sys.modules[{module!r}] = None; from qviz.cli import main; sys.exit(main(['doctor']))"
-    )
+    without = f"import sys; sys.modules[{module!r}] = None; "
+    code = without + "from qviz.cli import main; sys.exit(main(['doctor']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert f"BROKEN  {module} cannot be imported" in done.stdout
