@@ -22,7 +22,7 @@
 # %%
 import os
 
-from qviz.nn.download import cache_dir
+from qviz.nn import cache_dir
 from qviz.nn.runs import Experiment, contract
 from qviz.nn.weights import PUBLISHED
 
@@ -94,8 +94,8 @@ Scene("Weights and inputs before training", tuple(pictures))
 # (the stop button) or killed: the same cell goes on from the last checkpoint. A smoke run starts anew each time.
 
 # %%
+from qviz.nn import evaluate, fit
 from qviz.nn.runs import run_folder
-from qviz.nn.train import evaluate, fit
 
 untrained = evaluate(ready.model, ready.test)
 history = fit(
@@ -109,18 +109,15 @@ history = fit(
 )
 
 # %%
-import numpy as np
-
-moved = [name for name in history.names if name.endswith("weight_quantizer.range.step")]
+STEP = "weight_quantizer.range.step"
 pictures = [
     panels.curve(history.lines("loss"), y="cross-entropy", title="Loss"),
     panels.curve(history.lines("top1"), y="top-1 (share)", title="Accuracy"),
 ]
-if moved:  # recipes with one learned step a layer
-    columns = np.abs(np.stack([history[name][1] for name in moved], axis=1))
+if any(name.endswith(STEP) for name in history.names):  # recipes with one learned step a layer
     pictures.append(
         panels.curve(
-            {"weights, one line a layer": (history[moved[0]][0], columns / columns[0])},
+            {"weights, one line a layer": history.layers(STEP, relative=True)},
             references={"start": 1.0},
             y="step / its start",
             title="Steps of the weights",
@@ -132,6 +129,8 @@ Scene(f"{MODEL}, {RECIPE}, {BITS} bits", tuple(pictures))
 # The loss must fall, whatever the recipe: the mean over the last quarter of the steps lies below that over the first.
 
 # %%
+import numpy as np
+
 loss = history["loss"][1]
 quarter = max(1, len(loss) // 4)
 first, last = float(np.mean(loss[:quarter])), float(np.mean(loss[-quarter:]))
