@@ -38,7 +38,8 @@ explorer
 # **entropy**, the number of bits that an ideal coder would need for each code.
 #
 # Click the slider **Bits** and press the arrow keys. Before you go from 4 to 5: how much will the MSE of POT
-# fall? Then go on to 8. Move **Clip**: it decides where the outermost level goes.
+# fall? Then go on to 8. Move **Clip**: it decides where the outermost level goes, for both grids. **Undo** takes
+# a move back, **Hold error axis** keeps the third picture's scale, and **In words** tells what the pictures show.
 
 # %% [markdown]
 # ## One number
@@ -100,28 +101,29 @@ for row in table.rows:
 
 # %% [markdown]
 # Each grid was stretched to the clip that suits it best. POT is more than 4 dB behind the rest at the same number
-# of bits. Where does its error come from? Guess from the picture above, then run the next cell. It draws one step
-# for each level: from where to where x is sent to it, and as height what these x add to the MSE.
+# of bits. Where does its error come from? Guess from the picture above, then run the next two cells (their saved
+# outputs are folded in). The first draws one step for each level: from where to where x is sent to it, and as height
+# what these x add to the MSE.
 
-# %%
+# %% jupyter={"outputs_hidden": true}
 panels.contribution(weights, {"POT": qviz.pot(4), "POST": qviz.post(4)})
 
-# %%
+# %% jupyter={"outputs_hidden": true}
 # NBVAL_CHECK_OUTPUT
-data = qviz.Summary(weights)
+data, strip = qviz.Summary(weights), 0.034
 for book in (qviz.pot(4), qviz.post(4)):
     q = qviz.Quantizer(book).observe(weights)
     stats = data.cells(book.levels, book.borders, q.range.scale)
-    inner = book.levels.abs() <= 0.125
+    inner = (book.levels * q.range.scale).abs() <= strip
     print(
-        f"{book.name:5} levels within 1/8 of the clip: {int(inner.sum()):2} of {len(book)},"
+        f"{book.name:5} levels within {strip} of zero: {int(inner.sum()):2} of {len(book)},"
         f" they serve {stats.count[inner].sum() / stats.count.sum():.0%} of the weights"
         f" and make {stats.sse[inner].sum() / stats.sse.sum():.0%} of the error"
     )
 
 # %% [markdown]
-# That is the waste. Nine of POT's fifteen levels crowd into an eighth of the clip, where a fifth of the error arises;
-# the six others have to serve everything beyond, and make four fifths of it. POST has three levels in that strip.
+# That is the waste. Nine of POT's fifteen levels crowd into a strip of an eighth of its clip, where a fifth of its error
+# arises; the six others have to serve everything beyond, and make four fifths of it. POST has five levels in that strip.
 #
 # More bits do not help, because each new POT level goes between zero and the smallest level so far:
 
@@ -151,7 +153,7 @@ for name, build in grids.items():
 #
 # Now you. Grid A is a copy of POT that you can edit. Drag its green points outward, or choose one with **Level** and
 # type into **Value**; with **Mirror signs** the opposite level follows. Get the MSE in row A as low as you can. Row B
-# is Lloyd's grid: 16 levels, each the mean of the weights that it serves. **Reset** brings POT back.
+# is Lloyd's grid: 16 levels, each the mean of the weights that it serves. **Reset to POT** starts again.
 
 # %%
 by_hand = GridExplorer(weights, tensor="your tensor")
@@ -196,15 +198,24 @@ print(f"{'Lloyd':34} {best['levels']} levels   SQNR {best['sqnr_db']:.2f} dB")
 # 1. In the first explorer choose the tensor "with outliers" and compare the range rules "min–max" and "MSE search"
 #    for the uniform grid. Which values does the better rule give up?
 # 2. Choose "depthwise_early (real)" and tick **Per channel**. Why does that help this layer so much more than
-#    "expand (real)"? (The next cell has the figures.)
-# 3. Choose "act_expand (real)": activations after a ReLU, none negative. How many levels of POT serve no value
-#    there? Which grid notices that there is no negative side?
+#    "expand (real)"?
+# 3. Choose "act_expand (real)": activations after a ReLU, none negative. So every grid leaves out its negative side.
+#    How many of the fifteen levels of the symmetric POT would serve no value there? What is won in SQNR by the levels
+#    that take their place?
 # 4. Bring your own: `GridExplorer(my_array, {"mine": qviz.Codebook([-1, -0.4, 0, 0.4, 1])})`.
+#
+# The next cell has the figures for 2 and 3; its saved output is folded in.
 
-# %%
+# %% jupyter={"outputs_hidden": true}
 # NBVAL_CHECK_OUTPUT
 early = qviz.shipped.tensor("depthwise_early")
 for name, tensor in (("depthwise_early", early), ("expand", weights)):
     whole = qviz.compare(tensor, ["uniform"])["uniform"].sqnr_db
     split = qviz.compare(tensor, ["uniform"], range=qviz.MSE(axis=0))["uniform"].sqnr_db
     print(f"{name:16} uniform, 4 bits: {whole:5.2f} dB per tensor, {split:5.2f} dB per channel")
+positive = qviz.shipped.tensor("act_expand")
+symmetric = qviz.Quantizer(qviz.pot(4)).observe(positive)
+unused = qviz.metrics.dead_levels(qviz.metrics.occupancy(symmetric, positive))
+both = [qviz.compare(positive, {"POT": symmetric})["POT"], qviz.compare(positive, ["POT"])["POT"]]
+print(f"act_expand: {unused} of {len(symmetric.codebook)} levels unused;", end=" ")
+print("POT with a negative side {:.2f} dB, without {:.2f} dB".format(*(row.sqnr_db for row in both)))

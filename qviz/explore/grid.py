@@ -293,7 +293,8 @@ class GridModel(Model[GridChoice]):
         found = {s: getattr(c, s) for s in ("grid_a", "grid_b")}  # the paper grids stop at 7 bits
         c = replace(c, **{s: g if g in self.names(c.bits) else g.split()[0] for s, g in found.items()})
         step, top, decimals = self.span(c.tensor)
-        clip = c.clip if c.rule == MANUAL or c.grid_a == CUSTOM else self.clip(c, c.grid_a)
+        fitted = [grid for grid in c.grids.values() if grid != CUSTOM]
+        clip = self.clip(c, fitted[0]) if fitted and c.rule != MANUAL else c.clip
         c = replace(c, clip=min(max(round(round(clip / step) * step, decimals), step), top))
         if c.edits:
             levels = self.levels(c)

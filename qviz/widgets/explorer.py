@@ -42,10 +42,29 @@ STYLE = (
 .qviz-explorer :focus-visible, .qviz-explorer .noUi-handle:focus {
   outline: 3px solid #0173b2; outline-offset: 1px; box-shadow: 0 0 0 1px white; }
 .qviz-explorer p { margin: 2px 0; line-height: 1.4; }
+.qviz-explorer .widget-html-content { overflow-x: auto; }
+@media (max-width: 600px) {
+  .qviz-explorer .qviz-table { font-size: 10px; }
+  .qviz-explorer .qviz-table td, .qviz-explorer .qviz-table th { padding: 2px 3px; }
+  .qviz-explorer .qviz-swatch { width: 1em; margin-right: .2em; }
+}
 .qviz-alt { position: absolute; width: 1px; height: 1px; overflow: hidden; }
 """
 )
 """Dashes shorter than the treads of a staircase, dots that say that they move, a ring where the keys go."""
+
+
+NAMES = """
+const name = (tries) => {
+  const sliders = this.closest('.qviz-explorer')?.querySelectorAll('.widget-slider') ?? [];
+  for (const slider of sliders) {
+    slider.querySelector('[role=slider]')?.setAttribute('aria-label', slider.firstChild.textContent);
+  }
+  if (tries && !sliders.length) setTimeout(() => name(tries - 1), 200);  // the page is not ready yet
+};
+name(50);
+"""
+"""What gives sliders their labels as accessible names: ipywidgets has no trait for it."""
 
 
 class Explorer(w.VBox):
@@ -77,18 +96,22 @@ class Explorer(w.VBox):
         self.buttons = {name: w.Button() for name in model.actions(self._choice)}
         self.undo = w.Button(description="Undo", icon="undo", tooltip="Take the last move back")
         self.redo = w.Button(description="Redo", icon="repeat", tooltip="Make the move again")
+        for button in (*self.buttons.values(), self.undo, self.redo):
+            button.layout.width = "auto"
         for name, widget in {**self.controls, **self.buttons}.items():
             setattr(self, name, widget)
         self._live = [LivePanel(panel, self._drag(i)) for i, panel in enumerate(scene.panels)]
         self._text, self._alt, self._words, self._note = (w.HTML() for _ in range(4))
         words = w.Accordion([self._words], titles=("In words",), selected_index=None)
+        words.observe(lambda _: self._speak(), "selected_index")
+        self._accordion = words
         buttons = [*self.buttons.values(), self.undo, self.redo]
         picture = w.GridBox([live.widget for live in self._live], layout=GRID)
         style = w.HTML(layout={"display": "none"})
         top = w.Box([*self.controls.values(), *buttons], layout=ROW)
         super().__init__([style, top, self._text, self._alt, picture, self._note, words])
         self.add_class("qviz-explorer").add_class(f"qviz-{self.model_id}")
-        style.value = f"<style>{STYLE}{display.HIDDEN.format(self.model_id)}</style>"
+        style.value = f'<style onload="{NAMES}">{STYLE}{display.HIDDEN.format(self.model_id)}</style>'
         self._shown = display.Shown(self)
         self._scene = scene
         self._show(scene)
@@ -237,9 +260,8 @@ class Explorer(w.VBox):
             changes.append((self.buttons[name], {"description": action.label, "tooltip": action.help}))
         pairs = zip(self._live, new.panels, strict=True)
         changes += [change for live, panel in pairs for change in live.changes(panel)]
-        words = "".join(f"<p>{html.escape(text)}</p>" for text in new.sentences)
         alt = f'<div class="qviz-alt" role="img" aria-label="{html.escape(new.text)}"></div>'
-        texts = (self._text, pages.scene_html(new)), (self._alt, alt), (self._words, words)
+        texts = (self._text, pages.scene_html(new)), (self._alt, alt), (self._words, self._sentences())
         changes += [(widget, {"value": value}) for widget, value in (*texts, (self._note, _note(old, new)))]
         self._busy = True
         try:
@@ -251,6 +273,16 @@ class Explorer(w.VBox):
         finally:
             self._busy = False
         self._shown.changed()
+
+    def _sentences(self) -> str:
+        """Return the words, which nobody reads while they are folded in."""
+        if self._accordion.selected_index is None:
+            return ""
+        return "".join(f"<p>{html.escape(text)}</p>" for text in self._scene.sentences)
+
+    def _speak(self) -> None:
+        with self._lock:
+            self._words.value = self._sentences()
 
     def _shown_buttons(self) -> dict[str, bool]:
         return {name: action.shown for name, action in self.model.actions(self._choice).items()}

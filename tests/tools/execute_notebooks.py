@@ -81,17 +81,17 @@ def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:
 
 
 def clean(output: NotebookNode) -> NotebookNode | None:
-    """Return the output without its live widget view, or None if nothing else is in it.
+    """Return the output without its live widget view, or None if there is no picture besides.
 
     Raises:
-        ValueError: it is text on stderr.
+        ValueError: It is text on stderr.
     """
     if output.output_type == "stream" and output.name == "stderr":
         raise ValueError(f"a cell wrote to stderr: {output.text.strip()}")
     if WIDGET_VIEW in output.get("data", {}):
         del output.data[WIDGET_VIEW]
         output.metadata.pop(WIDGET_VIEW, None)
-        if not output.data:
+        if "image/png" not in output.data:
             return None
     return output
 
