@@ -20,8 +20,7 @@ from qviz.explore import tensors
 from qviz.explore.controls import Control, Number, Pick, Slide, Tick
 from qviz.explore.model import Action, Model
 from qviz.explore.tensors import Source
-from qviz.measure import measured as measure
-from qviz.measure.compare import Comparison, build_grid, grid_names
+from qviz.measure import Comparison, Measured, build_grid, grid_names
 from qviz.plot import panels
 from qviz.plot.html import Chooser, Key
 from qviz.plot.scene import Panel, Points, Rug, Scene, Table
@@ -355,12 +354,13 @@ class GridModel(Model[GridChoice]):
 
     def _scene(self, c: GridChoice, named: dict[str, Quantizer], title: str, reach: float) -> Scene:
         data = self.summary(c.tensor, self.axis(c))
+        figures = {name: Measured(q, data, name) for name, q in named.items()}  # for picture and table
         parts = (
             panels.levels(data, named),
             panels.staircase(data, named),
-            panels.error(data, named, reach=reach or None),
+            panels.error(data, figures, reach=reach or None),
         )
-        rows = Comparison(tuple(measure.row(name, q, data) for name, q in named.items()))
+        rows = Comparison(tuple(measured.row(name) for name, measured in figures.items()))
         return Scene(title, parts, Table.of(rows, panels.ROLES[: len(named)]), self.about(c))
 
     def _dots(self, c: GridChoice) -> np.ndarray:

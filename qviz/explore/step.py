@@ -15,7 +15,7 @@ from qviz.core.range import Fixed, search_scale
 from qviz.core.summary import Summary
 from qviz.explore.controls import Control, Slide
 from qviz.explore.model import Model
-from qviz.measure import measured as measure
+from qviz.measure import Measured
 from qviz.plot import panels
 from qviz.plot.scene import Axis, Line, Panel, Points, Rule, Scene
 
@@ -67,7 +67,7 @@ class StepModel(Model[StepChoice]):
     def scene(self, choice: StepChoice) -> Scene:
         """Return the error against the step, and the levels over the values."""
         q = Quantizer(self.book, range=Fixed(choice.step))
-        here = measure.row("here", q, self.data).mse
+        here = Measured(q, self.data).mse
         marks = (
             Line("data", self.steps, self.mse, label="MSE of every step"),
             Rule("ideal", self.best, label=f"least MSE, at {self.best:.3g}"),

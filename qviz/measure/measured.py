@@ -199,11 +199,6 @@ def _run(q: Method, x: Tensor, name: str) -> _Run:
     return _Run(codes.flatten().cpu(), error, levels, float(x.square().sum()))
 
 
-def row(name: str, q: Method, data: Summary) -> Row:
-    """Return the line of a table for ``q`` on ``data``."""
-    return Measured(q, data).row(name)
-
-
 def searchable(q: Quantizer) -> bool:
     """Return whether borders and one scale per row tell everything about ``q``.
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from qviz import uniform
+from qviz import Summary, uniform
 from qviz.explore import GridModel, tensors
 from qviz.explore.grid import CUSTOM, MANUAL
 
@@ -45,6 +45,13 @@ def test_a_model_keeps_no_choice(model):
     assert moved != edited
     assert model.scene(model.start).text == before
     assert model.scene(edited).text != model.scene(moved).text
+
+
+def test_picture_and_table_share_their_figures(model, monkeypatch):
+    calls, cells = [], Summary.cells
+    monkeypatch.setattr(Summary, "cells", lambda *args: calls.append(1) or cells(*args))
+    scene = model.scene(replace(model.start, bits=5))
+    assert len(scene.table.rows) == len(calls) == 2
 
 
 def test_a_choice_survives_json(model):
