@@ -30,7 +30,7 @@ print(contract(experiment))
 # %% [markdown]
 # ## Data and network
 #
-# A training image is shifted by up to 4 pixels and mirrored every second time, then normalised: zero mean and unit
+# A training image is shifted by up to 4 pixels and mirrored every second time, then normalized: zero mean and unit
 # variance over the data set. Which images a step sees, and how they are shifted, depends on the seed, the epoch and
 # the step alone, so that an interrupted run goes on exactly where it stopped. The held-out images are training images
 # that are not trained on; the test images are looked at once, after the last step.
@@ -55,8 +55,8 @@ random_weights = ready.model.get_submodule(LAYER).weight.detach().clone()
 # time.
 
 # %%
+from qviz.nn import fit
 from qviz.nn.runs import run_folder
-from qviz.nn.train import fit
 
 history = fit(
     ready.model,
@@ -94,9 +94,8 @@ Scene("ResNet-20, FP32", (loss, accuracy, rate, weights))
 
 # %%
 from qviz import shipped
+from qviz.nn import evaluate, load_weights
 from qviz.nn.models import create
-from qviz.nn.train import evaluate
-from qviz.nn.weights import load_weights
 
 fp32 = load_weights(create("resnet20"), shipped.checkpoint("resnet20_fp32.safetensors"))
 top1 = {
@@ -116,7 +115,7 @@ for what, share in top1.items():
 import copy
 
 from qviz import recipes
-from qviz.nn.convert import calibrate, convert
+from qviz.nn import calibrate, convert
 
 rounded = {}
 for bits in (8, 4, 3, 2):
