@@ -12,6 +12,19 @@ from qviz.explore.controls import Control, Number, Pick, Slide, Tick
 WIDE = {"style": {"description_width": "5.2em"}}
 
 
+class FloatSlider(w.FloatSlider):
+    """A slider that sends limits and step before its value.
+
+    The page applies them in the order in which they come. With the value first it is rounded to the step of
+    before, and sent back as if somebody had moved the slider.
+    """
+
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the state with the value last."""
+        state = super().get_state(*args, **kwargs)
+        return dict(sorted(state.items(), key=lambda item: item[0] == "value"))
+
+
 def make(control: Control, value: Any) -> w.ValueWidget:
     """Return a widget for a control.
 
@@ -24,7 +37,7 @@ def make(control: Control, value: Any) -> w.ValueWidget:
         case Tick():
             made = w.Checkbox(value=value, indent=False, layout={"width": "auto"})
         case Slide():
-            kind = w.IntSlider if control.whole else w.FloatSlider
+            kind = w.IntSlider if control.whole else FloatSlider
             made = kind(min=control.low, max=control.high, step=control.step, value=value, **WIDE)
             made.layout = {"flex": "1 1 24em", "max_width": "34em", "min_width": "18em"}
         case Number():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -205,8 +206,10 @@ class Explorer(w.VBox):
     def _changed(self, name: str) -> Callable[[dict[str, Any]], None]:
         def handle(change: dict[str, Any]) -> None:
             with self._lock:
-                if not self._busy and change["new"] != getattr(self._choice, name):
-                    wanted = replace(self._choice, **{name: change["new"]})
+                old, new = getattr(self._choice, name), change["new"]
+                noise = isinstance(new, float) and math.isclose(new, old, rel_tol=1e-9)  # of the page's sums
+                if not self._busy and new != old and not noise:
+                    wanted = replace(self._choice, **{name: new})
                     self._go(self.model.settled(self._choice, wanted), name)
 
         return handle

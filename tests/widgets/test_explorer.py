@@ -181,3 +181,13 @@ def test_step_explorer_moves_with_its_dot():
     dots.x = np.array([2 * e.model.best])
     assert e.step.value == pytest.approx(2 * e.model.best, abs=e.step.step)
     assert "At the step" in e.describe()
+
+
+def test_a_slider_sends_its_value_after_limits_and_step(e):
+    for keys in (None, {"value", "max", "min", "step"}):
+        assert list(e.clip.get_state(keys))[-1] == "value"
+
+
+def test_noise_of_the_page_is_no_move(e):
+    e.clip.value += 1e-12
+    assert (e.rule.value, e.undo.disabled) == ("MSE search", True)
