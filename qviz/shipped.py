@@ -69,7 +69,7 @@ def data_dir() -> Path:
     """Return the folder of shipped data, in a checkout or in an installed wheel.
 
     Raises:
-        FileNotFoundError: neither place has it.
+        FileNotFoundError: Neither place has it.
     """
     return _shared("data")
 
@@ -78,7 +78,7 @@ def notebooks_dir() -> Path:
     """Return the folder of shipped notebooks, in a checkout or in an installed wheel.
 
     Raises:
-        FileNotFoundError: neither place has it.
+        FileNotFoundError: Neither place has it.
     """
     return _shared("notebooks")
 
@@ -100,10 +100,10 @@ def names(kind: str | None = None) -> tuple[str, ...]:
     """Return the names of the shipped tensors, in the order of the network they come from.
 
     Args:
-        kind: "weights", "activations", or None for both.
+        kind: Which tensors: "weights", "activations", or None for both.
 
     Raises:
-        ValueError: ``kind`` is something else.
+        ValueError: Kind is something else.
     """
     if kind is not None and kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; choose None or one of {', '.join(KINDS)}.")
@@ -114,7 +114,7 @@ def info(name: str) -> TensorInfo:
     """Return what is known about one shipped tensor.
 
     Raises:
-        ValueError: no tensor has that name.
+        ValueError: No tensor has that name.
     """
     catalogue = _catalogue(data_dir())
     if name not in catalogue:
@@ -133,7 +133,7 @@ def tensor(name: str) -> torch.Tensor:
     (682, 576)
 
     Raises:
-        ValueError: no tensor has that name, or the file's sha256 is wrong.
+        ValueError: No tensor has that name, or the file's sha256 is wrong.
 
     References:
         Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018. arXiv:1801.04381
@@ -156,7 +156,7 @@ def cifar10_sample(split: str = "train") -> tuple[torch.Tensor, torch.Tensor]:
     0.4745
 
     Args:
-        split: "train" or "test".
+        split: Which part: "train" or "test".
 
     Returns:
         images, uint8, shape (2000, 3, 32, 32), planes R, G, B; and labels, int64, shape (2000,).
@@ -189,10 +189,10 @@ def checkpoint(name: str) -> Path:
     """Return the path of a shipped checkpoint, its sha256 checked.
 
     Args:
-        name: such as "resnet20_fp32.safetensors".
+        name: The name of the file, such as "resnet20_fp32.safetensors".
 
     Raises:
-        ValueError: no such file is shipped, or its sha256 is wrong.
+        ValueError: No such file is shipped, or its sha256 is wrong.
         FileNotFoundError: it is listed but missing.
     """
     return _trusted(data_dir() / name)
@@ -202,7 +202,7 @@ def verify() -> tuple[str, ...]:
     """Hash every shipped file anew, and return the names of the files that were checked.
 
     Raises:
-        FileNotFoundError: a file of the manifest is missing.
+        FileNotFoundError: A file of the manifest is missing.
         ValueError: a file's sha256 is not the manifest's.
     """
     folder = data_dir()
