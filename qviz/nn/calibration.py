@@ -1,77 +1,191 @@
-"""Calibration: one pass of one batch, in which each quantizer is set on what it will see."""
+"""Calibration: passes of a few batches, in which each quantizer is set on what it will see."""
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
 from qviz.core.quantizer import Quantizer
 from qviz.nn.layers import QuantLayer, Reduce
 
-Batch = Tensor | tuple | list | Mapping
+Batch = Tensor | np.ndarray | tuple | list | Mapping
+"""What a model takes: a tensor or array, a mapping of keyword arguments, or a loader's (inputs, labels)."""
+
+BATCHES = 8
+"""So many batches of a loader are looked at."""
+
+KEPT = 2**20
+"""So many values of one call of a layer are kept, for the case that the layer runs again."""
 
 
-def calibrate(model: nn.Module, batch: Batch, *, reduce: Reduce | None = None) -> None:
-    """Set every quantizer from one batch, in the order in which the layers run.
+def calibrate(model: nn.Module, batch: Batch | Iterable[Batch], *, reduce: Reduce | None = None) -> None:
+    """Set every quantizer from one batch or a few, in the order in which the layers run.
 
     Each layer is set on the input that the layers before it give once they are quantized: weight first,
-    then input, then output scale. A layer that runs several times is set the first time. Everything is set
-    anew, whatever it was before.
+    then input, then output scale. A layer that runs several times (a recurrent cell, a head that is shared)
+    is set on the inputs of all its calls together; above a million values a call, on rows of it at equal
+    distances. Everything is set anew, whatever it was before.
 
-    The pass runs in the mode the model is in (so in train mode BatchNorm uses the batch's statistics, as
+    The passes run in the mode the model is in (so in train mode BatchNorm uses the batch's statistics, as
     the training that follows will), without gradients. Apart from the quantizers and output scales nothing is
     changed: running statistics and other buffers, parameters, and the state of torch's random generators are
     afterwards as they were.
 
     Args:
-        model: a converted model.
-        batch: what the model takes: a tensor, a mapping of keyword arguments, or a loader's (images, labels),
-            of which the labels are not used.
-        reduce: takes a tensor to its mean over the processes; each has another part of the batch and the
+        model: A converted model.
+        batch: What the model takes: a tensor, an array, a mapping of keyword arguments, or a pair (inputs,
+            labels), of which the labels are not used. Or a loader or an iterator of these, of which the
+            first eight are taken.
+        reduce: Takes a tensor to its mean over the processes; each has another part of the batch and the
             same weights, and all end with the same quantizers. Default: ``torch.distributed``, where it is
             initialised.
 
     Raises:
-        ValueError: the model has no quantized layer; the batch does not reach one; a weight or an input is
-            NaN or infinite.
+        TypeError: The batch is nothing that a model takes.
+        ValueError: The model has no quantized layer; the batch does not reach one; a layer ran without its
+            quantizers; a weight or an input is NaN or infinite.
 
     Warns:
-        UserWarning: an input has negative values and its quantizer no negative levels.
+        UserWarning: An input has negative values and its quantizer no negative levels.
     """
     names = {module: name for name, module in model.named_modules() if isinstance(module, QuantLayer)}
     if not names:
         raise ValueError("the model has no quantized layer: convert it first")
     if reduce is None and several():
         reduce = _mean
-    waiting, cut = dict(names), []
+    seen = {layer: _Seen(layer, name, reduce) for layer, name in names.items()}
 
-    def first_call(layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        if waiting.pop(layer, None) is not None:
-            x = args[0] if args else kwargs["input"]
-            try:
-                layer.observe(x, reduce)
-            except (TypeError, ValueError) as problem:
-                raise type(problem)(f"layer {names[layer]!r}: {problem}") from problem
-            if _cuts_negative(layer, x):
-                cut.append(repr(names[layer]))
+    def before(layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        x = args[0] if args else kwargs["input"]
+        if x.numel():  # zero rows, of an expert that nothing was sent to, tell nothing
+            seen[layer].note(x)
+            worked.difference_update(_quantizers(layer))  # observing runs them too
 
-    run(model, batch, names, first_call)
-    if waiting:
+    def after(q: nn.Module, args: tuple, output: Tensor) -> None:
+        worked.add(q)
+
+    worked: set[nn.Module] = set()
+    handles = [q.register_forward_hook(after) for layer in names for q in _quantizers(layer)]
+    try:
+        for one in batches_of(batch):
+            run(model, one, names, before)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if missed := [repr(one.name) for one in seen.values() if not one.calls]:
         raise ValueError(
-            f"the batch does not reach {', '.join(map(repr, waiting.values()))} in this mode of the model: "
-            "leave them out with skip= of convert"
+            f"the batch does not reach {', '.join(missed)} in this mode of the model: "
+            "give convert the batch, or leave them out with its skip="
         )
-    if cut:
+    if idle := [repr(name) for layer, name in names.items() if not worked.issuperset(_quantizers(layer))]:
+        raise ValueError(
+            f"{', '.join(idle)} ran without quantizing: something calls another forward than the layer's own"
+        )
+    for one in seen.values():
+        one.finish()
+    if cut := [repr(one.name) for one in seen.values() if one.cut]:
         warnings.warn(
             f"inputs of {', '.join(cut)} have negative values, which their unsigned quantizers set to 0: "
             "give convert a batch, or signed=",
             stacklevel=2,
         )
+
+
+class _Seen:
+    """The inputs of one layer so far; the layer is set anew whenever the number of its calls has doubled."""
+
+    def __init__(self, layer: QuantLayer, name: str, reduce: Reduce | None) -> None:
+        self.layer, self.name, self._reduce = layer, name, reduce
+        self.calls, self.cut = 0, False
+        self._inputs: list[Tensor] = []
+        self._pending = False
+
+    def note(self, x: Tensor) -> None:
+        """Take in the input of a call."""
+        self.calls += 1
+        q = self.layer.input_quantizer
+        if q is not None and q.codebook.lo >= 0 and q.range.offset is None:
+            self.cut = self.cut or bool((x < 0).any())
+        x = self.layer._batched(x)
+        self._pending = self.calls & (self.calls - 1) != 0
+        if not self._pending:
+            self._observe([*self._inputs, x])
+        self._inputs.append(x[:: -(-x.numel() // KEPT)].detach().clone())
+
+    def finish(self) -> None:
+        """Set the layer on the calls since the last doubling too."""
+        if self._pending:
+            self._observe(self._inputs)
+
+    def _observe(self, inputs: list[Tensor]) -> None:
+        try:
+            self.layer.observe(together(inputs), self._reduce)
+        except (TypeError, ValueError) as problem:
+            raise type(problem)(f"layer {self.name!r}: {problem}") from problem
+
+
+def together(inputs: list[Tensor]) -> Tensor:
+    """Return inputs of several calls as one, samples in axis 0; small maps repeat up to the largest's size.
+
+    So each call counts the same, all values are there, and a sample keeps its own statistics.
+    """
+    if len(inputs) == 1:
+        return inputs[0]
+    if len({x.shape[1:] for x in inputs}) == 1:
+        return torch.cat(inputs)
+    flat = [x.flatten(2) for x in inputs]
+    size = max(x.shape[2] for x in flat)
+    return torch.cat([x[:, :, torch.arange(size, device=x.device) % x.shape[2]] for x in flat]).unsqueeze(-1)
+
+
+def _quantizers(layer: QuantLayer) -> list[Quantizer]:
+    return [q for q in (layer.weight_quantizer, layer.input_quantizer) if q is not None]
+
+
+def batches_of(batch: Batch | Iterable[Batch]) -> Iterator[Batch]:
+    """Return one batch as it is; of a loader or an iterator its first batches.
+
+    Raises:
+        TypeError: It is neither.
+        ValueError: The loader is empty.
+    """
+    if isinstance(batch, (Tensor, np.ndarray, tuple, list, Mapping)):
+        yield batch
+        return
+    if not isinstance(batch, Iterable):
+        raise TypeError(
+            "batch must be a tensor, an array, a mapping, a pair (inputs, labels) or a loader of these, "
+            f"got {type(batch).__name__}"
+        )
+    count = 0
+    for count, one in enumerate(itertools.islice(batch, BATCHES), 1):  # noqa: B007 (counts what came)
+        yield one
+    if count == 0:
+        raise ValueError("the loader gives no batch: it is empty, or an iterator that was used up before")
+
+
+def forward(model: nn.Module, batch: Batch) -> Any:
+    """Run the model on one batch, whose labels, if it is a pair, are left out; return its output."""
+    if isinstance(batch, Mapping):
+        return model(**{key: _tensor(value) for key, value in batch.items()})
+    if isinstance(batch, (tuple, list)):
+        if not batch:
+            raise ValueError("the batch is empty: it must hold the inputs first")
+        batch = batch[0]
+        if isinstance(batch, Mapping):
+            return forward(model, batch)
+    return model(_tensor(batch))
+
+
+def _tensor(value: Any) -> Any:
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
 @torch.no_grad()
@@ -80,10 +194,7 @@ def run(model: nn.Module, batch: Batch, layers: Iterable[nn.Module], hook: Calla
     handles = [layer.register_forward_pre_hook(hook, with_kwargs=True) for layer in layers]
     try:
         with _untouched(model):
-            if isinstance(batch, Mapping):
-                model(**batch)
-            else:
-                model(batch[0] if isinstance(batch, (tuple, list)) else batch)
+            forward(model, batch)
     finally:
         for handle in handles:
             handle.remove()
@@ -105,12 +216,9 @@ def _untouched(model: nn.Module) -> Iterator[None]:
             yield
         finally:
             for module, name, buffer, value in kept:
-                module._buffers[name] = buffer.copy_(value)
-
-
-def _cuts_negative(layer: QuantLayer, x: Tensor) -> bool:
-    q = layer.input_quantizer
-    return q is not None and q.codebook.lo >= 0 and q.range.offset is None and bool((x < 0).any())
+                module._buffers[name] = buffer
+                if not torch.equal(buffer, value):  # one made by expand() cannot be written to at all
+                    buffer.copy_(value)
 
 
 def several() -> bool:

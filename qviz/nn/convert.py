@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized
 
 from qviz.methods.method import Pair
 from qviz.nn.calibration import Batch
@@ -123,12 +126,16 @@ def convert(
 
 def _candidates(model: nn.Module) -> dict[str, nn.Module]:
     """Return the layers that can be quantized, by name."""
-    found = {name: layer for name, (layer, obstacle) in survey(model).items() if obstacle is None}
-    for name, layer in found.items():
+    surveyed = survey(model)
+    for name, (layer, _) in surveyed.items():
         if isinstance(layer, QuantLayer):
             raise ValueError(f"layer {name!r} is quantized already: deconvert the model first")
+    found = {name: layer for name, (layer, obstacle) in surveyed.items() if obstacle is None}
     if not found:
-        raise ValueError(f"{type(model).__name__} has no Conv2d or Linear layer that could be quantized")
+        text = f"{type(model).__name__} has no Conv2d or Linear layer that could be quantized"
+        reasons = Counter(str(obstacle).removeprefix("not quantized: ") for _, obstacle in surveyed.values())
+        counted = [f"{n} layer{'s' * (n > 1)}: {reason}" for reason, n in reasons.most_common()]
+        raise ValueError("; ".join([text, *counted]))
     return found
 
 
@@ -152,26 +159,55 @@ def deconvert(model: nn.Module, *, bake: bool = False) -> nn.Module:
     Args:
         model: any module.
         bake: write the quantized weights (times the output scale) into the weights, so that the float model
-            computes with them.
+            computes with them. A weight that other modules hold too (tied embeddings, views of one tensor)
+            stays as it is for them: the layer gets a parameter of its own.
 
     Raises:
         ValueError: bake, and an input quantizer maps its input to another unit (DAQ, N2UQ), so that the
-            weights mean nothing for the input itself. Nothing is changed then.
+            weights mean nothing for the input itself; a layer was parametrized or pruned after it was
+            converted, so that its weight is computed. Nothing is changed then.
         RuntimeError: bake, and a layer is not calibrated.
     """
     layers = {name: m for name, m in model.named_modules() if isinstance(m, QuantLayer)}
+    for name, layer in layers.items():
+        if is_parametrized(layer):
+            raise ValueError(
+                f"layer {name!r} was parametrized after convert: remove its parametrizations first"
+            )
     if bake:
+        tied = _tied(model)
         with torch.no_grad():
             baked = {name: _baked(name, layer) for name, layer in layers.items()}
             for name, value in baked.items():
-                layers[name].weight.copy_(value)
+                weight = layers[name].weight
+                if _storage(weight) in tied:
+                    layers[name].weight = nn.Parameter(value.clone(), weight.requires_grad)
+                else:
+                    weight.copy_(value)
     for layer in layers.values():
         layer.release()
     return model
 
 
+def _storage(t: Tensor) -> int:
+    return t.untyped_storage().data_ptr()
+
+
+def _tied(model: nn.Module) -> set[int]:
+    """Return the storages that more than one module, or more than one name of a module, reads from."""
+    held = [
+        _storage(t)
+        for module in model.modules()
+        for t in (*module._parameters.values(), *module._buffers.values())
+        if t is not None and not is_lazy(t) and t.numel()
+    ]
+    return {storage for storage, uses in Counter(held).items() if uses > 1}
+
+
 def _baked(name: str, layer: QuantLayer) -> Tensor:
     q = layer.input_quantizer
+    if "weight" not in layer._parameters:
+        raise ValueError(f"layer {name!r} cannot be baked: a hook computes its weight (pruning, weight norm)")
     if not layer.calibrated:
         raise RuntimeError(f"layer {name!r} is not calibrated: there is no quantized weight to bake")
     if q is not None and not q.range.rescale:

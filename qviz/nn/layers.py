@@ -33,6 +33,8 @@ class QuantLayer(nn.Module):
 
     Attributes:
         weight, bias: the float layer's parameters, under their own names in the state dict.
+        drop: The share of input values that stay unquantized in train mode, drawn anew in each forward pass
+            (QDrop, Wei et al., ICLR 2022, arXiv:2203.05740); 0 at first. Set it with :meth:`mix`.
         output_scale: s, shape (), or None; NaN until it is started or loaded.
 
     Raises:
@@ -46,6 +48,8 @@ class QuantLayer(nn.Module):
     """
 
     float_type: ClassVar[type[nn.Module]]
+    drop: float = 0.0
+    generator: torch.Generator | None = None
 
     def __init__(
         self,
@@ -104,12 +108,16 @@ class QuantLayer(nn.Module):
     def _refuse(cls, layer: nn.Module) -> None:
         if type(layer) is not cls.float_type:
             raise TypeError(f"layer must be exactly a {cls.float_type.__name__}, got {type(layer).__name__}")
+        if "forward" in vars(layer):  # it would be called instead of the class's
+            raise TypeError("layer has a forward of its own, set on the instance; it would not be quantized")
 
     def release(self) -> nn.Module:
         """Turn this layer back into the float layer and return it."""
         for name in ("weight_quantizer", "input_quantizer"):
             del self._modules[name]
         del self._parameters["output_scale"], self.standardise, self._ready
+        for name in ("drop", "generator"):
+            vars(self).pop(name, None)
         hooks = self._load_state_dict_post_hooks
         for key in [key for key, hook in hooks.items() if hook is _after_loading]:
             del hooks[key]
@@ -158,6 +166,42 @@ class QuantLayer(nn.Module):
             w = self.weight_quantizer(w)
         return w if self.output_scale is None else w * self.output_scale.abs()
 
+    @torch.no_grad()
+    def codes(self) -> Tensor:
+        """Return the code of each weight, uint8, in the weight's shape; standardized first where asked for.
+
+        ``weight_quantizer.dequantize`` gives the levels; :meth:`quantized_weight` has the output scale too.
+
+        Raises:
+            ValueError: The weight is not quantized, or holds NaN.
+            RuntimeError: The layer is not calibrated.
+        """
+        if self.weight_quantizer is None:
+            raise ValueError("this layer has no weight quantizer, so its weight has no codes")
+        self._check()
+        return self.weight_quantizer.codes(self.normalised_weight())
+
+    def mix(self, drop: float, generator: torch.Generator | None = None) -> Self:
+        """Let input values pass unquantized with probability ``drop`` in train mode; return the layer.
+
+        Args:
+            drop: The probability, from 0 (all are quantized) to 1 (none is).
+            generator: Where the random numbers come from; None for torch's own generator.
+
+        Raises:
+            ValueError: ``drop`` is no probability; there is no input quantizer, or it maps its input to
+                another unit (DAQ, N2UQ), where values of both kinds cannot be mixed.
+        """
+        if not 0.0 <= drop <= 1.0:
+            raise ValueError(f"drop must be a probability, from 0 to 1, got {drop!r}")
+        if self.input_quantizer is None:
+            raise ValueError("this layer has no input quantizer, so there is nothing to mix")
+        if not self.input_quantizer.range.rescale:
+            kind = type(self.input_quantizer.range).__name__
+            raise ValueError(f"{kind} maps the input to another unit: both kinds of values cannot be mixed")
+        self.drop, self.generator = float(drop), generator
+        return self
+
     def _check(self) -> None:
         if not self.calibrated:
             raise RuntimeError(
@@ -167,7 +211,20 @@ class QuantLayer(nn.Module):
         self._ready = True
 
     def _read(self, x: Tensor) -> Tensor:
-        return x if self.input_quantizer is None else self.input_quantizer(x)
+        if self.input_quantizer is None or x.numel() == 0:
+            return x
+        y = self.input_quantizer(x)
+        if self.training and self.drop > 0.0:
+            float_ones = torch.rand(x.shape, generator=self.generator, device=x.device) < self.drop
+            y = torch.where(float_ones, x, y)
+        return y
+
+    def _compute(self, x: Tensor) -> Tensor:
+        """Return the output; of zero rows without a look at the quantizers, which nothing can have set."""
+        if not self._ready and x.numel():
+            self._check()
+        w = self.quantized_weight() if self._ready else self.weight
+        return self._product(self._read(x), w, self.bias)
 
     def _product(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
         raise NotImplementedError
@@ -239,9 +296,7 @@ class QuantConv2d(QuantLayer, nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the layer's output, in the shape of the float layer's."""
-        if not self._ready:
-            self._check()
-        y = self._product(self._read(self._batched(input)), self.quantized_weight(), self.bias)
+        y = self._compute(self._batched(input))
         return y if input.ndim == 4 else y.squeeze(0)
 
     def _product(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
@@ -263,10 +318,8 @@ class QuantLinear(QuantLayer, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the layer's output, shape (..., C_out)."""
-        if not self._ready:
-            self._check()
-        y = self._product(self._read(self._batched(input)), self.quantized_weight(), self.bias)
-        return y if input.ndim == 2 else y.view(*input.shape[:-1], -1)
+        y = self._compute(self._batched(input))
+        return y if input.ndim == 2 else y.view(*input.shape[:-1], self.out_features)
 
     def _product(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
         return nn.functional.linear(x, w, bias)

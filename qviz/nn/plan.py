@@ -13,7 +13,7 @@ from torch import distributed, nn
 from qviz.core.quantizer import Quantizer
 from qviz.methods.lsq import lsq
 from qviz.methods.method import Pair
-from qviz.nn.calibration import Batch, run, several
+from qviz.nn.calibration import Batch, batches_of, run, several
 from qviz.nn.layers import QuantConv2d, QuantLayer, QuantLinear
 
 Weight = Callable[[nn.Module], Quantizer | None]
@@ -187,10 +187,12 @@ class Order:
 
         def watch(layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
             x = args[0] if args else kwargs["input"]
-            calls.append(known[layer])
-            negative[known[layer]] |= bool((x < 0).any())
+            if x.numel():  # zero rows, of an expert that nothing was sent to, do not reach it
+                calls.append(known[layer])
+                negative[known[layer]] |= bool((x < 0).any())
 
-        run(model, batch, known, watch)
+        for one in batches_of(batch):
+            run(model, one, known, watch)
         if several():  # another process may see a negative value where this one does not
             device = next(iter(known)).weight.device
             seen = torch.tensor(list(negative.values()), dtype=torch.int32, device=device)

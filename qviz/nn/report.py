@@ -13,6 +13,8 @@ from torch.nn.utils.parametrize import is_parametrized
 from qviz.core.quantizer import Quantizer
 from qviz.nn.layers import QuantLayer
 
+OWN_FORWARD = "not quantized: this instance has a forward of its own (accelerate and LoRA patches set one)"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -155,7 +157,7 @@ def report(
     notes = notes or {}
     found = survey(model)
     rows = tuple(
-        _row(name, module, notes.get(name, reason or "")) for name, (module, reason) in found.items()
+        _row(name, module, notes.get(name) or reason or "") for name, (module, reason) in found.items()
     )
     added = {id(p): p for m in model.modules() if isinstance(m, Quantizer) for p in m.parameters()}
     scales = (m.output_scale for m in model.modules() if isinstance(m, QuantLayer))
@@ -192,7 +194,7 @@ def _obstacle(module: nn.Module, bypassed: set[int]) -> str | None:
     """Return why a layer cannot be quantized; None where it can, or is already."""
     kind = type(module)
     if isinstance(module, QuantLayer):
-        return None
+        return OWN_FORWARD if "forward" in vars(module) else None
     if is_parametrized(module):
         return "not quantized: its parameters are parametrised"
     if any(is_lazy(p) for p in _held(module).values()):
@@ -202,6 +204,8 @@ def _obstacle(module: nn.Module, bypassed: set[int]) -> str | None:
             if isinstance(module, base):
                 return f"not quantized: a subclass of {base.__name__}, whose forward pass is its own"
         return f"not quantized: only Conv2d and Linear are, this is a {kind.__name__}"
+    if "forward" in vars(module):
+        return OWN_FORWARD
     if id(module) in bypassed:
         return "not quantized: nn.TransformerEncoderLayer reads this weight past the layer in eval mode"
     if "weight" not in _held(module):
@@ -229,8 +233,8 @@ def _row(name: str, module: nn.Module, note: str) -> Row:
     held = _held(module)
     weights = [p for p in held.values() if is_lazy(p) or p.ndim > 1]
     width = 8 * weights[0].dtype.itemsize
-    w = module.weight_quantizer if isinstance(module, QuantLayer) else None
-    a = module.input_quantizer if isinstance(module, QuantLayer) else None
+    runs = isinstance(module, QuantLayer) and "forward" not in vars(module)
+    w, a = (module.weight_quantizer, module.input_quantizer) if runs else (None, None)
     return Row(
         name,
         _kind(module),

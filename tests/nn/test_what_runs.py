@@ -1,0 +1,263 @@
+"""The report says what a forward pass does: small networks of the kinds that people convert."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune
+
+from qviz import recipes
+from qviz.nn import QuantLinear, calibrate, convert, deconvert, report
+from qviz.nn.calibration import together
+from tests.nn.small_nets import fingerprint
+
+PAIR = recipes.pair("lsq", 3)
+
+
+class Recurrent(nn.Module):
+    """A cell whose state starts at zero: its first call sees almost nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell, self.head = nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        state = 1e-3 * x[0]
+        for row in x:
+            state = torch.tanh(3 * self.cell(state) + row)
+        return self.head(state)
+
+
+class Experts(nn.Module):
+    """Each row goes to one of three experts; nothing goes to the last, which runs on zero rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x):
+        where = (x[:, 0] > 0).long()
+        return torch.cat([expert(x[where == i]) for i, expert in enumerate(self.experts)])
+
+
+class Pyramid(nn.Module):
+    """One head over maps of two sizes."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        maps = x.view(-1, 8, 4, 4)
+        return [self.head(maps), self.head(maps[:, :, ::2, ::2] * 100)]
+
+
+class ByKeyword(nn.Module):
+    """Keyword arguments only, and a mapping as output."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, *, pixels):
+        return {"logits": self.b(input=self.a(input=pixels).relu())}
+
+
+def patched():
+    net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    net[2].forward = functools.partial(nn.Linear.forward, net[2])
+    return net
+
+
+def computed():
+    net = nn.Sequential(*(nn.Linear(8, 8) for _ in range(4)))
+    parametrizations.weight_norm(net[0])
+    prune.l1_unstructured(net[1], "weight", 0.5)
+    return net
+
+
+NETS = {
+    "recurrent": (Recurrent, lambda x: x),
+    "experts": (Experts, lambda x: x),
+    "pyramid": (Pyramid, lambda x: x),
+    "keywords": (ByKeyword, lambda x: {"pixels": x}),
+    "patched": (patched, lambda x: x),
+    "computed": (computed, lambda x: x),
+    "transformer": (
+        lambda: nn.Sequential(
+            nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True), 1),
+            nn.Linear(8, 2),
+        ),
+        lambda x: x.view(4, -1, 8),
+    ),
+}
+
+
+def tensors(output):
+    values = output.values() if isinstance(output, dict) else output if isinstance(output, list) else [output]
+    return torch.cat([value.flatten() for value in values])
+
+
+def outputs(net, batch):
+    with torch.no_grad():
+        return tensors(net(**batch) if isinstance(batch, dict) else net(batch))
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_layer_is_reported_as_quantized_if_and_only_if_it_takes_part_quantized(name):
+    """Seen from outside: another step of a weight's quantizer changes the output of the network."""
+    torch.manual_seed(0)
+    build, shape = NETS[name]
+    net = build().eval()
+    batch = shape(torch.randn(64, 8))
+    convert(net, pair=PAIR, batch=batch, first_last="quantized")
+    calibrate(net, batch)
+    want = outputs(net, batch)
+    rows = {row.name: row.quantized for row in report(net).rows}
+    seen = {}
+    for layer in rows:
+        module = net.get_submodule(layer)
+        if not isinstance(module, QuantLinear) and not hasattr(module, "weight_quantizer"):
+            seen[layer] = False
+            continue
+        step = module.weight_quantizer.range.step.data
+        kept = step.clone()
+        step.mul_(1.5)
+        seen[layer] = not torch.equal(outputs(net, batch), want)
+        step.copy_(kept)
+    assert seen == rows
+    assert any(rows.values())
+
+
+def test_a_forward_that_is_set_afterwards_is_seen_too():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    convert(net, pair=PAIR, first_last="quantized")
+    net[0].forward = functools.partial(nn.Linear.forward, net[0])
+    row = report(net).row("0")
+    assert (row.quantized, "a forward of its own" in row.note) == (False, True)
+    with pytest.raises(ValueError, match="'0' ran without quantizing"):
+        calibrate(net, torch.randn(5, 4))
+
+
+def test_nothing_quantized_says_why():
+    net = nn.Sequential(nn.Conv1d(3, 4, 1), nn.Conv1d(4, 2, 1))
+    with pytest.raises(ValueError, match="2 layers: only Conv2d and Linear are, this is a Conv1d"):
+        convert(net, pair=PAIR)
+
+
+def test_all_calls_of_a_layer_set_it():
+    """LSQ's start by its formula, 2 mean|x| / sqrt(top), over what a hook sees."""
+    torch.manual_seed(0)
+    net, x, seen = Recurrent(), torch.randn(7, 5, 8), []
+    convert(net, pair=PAIR, signed={"cell": True, "head": True}, first_last="quantized")
+    watch = net.cell.register_forward_pre_hook(lambda layer, args: seen.append(args[0].clone()))
+    calibrate(net, x)
+    watch.remove()
+    want = 2 * torch.cat(seen).abs().mean() / math.sqrt(3)
+    torch.testing.assert_close(net.cell.input_quantizer.range.step.detach(), want)
+
+
+def test_maps_of_several_sizes_count_the_same_and_lose_nothing():
+    small, large = torch.full((1, 2, 1, 2), 5.0), torch.arange(18.0).view(1, 2, 3, 3)
+    both = together([small, large])
+    assert both.shape == (2, 2, 9, 1)
+    assert torch.equal(both[0], torch.full((2, 9, 1), 5.0))
+    assert torch.equal(both[1].flatten(), large.flatten())
+
+
+def test_zero_rows_go_through_as_in_float():
+    layer = QuantLinear(4, 3, weight_quantizer=recipes.lsq(3), input_quantizer=recipes.lsq(3))
+    assert layer(torch.empty(0, 4)).shape == (0, 3)
+    assert layer(torch.empty(2, 0, 4)).shape == (2, 0, 3)
+    layer.observe(torch.randn(5, 4))
+    layer(torch.empty(0, 4)).sum().backward()
+    assert torch.equal(layer.weight.grad, torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize("tie", ["embedding", "layer"])
+def test_baking_a_tied_weight_changes_no_output(tie):
+    torch.manual_seed(0)
+    if tie == "embedding":
+        net = nn.Sequential(nn.Embedding(10, 8), nn.Linear(8, 10, bias=False))
+        x = torch.arange(10)
+    else:
+        net = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+        x = torch.randn(6, 8)
+    net[1].weight = net[0].weight
+    recipe = {"0": lambda layer: recipes.lsq(4), "1": lambda layer: recipes.lsq(2)}
+    weight = recipe if tie == "layer" else {"1": recipe["1"]}
+    convert(net, weight=weight, first_last="quantized", batch=x)
+    calibrate(net, x)
+    want = net(x)
+    torch.testing.assert_close(deconvert(net, bake=True)(x), want)
+
+
+def test_a_weight_that_is_computed_after_convert_is_not_baked():
+    net = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    convert(net, pair=PAIR, first_last="quantized", signed={"1": True})
+    calibrate(net, torch.randn(6, 8))
+    prune.l1_unstructured(net[0], "weight", 0.5)
+    with pytest.raises(ValueError, match="'0' cannot be baked: a hook computes its weight"):
+        deconvert(net, bake=True)
+
+
+def test_loaders_iterators_and_arrays():
+    """What they give counts as one batch of all the rows."""
+    x, states = torch.randn(12, 8), []
+    for batch in (
+        x,
+        x.numpy(),
+        [x.numpy(), np.zeros(12)],
+        torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, torch.zeros(12)), batch_size=12),
+        iter([(x, None)]),
+        ({"input": x}, None),
+    ):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(8, 4))
+        if isinstance(batch, tuple):
+            net = net[0]
+        convert(
+            net, pair=PAIR, first_last="quantized", signed={"" if isinstance(batch, tuple) else "0": True}
+        )
+        calibrate(net, batch)
+        states.append(list(fingerprint(net).values()))
+    for state in states[1:]:
+        assert all(map(torch.equal, state, states[0]))
+    with pytest.raises(ValueError, match="the loader gives no batch"):
+        calibrate(net, iter([]))
+    with pytest.raises(TypeError, match="a loader of these, got int"):
+        calibrate(net, 3)
+
+
+def test_codes_are_those_of_the_weight_that_the_quantizer_reads():
+    torch.manual_seed(0)
+    p = recipes.pair("daq", 2)
+    layer = QuantLinear(6, 5, standardise=True, output_scale=True)
+    layer.weight_quantizer = p.weight(layer)
+    layer.observe(torch.rand(9, 6))
+    got = layer.weight_quantizer.dequantize(layer.codes()) * layer.output_scale.abs()
+    torch.testing.assert_close(got, layer.quantized_weight())
+    with pytest.raises(ValueError, match="no weight quantizer"):
+        QuantLinear(2, 2).codes()
+
+
+def test_mixing_quantized_and_float_inputs():
+    layer = QuantLinear(1, 1, bias=False, input_quantizer=recipes.lsq(2))
+    nn.init.ones_(layer.weight)
+    x = torch.randn(4000, 1)
+    layer.observe(x)
+    q = layer.eval()(x)
+    layer.mix(0.25, torch.Generator().manual_seed(0))
+    assert torch.equal(layer(x), q)  # all of it in eval mode
+    y = layer.train()(x)
+    assert ((y == x) | (y == q)).all()
+    assert abs((y == x).float().mean() - 0.25) < 0.03
+    with pytest.raises(ValueError, match=r"a probability, from 0 to 1, got 1\.5"):
+        layer.mix(1.5)
+    with pytest.raises(ValueError, match="maps the input to another unit"):
+        QuantLinear(2, 2, input_quantizer=recipes.daq_activation(2)).mix(0.5)
