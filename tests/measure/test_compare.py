@@ -115,7 +115,7 @@ def test_rows_can_be_walked_and_put_into_a_frame():
     assert frame.loc["POT", "mse"] == table["POT"].mse
 
 
-@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("bits", [1, 2, 8])
 def test_all_bits_work_with_the_grids_that_exist(bits):
     table = compare(weights(500), bits=bits)
     assert names(table) == ([n for n in NAMES if n not in ("POT", "POST", "APoT")] if bits == 1 else NAMES)
@@ -236,7 +236,7 @@ def test_a_range_is_fitted_for_each_grid_and_not_written(make):
     assert range_.scale is before
 
 
-@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("axis", [0, -1])
 def test_a_range_per_channel_has_no_single_scale(axis):
     x = weights(30, 40) * torch.linspace(0.1, 5, 30)[:, None]
     table = compare(x, ["POST", "uniform"], range=MSE(axis=axis))
