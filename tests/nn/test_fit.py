@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from qviz import recipes
 from qviz.nn.layers import QuantLinear
 from qviz.nn.train import DivergenceError, History, evaluate, fit, load_checkpoint
-from qviz.nn.train.summary import quantized as told
+from qviz.nn.train.announce import quantized as told
 from tests.nn.training import CLASSES, Blobs, assert_same_state, config, plain, quantized
 
 

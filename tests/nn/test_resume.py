@@ -425,6 +425,28 @@ def test_a_really_full_device_leaves_the_old_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_disk_that_is_full_at_the_best_weights_names_them_and_loses_nothing(tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("qviz.core._files.write_synced", full)
+        with pytest.raises(OSError, match=r"best\.safetensors could not be written: No space left on device"):
+            run(quantized(), tmp_path)
+    whole, model = quantized(), quantized()
+    run(whole, None)
+    run(model, tmp_path, resume=True)
+    assert_same_state(whole, model)
+    assert load_checkpoint(quantized(), tmp_path, "best")["step"] > 0
+
+
+def test_a_manifest_that_is_none_is_told_in_a_sentence(tmp_path):
+    run(quantized(), tmp_path)
+    (sorted(tmp_path.glob("checkpoints/[0-9]*"))[-1] / "manifest.json").write_text("[]")
+    with pytest.raises(CheckpointError, match=r"is damaged: manifest.json is not a manifest of qviz; remove"):
+        run(quantized(), tmp_path, resume=True)
+
+
 def test_a_folder_that_cannot_be_written_to_is_refused_before_the_first_step(tmp_path):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file" / "run", Path("/proc/qviz")):

@@ -24,9 +24,9 @@ class Crops(NamedTuple):
     """One crop an image, as drawn by :func:`draw_crops`.
 
     Attributes:
-        top: first row in the padded image, int64 (N,).
-        left: first column, int64 (N,).
-        flip: whether columns run backwards, bool (N,).
+        top: First row in the padded image, int64 (N,).
+        left: First column, int64 (N,).
+        flip: Whether columns run backwards, bool (N,).
     """
 
     top: Tensor
@@ -71,8 +71,8 @@ def normalise(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
 
     Args:
         x: uint8, shape (N, C, H, W).
-        mean: of x / 255, one number a channel.
-        std: of x / 255, one number a channel.
+        mean: The mean of x / 255, one number a channel.
+        std: The standard deviation of x / 255, one number a channel.
 
     Returns:
         float32, shape (N, C, H, W), channels_last: free where x is channels_last.
@@ -96,9 +96,9 @@ def crop_flip(x: Tensor, crops: Crops, padding: int = 4) -> Tensor:
     """Pad with zeros, cut each image's crop out, mirror it where it says so: one gather for the whole batch.
 
     Args:
-        x: shape (N, C, H, W).
-        crops: of N images, on any device.
-        padding: pixels added on each side; ``crops`` was drawn with the same.
+        x: Shape (N, C, H, W).
+        crops: Crops of N images, on any device.
+        padding: Pixels added on each side; ``crops`` was drawn with the same.
 
     Returns:
         As x, channels_last: free where x is channels_last.

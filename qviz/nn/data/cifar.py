@@ -43,9 +43,9 @@ class Cifar10:
     Attributes:
         images: uint8, shape (N, 3, 32, 32), channels_last in memory.
         labels: int64, shape (N,).
-        split: one of ``SPLITS``.
+        split: One of ``SPLITS``.
         source: "full", or "sample" for the 2,000 + 2,000 embedded images.
-        classes: names of the labels.
+        classes: Names of the labels.
     """
 
     images: Tensor
@@ -83,17 +83,17 @@ def cifar10(
     ('sample', (200, 3, 32, 32), [20, 20, 20, 20, 20, 20, 20, 20, 20, 20])
 
     Args:
-        split: one of ``SPLITS``.
-        root: folder with ``cifar-10-batches-bin``, or that folder itself; None for
+        split: One of ``SPLITS``.
+        root: Folder with ``cifar-10-batches-bin``, or that folder itself; None for
             :func:`~qviz.nn.download.cache_dir`.
-        download: get the full set from its official source (170 MB) where it is missing.
+        download: Get the full set from its official source (170 MB) where it is missing.
         source: "full" or "sample" to insist on one; None for the full set if it is there.
 
     Raises:
         ValueError: ``split`` or ``source`` is something else, or a file's sha256 is not the official one.
-        FileNotFoundError: the full set was asked for (by ``source`` or ``root``) and is not there, or only
+        FileNotFoundError: The full set was asked for (by ``source`` or ``root``) and is not there, or only
             a part is.
-        ConnectionError: the download failed.
+        ConnectionError: The download failed.
 
     References:
         Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
@@ -173,7 +173,7 @@ def held_out(labels: np.ndarray) -> np.ndarray:
     Of each class: the 20 that the sample holds out, and 480 drawn from those that are not in the sample.
 
     Args:
-        labels: of the training files in their order, shape (50000,).
+        labels: The labels of the training files in their order, shape (50000,).
     """
     index = json.loads((data_dir() / "cifar10_sample.json").read_text(encoding="utf-8"))
     sampled = np.array(index["train"]["source_index"])
@@ -217,7 +217,7 @@ def extract(archive: Path, folder: Path) -> None:
     Only these six members are read, as bytes: links, paths and modes in the archive mean nothing.
 
     Raises:
-        ValueError: a file is missing in the archive, or its sha256 is not the official one; ``folder`` is
+        ValueError: A file is missing in the archive, or its sha256 is not the official one; ``folder`` is
             untouched.
     """
     temporary = Path(tempfile.mkdtemp(prefix=f".{FOLDER}.", dir=folder.parent))

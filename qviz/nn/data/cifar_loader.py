@@ -39,21 +39,21 @@ class CifarLoader:
     (14, (128, 3, 32, 32), torch.float32, torch.int64)
 
     Args:
-        data: what ``cifar10`` returned.
-        batch_size: over all processes together.
-        train: shuffle, and leave out the last partial batch; None: where the split is for training.
-        augment: crop and flip; None: as ``train``.
-        seed: of order, crops and ``transform``; at least 0.
-        transform: your own. By default (N, 3, 32, 32) -> as many images as float tensors, after all else,
+        data: What ``cifar10`` returned.
+        batch_size: Over all processes together.
+        train: Shuffle, and leave out the last partial batch; None: where the split is for training.
+        augment: Crop and flip; None: as ``train``.
+        seed: The seed of order, crops and ``transform``; at least 0.
+        transform: Your own. By default (N, 3, 32, 32) -> as many images as float tensors, after all else,
             on the device; it sees the whole batch on each process. It may draw from the global generators
             of torch, numpy and Python: they are seeded for it, and restored. In evaluation it should not
             draw at all.
         per_image: ``transform`` takes one PIL image and returns a float (C, H, W) tensor instead, and is
             all that is done to it: no crop, flip or normalisation but its own. Needs Pillow.
-        limit: use only so many images, classes taking turns.
+        limit: Use only so many images, classes taking turns.
 
     Raises:
-        ValueError: a number is out of range, or a training set is smaller than one batch.
+        ValueError: A number is out of range, or a training set is smaller than one batch.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class CifarLoader:
         In evaluation the last batch may have fewer images than there are processes; some then get no row.
 
         Raises:
-            ValueError: an argument is out of range, or ``world`` does not divide the batch of a training
+            ValueError: An argument is out of range, or ``world`` does not divide the batch of a training
                 loader.
         """
         self._steps.check(epoch, start, rank, world)

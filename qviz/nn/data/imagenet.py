@@ -22,11 +22,11 @@ class ImageFolder:
     """The files of one split, in the order of their names.
 
     Attributes:
-        root: the folder that ``names`` start from.
+        root: The folder that ``names`` start from.
         names: "<wnid>/<file>" as bytes, shape (N,): one array, because worker processes would copy a list.
         labels: int64, shape (N,): places in ``classes``.
-        split: one of ``SPLITS``.
-        classes: names of the class folders, sorted.
+        split: One of ``SPLITS``.
+        classes: Names of the class folders, sorted.
     """
 
     root: Path
@@ -51,12 +51,12 @@ def imagenet(split: str = "train", *, root: str | Path | None = None, hold_out: 
 
     Args:
         split: "train", "val", or "held-out": the images that ``hold_out`` takes away from "train".
-        root: folder with ``train`` and ``val``; None for ``imagenet`` in :func:`~qviz.nn.download.cache_dir`.
-        hold_out: training images of each class that are not in "train" but in "held-out"; a fixed draw.
+        root: Folder with ``train`` and ``val``; None for ``imagenet`` in :func:`~qviz.nn.download.cache_dir`.
+        hold_out: Training images of each class that are not in "train" but in "held-out"; a fixed draw.
 
     Raises:
         ValueError: ``split`` or ``hold_out`` cannot be; or a class folder of "val" is none of "train".
-        FileNotFoundError: the folder, its class folders, or images in them are missing.
+        FileNotFoundError: The folder, its class folders, or images in them are missing.
     """
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}; choose one of {', '.join(SPLITS)}.")

@@ -38,24 +38,24 @@ class ImageLoader:
     takes its place, so batches keep their size; in evaluation it is left out, so a batch is smaller.
 
     Args:
-        data: what ``imagenet`` returned.
-        batch_size: over all processes together.
-        train: random order and crops, and no last partial batch; None: where the split is "train".
-        size: height and width of x, pixels; evaluation first resizes the shorter side to 256/224 of it.
-        seed: of order, crops and ``transform``; at least 0.
-        workers: processes that decode, for each training process; None: as many as CPUs, at most 8; 0: none.
-        transform: your own, PIL image (RGB) -> float tensor (C, H, W), instead of crop, flip and
+        data: What ``imagenet`` returned.
+        batch_size: Over all processes together.
+        train: Random order and crops, and no last partial batch; None: where the split is "train".
+        size: Height and width of x, pixels; evaluation first resizes the shorter side to 256/224 of it.
+        seed: The seed of order, crops and ``transform``; at least 0.
+        workers: Processes that decode, for each training process; None: as many as CPUs, at most 8; 0: none.
+        transform: Your own, PIL image (RGB) -> float tensor (C, H, W), instead of crop, flip and
             normalisation. It may draw from the global generators of torch, numpy and Python: they are
             seeded for it. In evaluation it should not draw at all. Where processes are not forked (macOS,
             Windows) it must be picklable.
         on_error: "skip", or "raise" to stop at the first file that cannot be decoded.
-        limit: use only so many images, classes taking turns.
+        limit: Use only so many images, classes taking turns.
 
     Attributes:
-        skipped: path -> reason, of the files that could not be decoded so far.
+        skipped: Path -> reason, of the files that could not be decoded so far.
 
     Raises:
-        ValueError: an argument is out of range, or a training set is smaller than one batch.
+        ValueError: An argument is out of range, or a training set is smaller than one batch.
     """
 
     def __init__(
@@ -105,9 +105,9 @@ class ImageLoader:
         In evaluation the last batch may have fewer images than there are processes; some then get no row.
 
         Raises:
-            ValueError: an argument is out of range, or ``world`` does not divide the batch of a training
+            ValueError: An argument is out of range, or ``world`` does not divide the batch of a training
                 loader; with on_error="raise" also, while iterating: a file cannot be decoded.
-            RuntimeError: while iterating: another pass was begun.
+            RuntimeError: While iterating: another pass was begun.
         """
         self._steps.check(epoch, start, rank, world)
         device = torch.device("cpu" if device is None else device)

@@ -20,9 +20,9 @@ class Loader(Protocol):
     randomness.
 
     Attributes:
-        num_classes: labels run from 0 to num_classes − 1.
-        samples: images an epoch.
-        batch_size: images a batch, over all processes together.
+        num_classes: Labels run from 0 to num_classes − 1.
+        samples: Images an epoch.
+        batch_size: Images a batch, over all processes together.
     """
 
     num_classes: int
@@ -54,13 +54,13 @@ class Steps:
     """What every loader of qviz has in common: sizes, the order of an epoch, checked requests.
 
     Args:
-        count: images in the set.
-        batch_size: images a batch.
-        train: shuffle, and leave out the last partial batch.
-        seed: of the order.
+        count: Images in the set.
+        batch_size: Images a batch.
+        train: Shuffle, and leave out the last partial batch.
+        seed: The seed of the order.
 
     Raises:
-        ValueError: a number is out of range, or a training set is smaller than one batch.
+        ValueError: A number is out of range, or a training set is smaller than one batch.
     """
 
     def __init__(self, count: int, batch_size: int, train: bool, seed: int) -> None:
@@ -86,7 +86,7 @@ class Steps:
         """Refuse a request that no epoch has.
 
         Raises:
-            ValueError: an argument is out of range, or the processes would get training batches of
+            ValueError: An argument is out of range, or the processes would get training batches of
                 different sizes.
         """
         if epoch < 0 or not 0 <= start <= self.steps:
@@ -105,7 +105,7 @@ def balanced(labels: Tensor, limit: int | None) -> Tensor:
     Counts of two classes differ by one at most, while both last. None gives every row.
 
     Raises:
-        ValueError: there are fewer images, or ``limit`` is not positive.
+        ValueError: There are fewer images, or ``limit`` is not positive.
     """
     if limit is None:
         return torch.arange(len(labels))
@@ -115,7 +115,7 @@ def balanced(labels: Tensor, limit: int | None) -> Tensor:
     counts = torch.bincount(labels)
     first = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
     turn = torch.empty_like(by_class)
-    turn[by_class] = torch.arange(len(labels)) - first  # this image is the how-manieth of its class
+    turn[by_class] = torch.arange(len(labels)) - first  # its rank within its class
     chosen = torch.argsort(turn * (int(labels.max()) + 1) + labels)[:limit]
     return chosen.sort().values
 

@@ -24,8 +24,8 @@ class Undecodable(ValueError):
     """A file that is no image, or only the beginning of one; the message names it and says why.
 
     Attributes:
-        path: the file.
-        reason: what the decoder said.
+        path: The file.
+        reason: What the decoder said.
     """
 
     def __init__(self, path: str | Path, reason: str) -> None:
@@ -37,7 +37,7 @@ def decode(path: str | Path) -> Image:
     """Return an image file as a PIL image in RGB, read to its end.
 
     Raises:
-        Undecodable: the file is missing, truncated, damaged or no image.
+        Undecodable: The file is missing, truncated, damaged or no image.
         ImportError: Pillow is not installed.
     """
     try:
@@ -89,7 +89,7 @@ def photo(path: str | Path, size: int = 224) -> Tensor:
     """Return one photo as an ImageNet network is measured with: float32, shape (3, size, size), normalised.
 
     Raises:
-        Undecodable: the file is no readable image.
+        Undecodable: The file is no readable image.
     """
     return normalise(to_bytes(center_crop(decode(path), size))[None], IMAGENET_MEAN, IMAGENET_STD)[0]
 

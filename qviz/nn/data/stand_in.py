@@ -24,16 +24,16 @@ def imagenet_like(
     folder appears at once, complete; one that was made before with the same numbers is left as it is.
 
     Args:
-        folder: must not exist, or be such a folder.
-        per_class: training images of each class, 1 … 200.
-        val_per_class: validation images of each class, 1 … 200.
-        size: pixels on each side, at least 32.
+        folder: Must not exist, or be such a folder.
+        per_class: Training images of each class, 1 … 200.
+        val_per_class: Validation images of each class, 1 … 200.
+        size: Pixels on each side, at least 32.
 
     Returns:
         The folder, to be read by ``imagenet(split, root=folder)``.
 
     Raises:
-        ValueError: a number is out of range, or ``folder`` holds something else.
+        ValueError: A number is out of range, or ``folder`` holds something else.
         ImportError: Pillow is not installed.
     """
     if not (1 <= per_class <= _MOST and 1 <= val_per_class <= _MOST and size >= 32):

@@ -31,12 +31,12 @@ def create(name: str, *, num_classes: int | None = None) -> nn.Module:
     """Return a model by its name, with random weights, in training mode, on the CPU.
 
     Args:
-        name: one of ``NAMES``. "resnet20" is for images of 32 × 32, the others are for 224 × 224 and take
+        name: One of ``NAMES``. "resnet20" is for images of 32 × 32, the others are for 224 × 224 and take
             other sizes too.
-        num_classes: width of the last layer; None for the published one: 10 for "resnet20", else 1000.
+        num_classes: Width of the last layer; None for the published one: 10 for "resnet20", else 1000.
 
     Raises:
-        ValueError: no model has that name, or ``num_classes`` is not positive.
+        ValueError: No model has that name, or ``num_classes`` is not positive.
         TypeError: ``num_classes`` is no whole number.
     """
     if name not in _BUILDERS:

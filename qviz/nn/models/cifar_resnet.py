@@ -14,8 +14,8 @@ class CifarBlock(nn.Module):
     that exist; the paper does not say where.
 
     Args:
-        width_in: channels of x.
-        width: channels of y, at least ``width_in``.
+        width_in: Channels of x.
+        width: Channels of y, at least ``width_in``.
         stride: 1, or 2 to halve the map.
 
     References:
@@ -51,8 +51,8 @@ class CifarResNet(nn.Module):
     """The network of 6n + 2 layers: a 3 × 3 convolution, three stages of n blocks, a mean, a linear layer.
 
     Args:
-        blocks: n, blocks a stage; 3 gives ResNet-20.
-        num_classes: outputs.
+        blocks: N, blocks a stage; 3 gives ResNet-20.
+        num_classes: Outputs.
 
     References:
         He et al., section 4.2: architecture; weights start as in He et al. 2015 (arXiv:1502.01852), as there.

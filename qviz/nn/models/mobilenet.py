@@ -23,10 +23,10 @@ class InvertedResidual(nn.Module):
     The output is signed, so the next layer's input quantizer has to be. x is added where the shape stays.
 
     Args:
-        width_in: channels of x.
-        width: channels of y.
+        width_in: Channels of x.
+        width: Channels of y.
         stride: 1, or 2 to halve the map.
-        expansion: t, how many times wider the middle is; at 1 there is no expansion layer.
+        expansion: T, how many times wider the middle is; at 1 there is no expansion layer.
 
     References:
         Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018, section 3.3 and
@@ -52,8 +52,8 @@ class MobileNetV2(nn.Module):
     """The network of width 1: a 3 × 3 convolution, 17 inverted residuals, a 1 × 1 one, a linear layer.
 
     Args:
-        num_classes: outputs.
-        dropout: probability before the linear layer.
+        num_classes: Outputs.
+        dropout: Probability before the linear layer.
 
     References:
         Sandler et al., table 2.

@@ -11,8 +11,8 @@ class BasicBlock(nn.Module):
     The shortcut is x, or bn(conv(x)) with 1 × 1 kernels where the shapes differ.
 
     Args:
-        width_in: channels of x.
-        width: channels of y.
+        width_in: Channels of x.
+        width: Channels of y.
         stride: 1, or 2 to halve the map.
 
     References:
@@ -45,8 +45,8 @@ class ResNet(nn.Module):
     """A 7 × 7 convolution, a maximum, stages of 64, 128, 256 and 512 channels, a mean, a linear layer.
 
     Args:
-        blocks: blocks in each of the four stages.
-        num_classes: outputs.
+        blocks: Blocks in each of the four stages.
+        num_classes: Outputs.
 
     References:
         He et al., table 1.

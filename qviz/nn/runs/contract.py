@@ -10,6 +10,7 @@ import textwrap
 from dataclasses import replace
 from pathlib import Path
 
+from qviz.core._text import count
 from qviz.nn.runs.experiment import Experiment
 from qviz.nn.runs.ledger import Ledger, Row, with_shipped
 from qviz.nn.runs.prepare import HELD_OUT, IMAGES_A_CLASS, SMOKE_IMAGES, source_of
@@ -89,7 +90,7 @@ def run_folder(experiment: Experiment, source: str, *, seed: int | None = None) 
     everything works, so it must not go on from an earlier one.
 
     Args:
-        experiment: what is run.
+        experiment: What is run.
         source: "full" or "sample", as in ``prepare(experiment).source``.
         seed: The seed of the run; by default the experiment's first.
     """
@@ -115,7 +116,7 @@ def _method(experiment: Experiment) -> str:
     pair = experiment.pair()
     if experiment.recipe == "fp32":
         return "fp32: nothing is quantized"
-    weights, acts = (f"{b} bit{'s' * (b > 1)}" for b in (experiment.w_bits, experiment.a_bits))
+    weights, acts = (count(b, "bit") for b in (experiment.w_bits, experiment.a_bits))
     if experiment.average_bits is not None:
         few = ", ".join(map(str, experiment.candidates[:-1]))
         weights = (
@@ -157,7 +158,7 @@ def _test_images(experiment: Experiment, source: str) -> int:
 
 
 def _schedule(experiment: Experiment, config: TrainConfig, quantized: bool) -> str:
-    epochs = f"{config.epochs} epoch{'s' * (config.epochs > 1)}"
+    epochs = count(config.epochs, "epoch")
     words = (
         f"{experiment.size}: {epochs} of {config.batch_size} images a step; {config.optimizer}, lr "
         f"{config.lr:g}, {config.schedule}, weight decay {config.weight_decay:g}"
@@ -222,7 +223,7 @@ def _beside(experiment: Experiment, rows: list[Row], row: Row | None) -> list[Ro
 def _short(row: Row) -> str:
     spread = "" if row.top1_std is None else f" ± {row.top1_std:.2f}"
     return (
-        f"{row.top1_mean:.2f}{spread} % on {row.data}, {row.epochs} epochs, {row.n_seeds} seed"
-        f"{'s' * (row.n_seeds > 1)}, first and last {row.first_last}, {row.minutes:.1f} minutes on "
+        f"{row.top1_mean:.2f}{spread} % on {row.data}, {row.epochs} epochs, {count(row.n_seeds, 'seed')}"
+        f", first and last {row.first_last}, {row.minutes:.1f} minutes on "
         f"{row.hardware}" + (f" ({row.note})" if row.note else "")
     )

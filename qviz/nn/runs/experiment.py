@@ -29,26 +29,30 @@ class Experiment:
     """A method on a network and a data set, at a size, with one or more seeds.
 
     Attributes:
-        recipe: a name of ``qviz.recipes.pair``.
-        w_bits, a_bits: bits of weights and activations; ``a_bits`` None for the same as weights.
-        model: a name of ``qviz.nn.models``. data: "cifar10" or "imagenet".
+        recipe: A name of ``qviz.recipes.pair``.
+        w_bits: Bits of the weights.
+        a_bits: Bits of the activations; None for the same as the weights.
+        model: A name of ``qviz.nn.models``.
+        data: "cifar10" or "imagenet".
         size: "smoke" (a minute, shows that all of it runs), "laptop" (two cores) or "full" (the paper's
             schedule).
-        seeds: one run each.
-        first_last: what becomes of the first and last layer, as for ``convert``.
-        start: the weights to begin with: "shipped" (the FP32 ResNet-20 in data/), "published" (torchvision's
+        seeds: Whole numbers, all different; one run each.
+        first_last: What becomes of the first and last layer, as for ``convert``.
+        start: The weights to begin with: "shipped" (the FP32 ResNet-20 in data/), "published" (torchvision's
             file), "scratch", or the path of a safetensors file; None for the usual one.
-        average_bits: mixed precision: weight bits from ``candidates`` by layer, this many on average.
-        candidates: bits to choose from. sensitivity: "fisher" or "loss_rise".
-        images: train on so many images only, classes taking turns; None for all.
-        held_out: keep the images of "val" out of the training; False trains on them too and chooses no best
-            epoch.
+        average_bits: Mixed precision: weight bits from ``candidates`` by layer, this many on average.
+        candidates: The bits to choose from.
+        sensitivity: "fisher" or "loss_rise".
+        images: Train on so many images only, classes taking turns; None for all.
+        held_out: Whether to keep the images of "val" out of the training; False trains on them too and
+            chooses no best epoch.
         source: "full" or "sample" to insist on one; None for the full set if it is there.
-        weight_options, act_options: further arguments of the recipes.
-        overrides: fields of the TrainConfig to change.
+        weight_options: Further arguments of the weights' recipe.
+        act_options: The same for activations.
+        overrides: Fields of the TrainConfig to change.
 
     Raises:
-        ValueError, TypeError: a name that is unknown, bits that the recipe does not have.
+        ValueError, TypeError: A name that is unknown, bits that the recipe does not have.
 
     Example:
         >>> daq = Experiment(recipe="daq", w_bits=2)
@@ -133,7 +137,7 @@ class Experiment:
 
         Args:
             source: "full" or "sample": which data there are.
-            seed: default the first one.
+            seed: The seed; by default the first one.
         """
         fields = schedule(self.recipe, self.data, self.size, source, self.w_bits, self.model)
         return TrainConfig(**(fields | {"seed": self.seeds[0] if seed is None else seed} | self.overrides))
@@ -159,7 +163,7 @@ class Experiment:
         """Return the file, or the address, of the weights to begin with; None for random ones.
 
         Raises:
-            FileNotFoundError: the folder of shipped data is not complete.
+            FileNotFoundError: The folder of shipped data is not complete.
         """
         if self.start == "shipped":
             return checkpoint(SHIPPED)
@@ -173,7 +177,7 @@ class Experiment:
         Where a file of weights lies does not count, what is in it does.
 
         Raises:
-            FileNotFoundError: there are no such weights.
+            FileNotFoundError: There are no such weights.
         """
         config = {
             k: v for k, v in self.config(source).to_dict().items() if k not in ("seed", "checkpoint_every")

@@ -25,20 +25,23 @@ class Row:
     """What one experiment gave.
 
     Attributes:
-        method: a name of ``qviz.recipes.pair``.
-        w_bits, a_bits: bits; a fraction where layers differ (the average by parameters).
-        w_levels, a_levels: levels of the codebooks; None in floating point or where layers differ.
-        first_last: policy for the first and last layer.
-        model, data: names; ``data`` says how many images where it was not all.
-        epochs: of this run.
-        n_seeds: how many runs. top1_mean, top1_std: in percent, of the last epoch on the test images; the
-            sample standard deviation, None for one seed.
-        minutes: of one run, on average, with evaluations. hardware: where.
-        config_sha256: of experiment and configuration. checkpoint_sha256: of the first seed's last weights.
-        revision: of the code.
-        paper_top1, paper_conditions: what the paper reports, and for what; None where it reports nothing,
+        method: A name of ``qviz.recipes.pair``.
+        w_bits, a_bits: Bits; a fraction where layers differ (the average by parameters).
+        w_levels, a_levels: The levels of the codebooks; None in floating point or where layers differ.
+        first_last: The policy for the first and last layer.
+        model, data: Their names; ``data`` says how many images where it was not all.
+        epochs: The epochs of this run.
+        n_seeds: How many runs there were.
+        top1_mean: Percent of the test images, after the last epoch.
+        top1_std: The sample standard deviation of that over the seeds; None for one.
+        minutes: The time of one run, on average, with evaluations.
+        hardware: Where it took that.
+        config_sha256: The hash of experiment and configuration.
+        checkpoint_sha256: The hash of the first seed's last weights.
+        revision: The revision of the code.
+        paper_top1, paper_conditions: What the paper reports, and for what; None where it reports nothing,
             and for runs on a part of the data.
-        note: what else a reader must know.
+        note: What else a reader must know.
     """
 
     method: str
@@ -116,7 +119,7 @@ class Ledger:
     """The rows of a results file, in the order in which they were written.
 
     Args:
-        path: of the file; None for :func:`default_ledger`. It need not exist yet.
+        path: The file; None for :func:`default_ledger`. It need not exist yet.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
@@ -129,7 +132,7 @@ class Ledger:
         """Read the file.
 
         Raises:
-            ValueError: it is not a ledger.
+            ValueError: It is not a ledger.
         """
         if not self.path.is_file():
             return []

@@ -45,13 +45,13 @@ class Prepared:
     """What :func:`qviz.nn.train.fit` takes, and what it is.
 
     Attributes:
-        model: converted and calibrated (unless the method is fp32).
-        train, val, test: loaders; ``val`` has training images that ``train`` has not, or is None.
-        config: of the training.
-        report: of the conversion; None for fp32.
-        allocation: of mixed precision, else None.
+        model: The network, converted and calibrated (unless the method is fp32).
+        train, val, test: The loaders; ``val`` has training images that ``train`` has not, or is None.
+        config: The configuration of the training.
+        report: The report of the conversion; None for fp32.
+        allocation: The bits of each layer in mixed precision, else None.
         source: "full" or "sample".
-        description: the data in words.
+        description: The data in words.
     """
 
     model: nn.Module
@@ -69,13 +69,14 @@ def prepare(experiment: Experiment, *, seed: int | None = None, root: str | Path
     """Load the data and the weights, convert the model, and calibrate it on the first training batch.
 
     Args:
-        experiment: what to prepare.
-        seed: of order, augmentation and what is random in the model; default the experiment's first.
-        root: folder of the data; default ``$QVIZ_DATA`` or ``~/.cache/qviz``.
+        experiment: The experiment to prepare.
+        seed: The seed of order, augmentation and what is random in the model; by default the
+            experiment's first.
+        root: The folder of the data; by default ``$QVIZ_DATA`` or ``~/.cache/qviz``.
 
     Raises:
-        FileNotFoundError: data or weights that were asked for are not there.
-        ValueError: a file is damaged; no allocation meets ``average_bits``.
+        FileNotFoundError: Data or weights that were asked for are not there.
+        ValueError: A file is damaged; no allocation meets ``average_bits``.
     """
     seed = experiment.seeds[0] if seed is None else seed
     train, val, test, source, words = _data(experiment, seed, root)
@@ -124,19 +125,19 @@ def allocate_bits(experiment: Experiment, model: nn.Module, layers: list[str], t
     """Return the bits of each layer: sensitivities on some training batches, then the best for the average.
 
     Args:
-        experiment: with ``average_bits``, ``candidates`` and ``sensitivity``.
-        model: in floating point.
-        layers: names of those that share the budget.
-        train: of which the first batches are taken.
+        experiment: An experiment with ``average_bits``, ``candidates`` and ``sensitivity``.
+        model: The network in floating point.
+        layers: The names of those that share the budget.
+        train: The training data, of which the first batches are taken.
 
     Raises:
-        ValueError: no allocation meets the average; the method's weights have no common unit with the
+        ValueError: No allocation meets the average; the method's weights have no common unit with the
             network's (DAQ).
     """
     pair = experiment.pair()
     if pair.standardize:
         raise ValueError(
-            f"average_bits={experiment.average_bits}: {pair.name} standardises weights, so that their "
+            f"average_bits={experiment.average_bits}: {pair.name} standardizes weights, so that their "
             "quantization error cannot be compared with a loss"
         )
 
@@ -158,7 +159,7 @@ def source_of(experiment: Experiment, root: str | Path | None = None) -> str:
     """Return "full" or "sample": the data that :func:`prepare` would take.
 
     Raises:
-        FileNotFoundError: the data that the experiment asks for are not there.
+        FileNotFoundError: The data that the experiment asks for are not there.
     """
     if experiment.data == "imagenet":
         return "full" if "full" in (experiment.size, experiment.source) else "sample"

@@ -16,8 +16,8 @@ def read_queue(path: str | Path) -> list[Experiment]:
     Each ``[[run]]`` has fields of an :class:`Experiment`; a table ``[defaults]`` has those that all share.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not TOML, or a field is unknown or wrong; the message names the run.
+        FileNotFoundError: There is no such file.
+        ValueError: It is not TOML, or a field is unknown or wrong; the message names the run.
     """
     path = Path(path).expanduser()
     try:

@@ -42,21 +42,21 @@ def run(
     from its last checkpoint when the same experiment is run again.
 
     Args:
-        experiment: what to run.
-        folder: for the runs; None for ``runs`` in the cache folder (``$QVIZ_DATA``).
-        root: of the data, as for :func:`prepare`.
-        ledger: where to write the row; None writes none.
-        resume: go on with runs that were begun; False refuses a folder that holds one.
-        progress: show what is done.
-        say: takes one line on what was found.
-        before: rows of the runs that made the weights to begin with, where they belong to the method: their
-            epochs and minutes are added to this row's.
+        experiment: What to run.
+        folder: Where the runs go; None for ``runs`` in the cache folder (``$QVIZ_DATA``).
+        root: The folder of the data, as for :func:`prepare`.
+        ledger: Where to write the row; None writes none.
+        resume: Whether to go on with runs that were begun; False refuses a folder that holds one.
+        progress: Whether to show what is done.
+        say: Takes one line on what was found.
+        before: The rows of the runs that made the weights to begin with, where they belong to the method;
+            their epochs and minutes are added to this row's.
 
     Returns:
-        the row; None if the run was stopped by hand (run it again to go on).
+        The row; None if the run was stopped by hand (run it again to go on).
 
     Raises:
-        ValueError, FileNotFoundError, CheckpointError, DivergenceError, OSError: as ``prepare`` and ``fit``.
+        ValueError, FileNotFoundError, CheckpointError, DivergenceError, OSError: As ``prepare`` and ``fit``.
     """
     writes = ledger is not None and int(os.environ.get("RANK", "0")) == 0
     if writes:
@@ -108,7 +108,7 @@ def known(experiment: Experiment, ledger: Ledger) -> Row | None:
     """Return the experiment's row if the ledger has it, on whichever data there are now.
 
     Raises:
-        FileNotFoundError: the data that the experiment asks for are not there.
+        FileNotFoundError: The data that the experiment asks for are not there.
     """
     return ledger.find(experiment.sha256(source_of(experiment)))
 
@@ -117,9 +117,9 @@ def folder_of(experiment: Experiment, source: str, folder: str | Path | None = N
     """Return the folder of an experiment's runs, in ``folder`` or in ``runs`` of the cache folder.
 
     Args:
-        experiment: whose runs.
+        experiment: The experiment that is run.
         source: "full" or "sample", the data.
-        folder: as for :func:`run`.
+        folder: The folder of all runs, as for :func:`run`.
     """
     home = cache_dir() / "runs" if folder is None else Path(folder).expanduser()
     return home / f"{experiment.name}-{experiment.sha256(source)[:8]}"

@@ -78,7 +78,7 @@ def schedule(method: str, data: str, size: str, source: str, w_bits: float, mode
     """Return the fields of a TrainConfig.
 
     Args:
-        method: a name of ``qviz.recipes.pair``.
+        method: A name of ``qviz.recipes.pair``.
         data: "cifar10" or "imagenet".
         size: "smoke", "laptop" or "full".
         source: "full" or "sample", which data there are.

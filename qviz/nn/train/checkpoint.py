@@ -29,10 +29,10 @@ class Checkpoints:
     part, and its own.
 
     Args:
-        folder: of the run; made when it is missing.
+        folder: The folder of the run. It is made where it is missing.
 
     Raises:
-        OSError: the folder cannot be made or written to.
+        OSError: The folder cannot be made or written to.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -44,7 +44,7 @@ class Checkpoints:
         """Make the folder, see that it can be written to, and remove what a killed run left half written.
 
         Raises:
-            OSError: it cannot be made or written to, or another run is at work in it; names the folder.
+            OSError: It cannot be made or written to, or another run is at work in it; names the folder.
         """
         try:
             self.home.mkdir(parents=True, exist_ok=True)
@@ -81,12 +81,12 @@ class Checkpoints:
         """Write a checkpoint; the earlier ones stay until it is complete.
 
         Args:
-            parts: file name -> content.
-            info: plain values for the manifest; ``step`` among them.
-            keep: how many checkpoints stay, this one included.
+            parts: File name -> content.
+            info: Plain values for the manifest; ``step`` among them.
+            keep: How many checkpoints stay, this one included.
 
         Raises:
-            OSError: it could not be written (a full disk, say). The checkpoints that were there are still
+            OSError: It could not be written (a full disk, say). The checkpoints that were there are still
                 there, and the sentence names the newest.
         """
         before = self.all()
@@ -121,7 +121,7 @@ class Checkpoints:
         """Return parts and manifest of a checkpoint, after checking each byte of them.
 
         Raises:
-            CheckpointError: it is damaged; says what is wrong and which checkpoint there is besides.
+            CheckpointError: It is damaged; says what is wrong and which checkpoint there is besides.
         """
         try:
             manifest = json.loads((path / MANIFEST).read_bytes())
@@ -160,16 +160,16 @@ def load_checkpoint(model: nn.Module, folder: str | Path, which: str = "best") -
     """Load the weights of a run into a model, converted the same way.
 
     Args:
-        model: of the architecture and with the quantizers that were trained.
-        folder: what ``fit`` was given.
+        model: A model of the architecture, and with the quantizers, that were trained.
+        folder: What ``fit`` was given.
         which: "best" on the held-out images, or "last".
 
     Returns:
-        step, epoch, config_sha256, weights_sha256 and whatever else was stored beside the weights.
+        Step, epoch, config_sha256, weights_sha256 and whatever else was stored beside the weights.
 
     Raises:
-        FileNotFoundError: there is no such checkpoint. CheckpointError: it is damaged or of another model.
-        ValueError: another ``which``.
+        FileNotFoundError: There is no such checkpoint. CheckpointError: it is damaged or of another model.
+        ValueError: Another ``which``.
     """
     if which not in ("best", "last"):
         raise ValueError(f'which must be "best" or "last", got {which!r}')

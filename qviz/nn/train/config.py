@@ -24,32 +24,36 @@ class TrainConfig:
     """How a network is trained.
 
     Attributes:
-        epochs: passes over the training images; with the loader's length they fix the schedule.
-        batch_size: images a step, over all processes together.
-        lr: (largest) learning rate of the weights.
-        momentum: SGD's momentum, or Adam's first beta. nesterov: for SGD.
-        weight_decay: L2, on everything that is no quantizer's; the papers have one group for it all.
-        decay_norm_bias: False exempts normalisation layers and biases (parameters of at most one axis).
-        schedule: each of them per step, for all groups alike. "cosine" falls from lr to 0. "one-cycle" climbs
-            from lr / 25 to lr within 30 % of the steps and falls to lr / 250,000, both along a cosine
-            (torch's OneCycleLR, but the momentum stays). "constant" stays.
-        optimizer: of the weights.
-        q_optimizer: of the quantizers' parameters and DAQ's output scales; "same" puts them into the weights'
-            group, with its learning rate and decay (ASQ's released code).
-        q_lr, q_weight_decay: of the quantizers' own optimizer; not used with "same".
-        freeze_codebooks: share of the steps after which EMA codebooks stop to adapt; 1 never stops them.
-        label_smoothing: of the cross-entropy, in [0, 1).
-        precision: "bf16" runs forward and loss under autocast; the weights stay float32. Evaluation is fp32.
-        channels_last: memory format of weights and images.
-        compile: run the training step's network through ``torch.compile``.
-        clip_norm: largest norm of the gradient of all parameters together; None does not clip.
-        seed: of torch's, numpy's and Python's global generators during the run (dropout, random rounding).
-        checkpoint_every: steps between checkpoints, besides those at the end of each epoch; 0 for none.
-        max_steps: stop after that many steps in all; the schedule is still that of ``epochs``.
-        record_every: steps between records of the quantizers in the History; 0 records losses only.
+        epochs: Passes over the training images; with the loader's length they fix the schedule.
+        batch_size: Images a step, over all processes together.
+        lr: The (largest) learning rate of the weights.
+        momentum: SGD's momentum, or Adam's first beta.
+        nesterov: Whether SGD looks ahead, as Nesterov's method does.
+        weight_decay: The L2 decay of everything that is no quantizer's; the papers have one group for it all.
+        decay_norm_bias: False exempts normalization layers and biases (parameters of at most one axis).
+        schedule: How rates change from step to step, for all groups alike. "cosine" falls from lr to 0.
+            "one-cycle" climbs from lr / 25 to lr within 30 % of the steps and falls to lr / 250,000, both
+            along a cosine (torch's OneCycleLR, but the momentum stays). "constant" stays.
+        optimizer: The optimizer of the weights.
+        q_optimizer: The optimizer of the quantizers' parameters and DAQ's output scales; "same" puts them
+            into the weights' group, with its learning rate and decay (ASQ's released code).
+        q_lr: The learning rate of the quantizers' own optimizer; not used with "same".
+        q_weight_decay: Its decay; not used with "same".
+        freeze_codebooks: The share of the steps after which EMA codebooks stop adapting; 1 never stops them.
+        label_smoothing: How far the targets of the cross-entropy are smoothed, in [0, 1).
+        precision: "fp32"; or "bf16", which runs forward and loss under autocast. The weights and the
+            evaluation stay float32.
+        channels_last: Whether that is the memory format of weights and images.
+        compile: Whether to run the training step's network through ``torch.compile``.
+        clip_norm: The largest norm of the gradient of all parameters together; None does not clip.
+        seed: The seed of torch's, numpy's and Python's global generators during the run (dropout, random
+            rounding).
+        checkpoint_every: Steps between checkpoints, besides those at the end of each epoch; 0 for none.
+        max_steps: Stop after that many steps in all; the schedule is still that of ``epochs``.
+        record_every: Steps between records of the quantizers in the History; 0 records losses only.
 
     Raises:
-        TypeError, ValueError: a field is of the wrong type or out of range.
+        TypeError, ValueError: A field is of the wrong type or out of range.
 
     Example:
         >>> config = TrainConfig(epochs=2, batch_size=128, lr=0.1)
@@ -155,7 +159,7 @@ class TrainConfig:
         """Return the configuration that :meth:`to_dict` gave.
 
         Raises:
-            ValueError: a field that does not exist, or one without default that is missing.
+            ValueError: A field that does not exist, or one without default that is missing.
         """
         known = {field.name: field for field in dataclasses.fields(cls)}
         extra = sorted(set(values) - set(known))

@@ -1,4 +1,4 @@
-"""What can go wrong with a run, besides wrong arguments and a full disk."""
+"""Errors of a run: CheckpointError, DivergenceError."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ class DivergenceError(FloatingPointError):
     """The loss or a weight is no longer a finite number.
 
     Attributes:
-        step: where it was seen. history: the History up to there.
-        checkpoint: the last good checkpoint, or None without a folder.
+        step: The step at which it was seen.
+        history: The History up to there.
+        checkpoint: The last good checkpoint, or None without a folder.
     """
 
     def __init__(self, message: str, step: int, history: History, checkpoint: Path | None) -> None:

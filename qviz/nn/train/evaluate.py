@@ -79,7 +79,7 @@ def evaluate(
     Returns:
         ``loss`` (mean) and ``samples``; ``metric`` (mean) where one was given; else, where the targets are
         classes, ``top1`` and ``top5`` (shares, 0 to 1; of fewer than 5 classes top5 is 1). Of targets with
-        several places, such as the pixels of a segmentation, ``top1`` alone: the share of right places.
+        several places, such as the pixels of a segmentation, ``top1`` alone: The share of right places.
 
     Raises:
         ValueError: The loader gave no sample; or the default loss does not suit the targets.

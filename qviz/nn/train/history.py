@@ -29,12 +29,12 @@ class History:
             ``<layer>.weight.quantized`` (the same few weights); ``<layer>.oscillations`` (until then, for
             each watched weight).
         vectors: Series of codebooks, knots and borders, at longer intervals.
-        epochs: one dict an epoch: epoch (from 1), steps (done in all), train_loss, train_top1, lr, minutes
+        epochs: One dict an epoch: epoch (from 1), steps (done in all), train_loss, train_top1, lr, minutes
             (in all) and, where measured, val_loss, val_top1, val_samples, test_loss, test_top1, test_samples.
-        best: epoch, steps and val_top1 (or val_metric, or val_loss where there is neither) of the best epoch
+        best: Epoch, steps and val_top1 (or val_metric, or val_loss where there is neither) of the best epoch
             on ``val``; None without ``val``.
-        interrupted: whether the run was stopped by hand. finished: whether it came to its end.
-        meta: model, config, config_sha256, steps_per_epoch, quantized (sentences), device, versions; and of
+        interrupted: Whether the run was stopped by hand. finished: whether it came to its end.
+        meta: Model, config, config_sha256, steps_per_epoch, quantized (sentences), device, versions; and of
             the quantizers ``tracked`` (indices of the weights that are followed, by layer), ``levels`` and
             ``scales`` (those that do not move, by quantizer).
 
@@ -65,7 +65,7 @@ class History:
         """Return steps, int64 (R,), and values, float32 (R,) or (R, n), of a column.
 
         Raises:
-            KeyError: there is no such column.
+            KeyError: There is no such column.
         """
         for series in self._series().values():
             if name in series:
@@ -77,13 +77,13 @@ class History:
 
         Args:
             figure: "loss", or "top1" or "metric", whichever the run has.
-            run: put before the names of the lines, to tell several runs apart.
+            run: Put before the names of the lines, to tell several runs apart.
 
         Returns:
-            steps and values of "training" and, where any images were held out, of "held-out" (once an epoch).
+            Steps and values of "training" and, where any images were held out, of "held-out" (once an epoch).
 
         Raises:
-            ValueError: there is no such figure.
+            ValueError: There is no such figure.
         """
         if figure == "lr" or figure not in self.curve:
             own = next(name for name in self.curve.columns if name in FIGURES)
@@ -134,8 +134,8 @@ class History:
         """Add an epoch's row; say whether it is the best so far on ``val``.
 
         Args:
-            row: see ``epochs``.
-            full: whether the epoch was not cut short; only such a one can be the best.
+            row: See ``epochs``.
+            full: Whether the epoch was not cut short; only such a one can be the best.
         """
         self.epochs.append(row)
         key = next((key for key in ("val_metric", "val_top1", "val_loss") if key in row), None)
@@ -173,7 +173,7 @@ class History:
         """Read what :meth:`pack` gave.
 
         Raises:
-            ValueError: the content is damaged or no History; names ``source``.
+            ValueError: The content is damaged or no History; names ``source``.
         """
         from safetensors import SafetensorError
         from safetensors.numpy import load
@@ -196,7 +196,7 @@ class History:
         """Write everything into one safetensors file, atomically.
 
         Raises:
-            OSError: the file cannot be written; what was there before stays.
+            OSError: The file cannot be written; what was there before stays.
         """
         write_atomically(path, self.pack())
 
@@ -205,8 +205,8 @@ class History:
         """Read what :meth:`save` wrote, or the newest checkpoint's History of a run's folder.
 
         Raises:
-            FileNotFoundError: there is no such file, or no checkpoint in the folder.
-            ValueError: the file is damaged or no History.
+            FileNotFoundError: There is no such file, or no checkpoint in the folder.
+            ValueError: The file is damaged or no History.
         """
         path = Path(path)
         if path.is_dir():

@@ -32,16 +32,18 @@ class Machine:
     next not.
 
     Args:
-        config: precision, channels_last, compile.
-        device: "cpu" or "cuda"; default a CUDA device where there is one, else the CPU. (Apple's MPS has no
-            float64, which codebooks are kept in.)
+        config: The configuration, of which precision, channels_last and compile count.
+        device: "cpu" or "cuda"; by default a CUDA device where there is one, else the CPU. (Apple's MPS has
+            no float64, which codebooks are kept in.)
 
     Attributes:
-        device, rank, world: of this process.
+        device: The device of this process.
+        rank: Its number, from 0.
+        world: How many processes there are.
 
     Raises:
-        ImportError: accelerate is not installed.
-        ValueError: the batch cannot be dealt out evenly to the processes.
+        ImportError: Accelerate is not installed.
+        ValueError: The batch cannot be dealt out evenly to the processes.
     """
 
     def __init__(self, config: TrainConfig, device: torch.device | str | None = None) -> None:
@@ -80,7 +82,7 @@ class Machine:
         """See that every process has an equal part of the batch; gradients are averaged as if it had.
 
         Raises:
-            ValueError: this one has more or less.
+            ValueError: This one has more or less.
         """
         if self.world > 1 and images * self.world != self.config.batch_size:
             raise ValueError(

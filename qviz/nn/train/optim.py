@@ -18,7 +18,7 @@ def optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
     Each group carries ``base_lr``, which the schedule's factor is multiplied with.
 
     Raises:
-        ValueError: no parameter learns.
+        ValueError: No parameter learns.
     """
     weights, quantized = split(model)
     if not weights and not quantized:

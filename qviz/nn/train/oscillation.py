@@ -21,7 +21,8 @@ class QuantizedWeights:
     """A layer's weight and the quantizer that it passes through.
 
     Attributes:
-        name: of the layer. module: the layer, with ``weight`` and ``weight_quantizer``.
+        name: The name of the layer.
+        module: The layer, with ``weight`` and ``weight_quantizer``.
     """
 
     name: str
@@ -69,8 +70,8 @@ class Places:
     """Some elements of a weight, read quickly from any tensor of its shape.
 
     Args:
-        weight: whose shape and device it is.
-        flat: positions in the order of ``weight.flatten()``.
+        weight: The tensor whose shape and device count.
+        flat: The positions in the order of ``weight.flatten()``.
     """
 
     def __init__(self, weight: Tensor, flat: tuple[int, ...]) -> None:
@@ -105,7 +106,7 @@ class Oscillations:
     previous change, however long ago.
 
     Args:
-        layers: whose weights are watched.
+        layers: The layers whose weights are watched.
 
     References:
         Nagel et al., "Overcoming Oscillations in Quantization-Aware Training", ICML 2022, arXiv:2203.11086,

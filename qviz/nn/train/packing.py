@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qviz.core._text import some
 from qviz.nn.train.errors import CheckpointError
 
 
@@ -19,8 +20,8 @@ def pack_weights(model: nn.Module, info: Mapping[str, Any]) -> bytes:
     """Return the tensors of the model's state as safetensors, with a hash of them in its metadata.
 
     Args:
-        model: unwrapped, so that the keys are its own.
-        info: plain values that travel along (step, epoch, hash of the configuration).
+        model: The model, not wrapped, so that the keys are its own.
+        info: Plain values that travel along (step, epoch, hash of the configuration).
     """
     from safetensors.torch import save
 
@@ -37,7 +38,7 @@ def unpack_weights(data: bytes, source: str | Path) -> tuple[dict[str, Tensor], 
     """Return tensors and info of :func:`pack_weights`, after checking the hash.
 
     Raises:
-        CheckpointError: the file is damaged.
+        CheckpointError: The file is damaged.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -75,13 +76,13 @@ def load_into(
     """Load weights into a model that must have exactly these keys and shapes.
 
     Args:
-        model: of any device.
-        tensors: as :func:`unpack_weights` gives them.
-        source: named in errors.
-        others: what modules keep in the state besides tensors (their extra state).
+        model: The model, on any device.
+        tensors: The weights, as :func:`unpack_weights` gives them.
+        source: Where they come from, for error messages.
+        others: What modules keep in the state besides tensors (their extra state).
 
     Raises:
-        CheckpointError: the model is another one; names what does not fit. The model stays as it was.
+        CheckpointError: The model is another one; names what does not fit. The model stays as it was.
     """
     own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     missing, extra = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
@@ -94,8 +95,8 @@ def load_into(
     ]
     if missing or extra or shapes:
         raise CheckpointError(
-            f"{source} belongs to another model: missing there {_few(missing)}; not here {_few(extra)}; "
-            f"other shapes {_few(shapes)}"
+            f"{source} belongs to another model: missing there {some(missing)}; not here {some(extra)}; "
+            f"other shapes {some(shapes)}"
         )
     like = next(model.parameters(), torch.zeros(()))
     try:  # on the model's device, because a range without a scale takes over the tensor that it is given
@@ -103,10 +104,6 @@ def load_into(
         model.load_state_dict(placed | dict(others or {}), strict=others is not None)
     except RuntimeError as problem:
         raise CheckpointError(f"{source} belongs to another model: {problem}") from problem
-
-
-def _few(names: list[str]) -> str:
-    return (", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")) or "nothing"
 
 
 def pack_state(state: Mapping[str, Any]) -> bytes:

@@ -21,8 +21,9 @@ class Progress:
     printed line once a minute and at each epoch's end, because bars fill logs with thousands of fragments.
 
     Args:
-        steps: of the whole run. done: of an earlier part of it.
-        show: False is silent.
+        steps: The steps of the whole run.
+        done: Those of an earlier part of it.
+        show: Whether to show anything.
     """
 
     def __init__(self, steps: int, done: int, *, show: bool) -> None:

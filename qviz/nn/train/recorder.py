@@ -33,8 +33,8 @@ class Recorder:
     Nothing is copied from an accelerator before :meth:`drain`, and the random state is not touched.
 
     Args:
-        model: unwrapped.
-        every: steps between records; 0 records nothing.
+        model: The model, not wrapped.
+        every: Steps between records; 0 records nothing.
     """
 
     def __init__(self, model: nn.Module, every: int) -> None:

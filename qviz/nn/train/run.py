@@ -18,19 +18,19 @@ from qviz.nn.layers import adapt
 from qviz.nn.modules import evaluating, modes_kept, quantizers
 from qviz.nn.train import batch as batches
 from qviz.nn.train import seeds
+from qviz.nn.train.announce import describe, facts
 from qviz.nn.train.config import TrainConfig
 from qviz.nn.train.errors import DivergenceError
 from qviz.nn.train.evaluate import Loss, Metric, Stopped, batches_of, evaluate
+from qviz.nn.train.figures import Meter, Reading
 from qviz.nn.train.history import History
 from qviz.nn.train.interrupt import Interrupt
 from qviz.nn.train.machine import Machine
-from qviz.nn.train.meter import Meter, Reading
 from qviz.nn.train.optim import optimizers, set_rates
 from qviz.nn.train.progress import Progress, Timer, epoch_line, figures
 from qviz.nn.train.recorder import Recorder
 from qviz.nn.train.saving import Saver
 from qviz.nn.train.state import State
-from qviz.nn.train.summary import describe, facts
 
 OnStep = Callable[[int, History], None]
 
@@ -57,7 +57,9 @@ class Run:
     """One call of fit.
 
     Args:
-        job: what to do. machine: where. interrupt: says when somebody wants it to stop.
+        job: What to do.
+        machine: Where to do it.
+        interrupt: Says when somebody wants the run to stop.
     """
 
     def __init__(self, job: Job, machine: Machine, interrupt: Interrupt) -> None:

@@ -16,12 +16,13 @@ class Series:
     the same rows as an uninterrupted one.
 
     Args:
-        columns: name -> how many numbers.
-        stride: steps between rows at first, >= 1.
-        budget: bytes that steps and values may take together; two rows are always kept.
+        columns: How many numbers there are under each name.
+        stride: Steps between rows at first, >= 1.
+        budget: Bytes that steps and values may take together; two rows are always kept.
 
     Attributes:
-        steps: of the rows, a list. stride: at present.
+        steps: The steps of the rows, a list.
+        stride: The present distance between them.
     """
 
     def __init__(self, columns: Mapping[str, int], *, stride: int = 1, budget: int = 1_000_000) -> None:
@@ -42,7 +43,7 @@ class Series:
         """Add the row of a step, if :meth:`wants` it.
 
         Raises:
-            ValueError: the row has another length than the columns, or the step does not come later.
+            ValueError: The row has another length than the columns, or the step does not come later.
         """
         if not self.wants(step):
             return
@@ -94,7 +95,7 @@ class Series:
         """Return the series that :meth:`describe` and :meth:`arrays` gave.
 
         Raises:
-            ValueError: the arrays do not have the described shape.
+            ValueError: The arrays do not have the described shape.
         """
         made = cls(described["columns"], stride=described["stride"], budget=described["budget"])
         if values.shape != (len(steps), made.width):

@@ -29,11 +29,11 @@ class Meter:
     """Holds the steps' figures as tensors until :meth:`read`, because reading them makes an accelerator wait.
 
     Args:
-        device: where the figures are.
-        world: number of processes, over which figures are summed up; all must read at the same step.
+        device: The device that the figures are on.
+        world: Number of processes, over which figures are summed up; all must read at the same step.
 
     Attributes:
-        window: steps after which it is time to read: 1 on a CPU alone, more where waiting costs.
+        window: Steps after which it is time to read: 1 on a CPU alone, more where waiting costs.
     """
 
     def __init__(self, device: torch.device, world: int = 1) -> None:
@@ -58,7 +58,7 @@ class Meter:
         """Return the steps since the last reading, and whether any process wants to stop.
 
         Args:
-            stop: whether this process wants to.
+            stop: Whether this process wants to.
         """
         images = torch.tensor(self._images, dtype=torch.float64, device=self.device)
         wish = torch.tensor([[float(stop)]] * 3, dtype=torch.float64, device=self.device)

@@ -1,4 +1,4 @@
-"""Summary: what is about to be trained, in a few lines."""
+"""Announcement: what is about to be trained, in a few lines."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from qviz.core._text import count, some
 from qviz.core.quantizer import Quantizer
 from qviz.nn.modules import split
 from qviz.nn.train.config import TrainConfig
@@ -25,7 +26,7 @@ def _width(module: nn.Module, kind: str) -> str | None:
     if not isinstance(q, Quantizer):
         return None
     bits = q.codebook.bits
-    return f"{bits} bit{'s' * (bits > 1)} ({len(q.codebook)} levels)"
+    return f"{count(bits, 'bit')} ({len(q.codebook)} levels)"
 
 
 def quantized(model: nn.Module) -> list[str]:
@@ -42,12 +43,9 @@ def quantized(model: nn.Module) -> list[str]:
         kind = f"weights {w or 'full precision'}, inputs {a or 'full precision'}"
         kinds[kind] += 1
         weights[kind] += module.weight.numel()
-    lines = [
-        f"  {n} layer{'s' * (n > 1)} with {weights[kind]:,} weights: {kind}" for kind, n in kinds.items()
-    ]
+    lines = [f"  {count(n, 'layer')} with {weights[kind]:,} weights: {kind}" for kind, n in kinds.items()]
     if full and kinds:
-        shown = ", ".join(full[:4]) + (f" and {len(full) - 4} more" if len(full) > 4 else "")
-        lines.append(f"  {len(full)} layer{'s' * (len(full) > 1)} in full precision: {shown}")
+        lines.append(f"  {count(len(full), 'layer')} in full precision: {some(full, 4)}")
     return lines or [f"  nothing is quantized: {len(found)} layers in full precision"]
 
 
