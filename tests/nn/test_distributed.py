@@ -67,6 +67,7 @@ def test_two_processes_get_what_one_gets(checkout, tmp_path, task):
     assert len(list((tmp_path / "two" / "checkpoints").iterdir())) == 3  # two and the lock
 
 
+@pytest.mark.slow
 def test_two_processes_stop_and_go_on(checkout, tmp_path):
     whole, _ = launch(checkout, tmp_path / "whole", "stopped", processes=2)
     part, _ = launch(checkout, tmp_path / "part", "stopped", "9", processes=2)

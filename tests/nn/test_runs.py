@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import statistics
+import sys
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from qviz.methods.pairs import NAMES
+from qviz.nn import data as data_sets
 from qviz.nn.models import create
 from qviz.nn.runs import Experiment, Ledger, Row, known, prepare, read_queue, run
 from qviz.nn.runs.ledger import FIELDS, table
@@ -203,8 +205,8 @@ def test_mixed_precision_keeps_the_average(sensitivity):
     assert {r.a_bits for r in ready.report.rows if r.name in bits} == {4}
 
 
-def test_mixed_precision_of_standardised_weights_is_refused():
-    with pytest.raises(ValueError, match=r"average_bits=2\.5: daq standardises"):
+def test_mixed_precision_of_standardized_weights_is_refused():
+    with pytest.raises(ValueError, match=r"average_bits=2\.5: daq standardizes"):
         prepare(tiny("daq", 2, average_bits=2.5))
 
 
@@ -222,6 +224,20 @@ def test_full_imagenet_says_what_it_needs(tmp_path):
 # --- run
 
 
+@pytest.fixture
+def few(monkeypatch):
+    """Evaluations on 60 images: what these tests ask does not depend on how many there are."""
+
+    def cifar10(split, **where):
+        data = whole(split, **where)
+        few = slice(60 if split in ("val", "test") else None)
+        return replace(data, images=data.images[few], labels=data.labels[few])
+
+    whole = data_sets.cifar10
+    monkeypatch.setattr(sys.modules["qviz.nn.runs.prepare"], "cifar10", cifar10)
+
+
+@pytest.mark.usefixtures("few")
 def test_a_run_writes_one_row_with_every_field(tmp_path):
     ledger = Ledger(tmp_path / "results.json")
     experiment = tiny("post", 4)
@@ -240,6 +256,7 @@ def test_a_run_writes_one_row_with_every_field(tmp_path):
     assert len(ledger.rows()) == 1
 
 
+@pytest.mark.usefixtures("few")
 def test_two_seeds_have_a_mean_and_a_spread(tmp_path, capsys):
     experiment = tiny("fp32", seeds=(0, 1), images=320, overrides={"max_steps": 8, "lr": 0.05})
     got = run(experiment, folder=tmp_path, progress=False)
@@ -252,6 +269,7 @@ def test_two_seeds_have_a_mean_and_a_spread(tmp_path, capsys):
     assert (got.w_bits, got.w_levels) == (32, None)
 
 
+@pytest.mark.usefixtures("few")
 def test_a_row_has_the_last_epochs_test_accuracy_and_not_the_best(tmp_path):
     experiment = tiny("fp32", overrides={"max_steps": 9, "epochs": 3})
     got = run(experiment, folder=tmp_path, progress=False)
@@ -260,6 +278,7 @@ def test_a_row_has_the_last_epochs_test_accuracy_and_not_the_best(tmp_path):
     assert "test_top1" not in history.epochs[0]
 
 
+@pytest.mark.usefixtures("few")
 def test_a_note_tells_what_no_column_does(tmp_path):
     options = {"precision": "bf16", "freeze_codebooks": 0.0}
     got = run(
@@ -271,6 +290,7 @@ def test_a_note_tells_what_no_column_does(tmp_path):
     assert "bf16" in got.hardware
 
 
+@pytest.mark.usefixtures("few")
 def test_a_row_counts_the_runs_that_made_its_start(tmp_path):
     first = run(tiny("fp32"), folder=tmp_path, progress=False)
     weights = next(tmp_path.rglob("last.safetensors"))
@@ -284,12 +304,14 @@ def test_a_row_counts_the_runs_that_made_its_start(tmp_path):
     assert got.note == "the last of 3 runs, all counted"
 
 
+@pytest.mark.usefixtures("few")
 def test_a_part_of_the_data_does_not_stand_beside_the_papers_figure(tmp_path):
     got = run(tiny("daq", 1), folder=tmp_path, progress=False)
     assert published("daq", "resnet20", "cifar10", 1, 1)[0] == 85.8
     assert (got.paper_top1, got.paper_conditions) == (None, None)
 
 
+@pytest.mark.usefixtures("few")
 def test_a_run_that_diverges_writes_no_row(tmp_path):
     ledger = Ledger(tmp_path / "results.json")
     experiment = tiny("fp32", overrides={"lr": 1e30, "max_steps": 3})
@@ -362,6 +384,7 @@ def test_published_figures_have_their_conditions():
     assert all(50 < top1 < 95 and words for top1, words in PUBLISHED.values())
 
 
+@pytest.mark.usefixtures("few")
 def test_a_result_that_cannot_be_written_is_said_all_the_same(tmp_path, monkeypatch):
     ledger, said = Ledger(tmp_path / "results.json"), []
 
