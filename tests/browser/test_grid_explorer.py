@@ -76,6 +76,17 @@ CONTRAST = """(output) => {
 }"""
 
 
+CAPTIONED = """(text) => document.querySelector('.qviz-table caption').textContent.includes(text)"""
+# The output with the picture, once its text has the wanted words in the notebook as it would be saved.
+SAVED = """(text) => {
+  const cell = window.jupyterapp.shell.currentWidget.content.widgets.find((w) => w.model.type === 'code');
+  const still = cell.model.outputs.toJSON().find((output) => 'image/png' in (output.data || {}));
+  if (!still?.data['text/plain'].includes(text)) return null;
+  const image = document.querySelector('.jp-OutputArea-child .jp-RenderedImage');
+  const shown = getComputedStyle(image.closest('.jp-OutputArea-child')).display;
+  return { data: Object.keys(still.data).sort(), shown };
+}"""
+
 # Texts of the pictures with a hue: only curves may have a method's colour.
 HUED = """(output) => [...output.querySelectorAll('.bqplot text')]
   .filter((e) => e.textContent.trim() && e.getBoundingClientRect().width)
@@ -120,7 +131,7 @@ def fresh(lab):
 
 def reset(lab):
     """Press Reset by keyboard; it may have nothing to change."""
-    lab.page.get_by_role("button", name="Reset").press("Enter")
+    lab.page.get_by_role("button", name=re.compile("Reset")).press("Enter")
     lab.page.wait_for_timeout(300)
     lab.wait_until_still()
 
@@ -235,7 +246,7 @@ def test_tab_reaches_every_control_in_reading_order(lab):
     first = lab.page.locator(f"{PANEL} .widget-dropdown select").first
     first.focus()
     names = []
-    for _ in range(14):
+    for _ in range(16):
         names.append(
             lab.page.evaluate("""() => {
               const e = document.activeElement, box = e.closest('.jupyter-widgets');
@@ -244,8 +255,8 @@ def test_tab_reaches_every_control_in_reading_order(lab):
             }""")
         )
         lab.page.keyboard.press("Tab")
-    wanted = ["Tensor", "Bits", "Clip", "Grid A", "Grid B", "Range", "Per channel", "Level", "Value"]
-    wanted += ["Mirror signs", "Reset"]
+    wanted = ["Tensor", "Bits", "Clip", "Grid A", "Grid B", "Range", "Per channel", "Hold error axis"]
+    wanted += ["Level", "Value", "Mirror signs", "Reset to POT"]
     reached = [name for i, name in enumerate(names) if name in wanted and name not in names[:i]]
     assert reached == wanted
 
@@ -260,6 +271,59 @@ def test_mirror_moves_the_twin(lab):
     mirror.uncheck()
     assert moved[6][0] == pytest.approx(places[6][0] - 30, abs=3)
     assert moved[0][0] == pytest.approx(places[0][0] + 30, abs=3)
+
+
+def test_mirrored_drags_end_where_they_were_dropped(lab):
+    lab.page.get_by_role("checkbox", name="Mirror signs").check()
+    lab.wait_until_still()
+    for k, by in ((6, -20), (0, 12), (5, 8), (6, 15), (1, -6)):
+        places = dots(lab)
+        drag(lab, k, places[k][0] + by)
+        moved = dots(lab)
+        assert moved[k][0] == pytest.approx(places[k][0] + by, abs=3)
+        assert moved[6 - k][0] == pytest.approx(places[6 - k][0] - by, abs=3)
+
+
+def select(lab, label):
+    return lab.page.locator(f"{PANEL} .qviz-explorer").get_by_label(label, exact=True)
+
+
+def test_another_tensor_leaves_the_range_alone(lab):
+    names = [name.replace("\xa0", " ") for name in select(lab, "Tensor").locator("option").all_inner_texts()]
+    select(lab, "Grid A").select_option("POT")
+    for name in (*names[1:], "stem (real)"):
+        select(lab, "Tensor").select_option(name)
+        lab.page.wait_for_function(CAPTIONED, arg=name)
+        lab.page.wait_for_timeout(300)  # what the page answers to the new limits of Clip
+        assert select(lab, "Range").input_value() == "MSE search", name
+    select(lab, "Grid A").select_option("custom")
+    lab.wait_until_still()
+
+
+def test_everything_that_can_be_used_has_a_name(lab):
+    output = lab.page.locator(f"{PANEL} .qviz-explorer")
+    lab.page.get_by_role("slider", name="Clip").wait_for()
+    nodes = lab.page.context.new_cdp_session(lab.page).send("Accessibility.getFullAXTree")["nodes"]
+    used = {"slider", "combobox", "checkbox", "spinbutton", "textbox", "image", "button"}
+    named = [(n["role"]["value"], n["name"]["value"]) for n in nodes if not n["ignored"] and n.get("name")]
+    found = {role: [name for its, name in named if its == role] for role in used}
+    assert found["slider"] == ["Bits", "Clip"]
+    assert {"Tensor", "Grid A", "Grid B", "Range"} <= set(found["combobox"])
+    assert found["checkbox"] == ["Per channel", "Hold error axis", "Mirror signs"]
+    assert found["spinbutton"] == ["Level", "Value"]
+    assert any("stem (real), 3 bits" in name and "A: custom" in name for name in found["image"])
+    assert output.locator("button:visible").count() == 3
+
+
+def test_the_saved_notebook_shows_what_was_done_last(lab):
+    lab.slider("Bits").focus()
+    lab.page.keyboard.press("ArrowRight")
+    lab.page.wait_for_function(CAPTIONED, arg="4 bits")
+    picture = lab.page.wait_for_function(SAVED, arg="4 bits").json_value()
+    lab.page.keyboard.press("ArrowLeft")
+    lab.page.wait_for_function(CAPTIONED, arg="3 bits")
+    assert picture["shown"] == "none"  # as long as the live view is there
+    assert picture["data"] == ["image/png", "text/plain"]
 
 
 def test_no_tool_covers_the_title_under_the_mouse(lab):
