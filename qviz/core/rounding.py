@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from qviz.core import _check
 from qviz.core.codebook import Codebook, count_below, keep_float64
 from qviz.core.fast import Bend
 
@@ -131,26 +132,32 @@ class CellBorder(Rounding):
     """Round up where u exceeds the border given for its cell.
 
     Args:
-        codebook: the grid whose cells the borders divide.
-        border: one border for each cell, in units of u, shape (K - 1,).
+        codebook: The grid whose cells the borders divide.
+        border: One border for each cell, in units of u, shape (K - 1,), or (K - 1, C) with borders of their
+        own
+            for each channel (a frozen AQuant has them).
+        axis: The channel axis of u, used with (K - 1, C).
 
     Raises:
-        ValueError: their number is not K - 1, or a border lies outside its cell.
+        ValueError: Their number is not K - 1, or a border lies outside its cell.
     """
 
     border: Tensor
 
-    def __init__(self, codebook: Codebook, border: Tensor | list[float]) -> None:
+    def __init__(self, codebook: Codebook, border: Tensor | list[float], *, axis: int = 1) -> None:
         super().__init__()
         border = torch.as_tensor(border, dtype=torch.float64).clone()
         low, high = codebook.knots[:-1], codebook.knots[1:]
-        if border.shape != low.shape:
+        if border.ndim not in (1, 2) or len(border) != len(low):
             raise ValueError(
                 f"{len(codebook)} knots have {len(low)} cells, got borders of shape {tuple(border.shape)}"
             )
+        self.axis = axis
+        if border.ndim == 2:
+            low, high = low[:, None].expand_as(border), high[:, None].expand_as(border)
         outside = ~((border >= low) & (border <= high))
         if outside.any():
-            k = int(outside.nonzero()[0])
+            k = tuple(outside.nonzero()[0].tolist())
             raise ValueError(f"border {border[k]:g} lies outside its cell [{low[k]:g}, {high[k]:g}]")
         self.register_buffer("border", border)
 
@@ -173,10 +180,31 @@ class CellBorder(Rounding):
         geometric = torch.minimum(torch.maximum(geometric, low), high)
         return cls(codebook, torch.where(low * high > 0, geometric, codebook.borders))
 
-    def borders(self, codebook: Codebook) -> Tensor:
-        """Return the given borders."""
+    def borders(self, codebook: Codebook) -> Tensor | None:
+        """Return the given borders; None where each channel has its own."""
         if len(self.border) != len(codebook) - 1:
             raise ValueError(
                 f"{len(codebook)} knots need {len(codebook) - 1} borders, got {len(self.border)}"
             )
-        return self.border
+        return self.border if self.border.ndim == 1 else None
+
+    def decide(self, u: Tensor, cell: Tensor, t: Tensor, codebook: Codebook) -> Tensor:
+        """Return True where the value exceeds the border of its cell."""
+        if self.border.ndim == 1:
+            return super().decide(u, cell, t, codebook)
+        return self.encode(u, codebook) > cell
+
+    def encode(self, u: Tensor, codebook: Codebook) -> Tensor:
+        """Return the code: the number of borders below u.
+
+        Raises:
+            ValueError: u has another number of channels than the borders.
+        """
+        if self.borders(codebook) is not None:
+            return super().encode(u, codebook)
+        axis = _check.axis(self.axis, u, self.border.shape[1])
+        shape = [-1 if i == axis else 1 for i in range(u.ndim)]
+        code = torch.zeros_like(u)
+        for row in self.border.to(u.dtype):
+            code += u > row.view(shape)
+        return code

@@ -28,7 +28,7 @@ from qviz.core.fast import dot, mask, total
 from qviz.core.grids import uniform
 from qviz.core.quantizer import Quantizer
 from qviz.core.recipe import recipe
-from qviz.core.rounding import Rounding
+from qviz.core.rounding import CellBorder, Rounding
 from qviz.methods.lsq import LearnedStep, lsq, per_channel
 from qviz.methods.method import Method, inputs
 
@@ -166,6 +166,17 @@ class AdaptiveBorder(Rounding):
         """Return the coefficients, shape (3, C), where there is one border a channel."""
         return {} if self.channels is None else {"b": self.b.detach()}
 
+    def freeze(self, codebook: Codebook) -> CellBorder:
+        """Return the rounding by :func:`thresholds`: R comparisons a value, and the same codes.
+
+        Args:
+            codebook: The consecutive integers that it rounds to.
+
+        Raises:
+            ValueError: As :func:`thresholds`.
+        """
+        return CellBorder(codebook, thresholds(self, codebook), axis=self.axis)
+
     def _coefficients(self, v: Tensor) -> Tensor:
         """Return b with zeros above the degree, in the dtype of v and shaped to broadcast against it.
 
@@ -213,6 +224,72 @@ class AdaptiveBorder(Rounding):
         v = u.clamp(codebook.lo, codebook.hi)
         code = (v - self.element(v, codebook)).ceil_().clamp_(codebook.lo, codebook.hi).sub_(codebook.lo)
         return code.nan_to_num_(0.0)
+
+
+def thresholds(rounding: AdaptiveBorder, codebook: Codebook) -> Tensor:
+    """Fold a border function into the input thresholds that it is equivalent to: T_n solves u - n = B(u).
+
+    While u - B(u) rises, every cell [n, n + 1] has one such u, and code = #{T < u}: no arithmetic is left at
+    run time but R comparisons. Found by bisection in float64, down to two neighbouring numbers; T_n is the
+    last u that goes down.
+
+    Args:
+        rounding: not fused.
+        codebook: the consecutive integers lo … hi that it rounds to, R = hi - lo cells.
+
+    Returns:
+        float64, shape (R,) or, with channels, (R, C); in units of u, increasing along the first axis.
+
+    Raises:
+        ValueError: the border is fused (its neighbours decide too), the codebook is not made of R + 1
+            consecutive integers, or the monotone guard |b1 + 2 b2 v| < 4 R does not hold on [0, 1].
+
+    References:
+        DERIVED for this project. Whether AQuant (arXiv:2208.11945) uses such a table is not known.
+
+    Example:
+        >>> from qviz.core.grids import uniform
+        >>> rounding = AdaptiveBorder(3)
+        >>> with torch.no_grad():  # sigmoid(0.4 - 0.6 u + 0.15 u²)
+        ...     _ = rounding.b.copy_(torch.tensor([0.4, -1.8, 1.35]))
+        >>> [round(t, 6) for t in thresholds(rounding, uniform(2, signed=False)).tolist()]
+        [0.530896, 1.460975, 2.457964]
+    """
+    b = _coefficients(rounding, codebook)
+    cells = torch.arange(rounding.steps, dtype=torch.float64, device=b.device)
+    n = (cells if b.ndim == 1 else cells[:, None].expand(-1, b.shape[1])) + codebook.lo
+    down, up = n, n + 1.0
+
+    def rises(u: Tensor) -> Tensor:
+        v = (u - codebook.lo) / rounding.steps
+        return u - squash(logits(v, b), codebook.lo, codebook.hi) > n
+
+    while True:
+        middle = (down + up) / 2
+        if bool(((middle == down) | (middle == up)).all()):
+            return down
+        goes = rises(middle)
+        down, up = torch.where(goes, down, middle), torch.where(goes, middle, up)
+
+
+def _coefficients(rounding: AdaptiveBorder, codebook: Codebook) -> Tensor:
+    """Return b in float64, (3,) or (3, C), zero beyond the degree, after the checks of ``thresholds``."""
+    steps = rounding.steps
+    if rounding.kernel is not None:
+        raise ValueError("a fused border depends on the neighbours too; no table of thresholds stands for it")
+    if not codebook.unit or len(codebook) != steps + 1:
+        raise ValueError(
+            f"a border made for {steps} steps needs {steps + 1} consecutive integers, got {codebook!r}"
+        )
+    b = rounding.b.detach().double().clone()
+    b[rounding.degree + 1 :] = 0.0
+    steepest = float(torch.maximum(b[1].abs(), (b[1] + 2.0 * b[2]).abs()).max())
+    if not (steepest < 4.0 * steps and bool(torch.isfinite(b).all())):
+        raise ValueError(
+            f"the border may not be monotone: |b1 + 2 b2 v| reaches {steepest:g}, the guard asks for less "
+            f"than 4 R = {4 * steps}; AdaptiveBorder.guard() makes it so"
+        )
+    return b
 
 
 @recipe

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 
 from qviz.core import _check
-from qviz.core.codebook import Codebook, count_below
-from qviz.methods.aquant import AdaptiveBorder, logits, squash
 
 Numbers = float | Sequence[float] | Tensor
 
@@ -228,112 +226,6 @@ def error_decomposition(
         propagated=(x_tilde - x) @ w,
         total=x_hat @ w_hat - x @ w,
     )
-
-
-def thresholds(rounding: AdaptiveBorder, codebook: Codebook) -> Tensor:
-    """Fold a border function into the input thresholds that it is equivalent to: T_n solves u - n = B(u).
-
-    While u - B(u) rises, every cell [n, n + 1] has one such u, and code = #{T < u}: no arithmetic is left at
-    run time but R comparisons. Found by bisection in float64, down to two neighbouring numbers; T_n is the
-    last u that goes down.
-
-    Args:
-        rounding: not fused.
-        codebook: the consecutive integers lo … hi that it rounds to, R = hi - lo cells.
-
-    Returns:
-        float64, shape (R,) or, with channels, (R, C); in units of u, increasing along the first axis.
-
-    Raises:
-        ValueError: the border is fused (its neighbours decide too), the codebook is not made of R + 1
-            consecutive integers, or the monotone guard |b1 + 2 b2 v| < 4 R does not hold on [0, 1].
-
-    References:
-        DERIVED for this project. Whether AQuant (arXiv:2208.11945) uses such a table is not known.
-
-    Example:
-        >>> from qviz.core.grids import uniform
-        >>> rounding = AdaptiveBorder(3)
-        >>> with torch.no_grad():  # sigmoid(0.4 - 0.6 u + 0.15 u²)
-        ...     _ = rounding.b.copy_(torch.tensor([0.4, -1.8, 1.35]))
-        >>> [round(t, 6) for t in thresholds(rounding, uniform(2, signed=False)).tolist()]
-        [0.530896, 1.460975, 2.457964]
-    """
-    b = _coefficients(rounding, codebook)
-    cells = torch.arange(rounding.steps, dtype=torch.float64, device=b.device)
-    n = (cells if b.ndim == 1 else cells[:, None].expand(-1, b.shape[1])) + codebook.lo
-    down, up = n, n + 1.0
-
-    def rises(u: Tensor) -> Tensor:
-        v = (u - codebook.lo) / rounding.steps
-        return u - squash(logits(v, b), codebook.lo, codebook.hi) > n
-
-    while True:
-        middle = (down + up) / 2
-        if bool(((middle == down) | (middle == up)).all()):
-            return down
-        goes = rises(middle)
-        down, up = torch.where(goes, down, middle), torch.where(goes, middle, up)
-
-
-def encode_by_thresholds(u: Tensor, table: Tensor, axis: int = 1) -> Tensor:
-    """Return code = #{T < u}, uint8, the shape of ``u``: R comparisons and nothing else.
-
-    Equal to the direct path, ceil(u - B(u)), but for u so near a threshold that rounding errors decide there:
-    within 2 ε R / (1 - B'(T)) of it, with ε that of the direct path's dtype and B' < 1 the slope of B in u
-    (seen: 8 units in the last place of T).
-
-    Args:
-        u: x in units of the step, any shape, float; compared in float64.
-        table: from :func:`thresholds`, (R,) or (R, C).
-        axis: the channel axis of ``u``, used with (R, C).
-
-    Raises:
-        TypeError, ValueError: u is not floating point, is empty or holds NaN; the table has another shape,
-            more than 255 rows, or not one column for each channel.
-
-    Example:
-        >>> table = torch.tensor([0.530896, 1.460975, 2.457964])
-        >>> encode_by_thresholds(torch.tensor([0.4, 0.55, 1.45, 1.5, 2.45, 2.5]), table).tolist()
-        [0, 1, 1, 2, 2, 3]
-    """
-    u = _check.float_tensor(u, "u").detach()
-    if table.ndim not in (1, 2) or not 1 <= len(table) <= 255:
-        raise ValueError(f"table must have shape (R,) or (R, C), R = 1 … 255, got {tuple(table.shape)}")
-    missing = int(u.isnan().sum())
-    if missing:
-        raise ValueError(f"u holds {missing} of {u.numel()} values that are NaN; no code stands for NaN")
-    table = table.to(u.device, torch.float64)
-    if table.ndim == 2:
-        axis = _check.axis(axis, u, table.shape[1])
-        table = table.view(len(table), *(-1 if i == axis else 1 for i in range(u.ndim)))
-    u = u.double()
-    if table.ndim == 1:
-        return count_below(u, table).to(torch.uint8)
-    code = torch.zeros(u.shape, dtype=torch.uint8, device=u.device)
-    for row in table:
-        code += u > row
-    return code
-
-
-def _coefficients(rounding: AdaptiveBorder, codebook: Codebook) -> Tensor:
-    """Return b in float64, (3,) or (3, C), zero beyond the degree, after the checks of ``thresholds``."""
-    steps = rounding.steps
-    if rounding.kernel is not None:
-        raise ValueError("a fused border depends on the neighbours too; no table of thresholds stands for it")
-    if not codebook.unit or len(codebook) != steps + 1:
-        raise ValueError(
-            f"a border made for {steps} steps needs {steps + 1} consecutive integers, got {codebook!r}"
-        )
-    b = rounding.b.detach().double().clone()
-    b[rounding.degree + 1 :] = 0.0
-    steepest = float(torch.maximum(b[1].abs(), (b[1] + 2.0 * b[2]).abs()).max())
-    if not (steepest < 4.0 * steps and bool(torch.isfinite(b).all())):
-        raise ValueError(
-            f"the border may not be monotone: |b1 + 2 b2 v| reaches {steepest:g}, the guard asks for less "
-            f"than 4 R = {4 * steps}; AdaptiveBorder.guard() makes it so"
-        )
-    return b
 
 
 def _numbers(value: Numbers, name: str) -> Tensor:

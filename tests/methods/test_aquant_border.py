@@ -5,17 +5,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qviz import Quantizer, uniform
+from qviz import CellBorder, Codebook, Quantizer, uniform
 from qviz.core.range import MSE, Fixed
-from qviz.methods.aquant import AdaptiveBorder
+from qviz.methods.aquant import AdaptiveBorder, thresholds
 from qviz.methods.aquant_border import (
     coarse_border,
-    encode_by_thresholds,
     error_decomposition,
     expected_bias,
     optimal_border,
     ratio,
-    thresholds,
 )
 from qviz.recipes import aquant_activation
 
@@ -25,6 +23,12 @@ BORDERS = {0.8: [0.4, 0.2, 0.0, -0.2], 1.2: [0.6, 0.8, 1.0, 1.2]}
 UNBIASED = {0.8: [0.375, 0.125, -0.125, -0.375], 1.2: [7 / 12, 0.75, 11 / 12, 13 / 12]}
 NEAREST_BIAS = [-0.05, -0.15, -0.25, -0.35]
 OPTIMAL_BIAS = [-0.005, -0.015, -0.025, -0.035]
+
+
+def encode_by_thresholds(u, table, axis=1):
+    """The codes that a frozen border gives: comparisons with the table and nothing else."""
+    book = Codebook(torch.arange(len(table) + 1) + math.floor(float(table.reshape(-1)[0])))
+    return CellBorder(book, table, axis=axis).encode(u.double(), book).to(torch.uint8)
 
 
 def close(a, b, tol=1e-12):
@@ -370,9 +374,6 @@ def test_a_learned_border_beats_rounding_to_nearest_on_held_out_data(bits):
         (lambda: thresholds(border_of([0.0, 12.0, 0.0], 3), uniform(2)), "reaches 12, .* 4 R = 12"),
         (lambda: thresholds(border_of([0.0, -5.0, 9.0], 3), uniform(2)), "reaches 13, .* 4 R = 12"),
         (lambda: thresholds(border_of([0.0, math.nan, 0.0], 3), uniform(2)), "reaches nan"),
-        (lambda: encode_by_thresholds(torch.tensor([math.nan]), torch.ones(3)), "1 of 1 values that are NaN"),
-        (lambda: encode_by_thresholds(torch.ones(2, 3), torch.ones(3, 4)), "3 channels, .* for 4"),
-        (lambda: encode_by_thresholds(torch.ones(2), torch.ones(300)), r"got \(300,\)"),
     ],
 )
 def test_bad_input_is_refused_with_its_value(call, message):
@@ -393,7 +394,20 @@ def test_nothing_is_changed_and_integers_are_no_weights():
     copies = w.clone(), w_hat.clone(), x.clone()
     ratio(w, w_hat)
     error_decomposition(w, w_hat, x, x)
-    encode_by_thresholds(x, torch.ones(3))
     assert all(torch.equal(a, b) for a, b in zip((w, w_hat, x), copies, strict=True))
     with pytest.raises(TypeError, match="int64"):
         ratio(torch.ones(2, 2, dtype=torch.int64), torch.ones(2, 2))
+
+
+def test_a_frozen_quantizer_has_the_same_codes_for_each_channel():
+    q = aquant_activation(3, channels=4, step=0.2)
+    with torch.no_grad():
+        q.rounding.b.copy_(torch.randn(3, 4, generator=torch.Generator().manual_seed(0)) * 2)
+    q.rounding.guard()
+    x = torch.randn(6, 4, 9, 9, generator=torch.Generator().manual_seed(1)).relu()
+    frozen = Quantizer(q.codebook, q.rounding.freeze(q.codebook), range=q.range)
+    assert torch.equal(frozen.codes(x), q.codes(x))
+    assert torch.equal(frozen(x), q(x))
+    assert not torch.equal(frozen.codes(x), Quantizer(q.codebook, range=q.range).codes(x))
+    with pytest.raises(ValueError, match="5 channels"):
+        frozen(torch.ones(1, 5, 2, 2))
