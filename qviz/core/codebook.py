@@ -175,6 +175,72 @@ class Codebook(nn.Module):
         return levels[cell] + t * (levels[1:] - levels[:-1])[cell]
 
 
+class LearnedLevels(Codebook):
+    """Levels that training moves by their own gradient, dL/d level k = the sum of dL/dy over the values at k.
+
+    The base of your own methods with learned tables. A value goes to the nearest level. The quantizer
+    computes by the composition of its parts: the fast path has no gradient for levels.
+
+    Args:
+        levels: Where they start, shape (K,), strictly increasing, 1 to 256 of them.
+        name: Shown in tables and legends.
+
+    Attributes:
+        levels: A float32 parameter, shape (K,). Training must keep it sorted; :meth:`after_step` does.
+
+    Raises:
+        ValueError: As :class:`Codebook`.
+
+    Example:
+        >>> from qviz import Fixed, Quantizer
+        >>> q = Quantizer(LearnedLevels([-1.0, 0.0, 1.0]), range=Fixed(1.0))
+        >>> q(torch.tensor([-0.9, 0.8, 0.7])).sum().backward()
+        >>> q.codebook.levels.grad.tolist()
+        [1.0, 0.0, 2.0]
+    """
+
+    def __init__(self, levels: Sequence[float] | np.ndarray | Tensor, *, name: str = "learned") -> None:
+        super().__init__(levels, name=name)
+        start = self.levels.float()
+        del self.knots, self.levels
+        self.levels = nn.Parameter(start)
+        self._derive()
+
+    def _derive(self) -> None:
+        self.identity = self.unit = False
+        self.affine = None
+
+    _apply = nn.Module._apply
+
+    @property
+    def knots(self) -> Tensor:
+        """The levels, without gradient."""
+        return self.levels.detach()
+
+    @property
+    def lo(self) -> float:
+        """The first knot."""
+        return float(self.knots[0])
+
+    @property
+    def hi(self) -> float:
+        """The last knot."""
+        return float(self.knots[-1])
+
+    @torch.no_grad()
+    def after_step(self, x: Tensor) -> None:
+        """Sort the levels after an optimizer step, and part equal ones by one unit in the last place."""
+        levels = self.levels.sort().values
+        for k in range(1, len(levels)):
+            least = torch.nextafter(levels[k - 1], levels.new_tensor(float("inf")))
+            levels[k] = torch.maximum(levels[k], least)
+        self.levels.copy_(levels)
+
+    def moving(self) -> dict[str, Tensor]:
+        """Return the levels."""
+        return {"levels": self.levels.detach()}
+
+
 def _affine(levels: Tensor) -> tuple[float, float, float] | None:
     """Return whole a, c, d with level k = (a k + c) / d, to the last bit in float32 and float64, or None."""
     d = max(len(levels) - 1, 1)

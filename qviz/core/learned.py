@@ -12,8 +12,8 @@ from qviz.core import _check
 from qviz.core.codebook import Codebook
 from qviz.core.range import Range, radius, search_rows
 
-TINY = torch.finfo(torch.float32).eps
-"""Learned scales stay above this."""
+MIN_SCALE = 1e-30
+"""Lower bound of learned scales, far below any data and far above the smallest float32."""
 
 
 class LearnedRange(Range):
@@ -84,7 +84,7 @@ class LearnedRange(Range):
         return self._scale(), self._offset()
 
     def observe(self, x: Tensor, codebook: Codebook, borders: Tensor | None = None) -> LearnedRange:
-        """Set the parameters from data, in place (an optimiser that holds them goes on working)."""
+        """Set the parameters from data, in place (an optimizer that holds them goes on working)."""
         _check.axis(self.axis, _check.float_tensor(x), self.channels)
         super().observe(x, codebook, borders)
         self._ready = True
@@ -95,6 +95,18 @@ class LearnedRange(Range):
     ) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._ready |= any(prefix + name in state_dict for name in self._parameters)
+
+
+def at_least(p: Tensor, low: float = MIN_SCALE) -> Tensor:
+    """Return p, but no less than ``low``; the gradient passes as if nothing were cut off, so that p can
+    return.
+    """
+    return torch.where(p < low, low + (p - p.detach()), p)
+
+
+def positive(p: Tensor) -> Tensor:
+    """Return |p|, at least MIN_SCALE, with the derivative 1 at 0 where that of abs is 0."""
+    return at_least(torch.where(p < 0, -p, p))
 
 
 def scale_gradient(p: Tensor, factor: float) -> Tensor:
@@ -112,7 +124,7 @@ class LearnedClip(LearnedRange):
             the 0.99 quantile of |x| (ASQ's code), "max" the largest |x|.
         through: "hard", the clip sees the rounding error too (POST, APoT); "soft", it sees only what is cut
             off (PACT: dy/dα = 1 above the clip and 0 inside).
-        normalise: multiply the gradient by 1 / sqrt(n), n the values that share the clip (POST).
+        normalize: multiply the gradient by 1 / sqrt(n), n the values that share the clip (POST).
         channels: number of channels, or None. axis: their axis.
 
     Raises:
@@ -131,7 +143,7 @@ class LearnedClip(LearnedRange):
         *,
         start: str = "mse",
         through: str = "hard",
-        normalise: bool = False,
+        normalize: bool = False,
         channels: int | None = None,
         axis: int = 0,
     ) -> None:
@@ -140,20 +152,20 @@ class LearnedClip(LearnedRange):
             raise ValueError(f'start must be "mse", "quantile" or "max", got {start!r}')
         if not 0 < reach < math.inf:
             raise ValueError(f"reach must be positive and finite, got {reach}")
-        self.reach, self.start, self.through, self.normalise = (
+        self.reach, self.start, self.through, self.normalize = (
             float(reach),
             start,
             through,
-            normalise,
+            normalize,
         )
         self.clip = self._parameter(init)
 
     def _scale(self) -> Tensor:
-        return self.clip.abs().clamp(min=TINY) / self.reach
+        return positive(self.clip) / self.reach
 
     def values(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return clip / reach, its gradient scaled where asked for."""
-        if not self.normalise:
+        if not self.normalize:
             return self._scale(), None
         factor = 1.0 / math.sqrt(x.numel() * self.replicas / (self.channels or 1))
         return scale_gradient(self._scale(), factor), None

@@ -285,7 +285,7 @@ def search_scale(summary: Summary, codebook: Codebook, borders: Tensor | None = 
     for _ in range(4):
         scales = (around[:, :, None] * ratio**steps).flatten(1).clamp(lowest, highest)
         error = summary.sse(codebook.levels, borders, scales)
-        best = error.topk(min(4, error.shape[1]), largest=False).indices  # neighbours, or other valleys
+        best = error.topk(min(4, error.shape[1]), largest=False).indices  # neighbors, or other valleys
         around = scales.gather(1, best)
         ratio, steps = ratio ** (1 / 6), torch.arange(-6.0, 7.0, dtype=torch.float64)
     return around[:, 0]

@@ -34,7 +34,7 @@ class LearnedRound(Rounding):
     """AdaRound: each weight has its own decision h(V) > 1/2, h(V) = clip(1.2 sigmoid(V) - 0.1, 0, 1).
 
     ``observe`` sets V so that h(V) = t, which is rounding to nearest at first; V is then learned through
-    :class:`RectifiedSigmoid`, usually with ``soft=True`` and the regulariser 1 - |2 h - 1|^β of the paper.
+    :class:`RectifiedSigmoid`, usually with ``soft=True`` and the regularizer 1 - |2 h - 1|^β of the paper.
 
     A weight that lies on a level (a pruned zero, say) or outside the grid stays there, and its V gets no
     gradient; the paper's formula would let a weight on a level go one level up.
@@ -106,7 +106,7 @@ class RectifiedSigmoid(Surrogate):
 def adaround_weight(bits: int, weight: Tensor, *, axis: int | None = 0) -> Quantizer:
     """AdaRound: uniform levels at a fixed MSE-searched step, one learned decision for each weight.
 
-    Set ``q.soft = True`` while V is optimised. A weight on a level stays there (see
+    Set ``q.soft = True`` while V is optimized. A weight on a level stays there (see
     :class:`~qviz.methods.adaround.LearnedRound`).
 
     References:

@@ -47,13 +47,17 @@ class EMACodebook(Codebook):
     Args:
         bits: 2 to 8; 2^b - 1 levels.
         decay: in [0, 1); 0.99, or 0.9 for short runs.
-        tie_sign: take the quantiles of |w| for both signs, so that the levels are symmetric.
+        tie_sign: Take the quantiles of |w| for both signs, so that the levels are symmetric, and keep them
+        so. ignore: Weights below this share of the largest |w| do not count for the quantiles at the start.
+        Of a
+            layer that is mostly (nearly) zero, the quantiles of all weights lie near zero and silence it.
         init: "quantile"; or, for ablations, "uniform" (evenly to the largest |w|) or "random" (sorted draws
             of the weights of each sign, from ``generator``).
         generator: for init="random".
 
     Attributes:
-        frozen: set True to stop the adaptation (recommended for the last 5 % of training).
+        frozen: Whether the adaptation has stopped, as :meth:`freeze` does. A training does that at
+            ``TrainConfig(freeze_codebooks=0.95)``; the schedules that come with the package never do.
 
     Raises:
         ValueError: bits or decay out of range, an unknown init; ``observe``: NaN or inf in the data (the
@@ -78,6 +82,7 @@ class EMACodebook(Codebook):
         decay: float = 0.99,
         tie_sign: bool = False,
         init: str = "quantile",
+        ignore: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> None:
         bits = _check.bits(bits, 2, 8, "ADQ")
@@ -85,6 +90,8 @@ class EMACodebook(Codebook):
             raise ValueError(f"decay must be in [0, 1), got {decay}")
         if init not in ("quantile", "uniform", "random"):
             raise ValueError(f'init must be "quantile", "uniform" or "random", got {init!r}')
+        if not 0.0 <= ignore < 1.0:
+            raise ValueError(f"ignore must be in [0, 1), got {ignore}")
         m = 2 ** (bits - 1) - 1
         super().__init__(torch.arange(-m, m + 1), name="ADQ")
         self.decay, self.tie_sign, self.init, self.generator = (
@@ -93,6 +100,7 @@ class EMACodebook(Codebook):
             init,
             generator,
         )
+        self.ignore = float(ignore)
         self.frozen = False
         self.register_buffer("placed", torch.zeros(1, dtype=torch.float64))
 
@@ -154,7 +162,11 @@ class EMACodebook(Codebook):
             distinct = magnitudes.unique()
             pick = torch.randperm(len(distinct), generator=self.generator)[:m]
             return distinct[pick].sort().values
-        order = magnitudes.sort().values
+        order = magnitudes[magnitudes >= self.ignore * x.abs().max()].sort().values
+        if order.numel() < m:
+            raise ValueError(
+                f"{m} levels a sign need as many weights, ignore={self.ignore} leaves {order.numel()}"
+            )
         at = (torch.arange(1, m + 1, dtype=x.dtype, device=x.device) - 0.5) / m * (len(order) - 1)
         low = at.floor().long()
         high = (low + 1).clamp(max=len(order) - 1)
@@ -167,7 +179,7 @@ class EMACodebook(Codebook):
         mean = torch.where(count > 0, total / count.clamp(min=1), self.levels)
         levels = self.decay * self.levels + (1.0 - self.decay) * mean
         levels[(len(self) - 1) // 2] = 0.0
-        return levels
+        return (levels - levels.flip(0)) / 2 if self.tie_sign else levels
 
 
 @recipe
@@ -177,6 +189,7 @@ def adq_weight(
     decay: float = 0.99,
     tie_sign: bool = False,
     init: str = "quantile",
+    ignore: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Quantizer:
     """ADQ for weights: quantile codebook adapted by EMA; the gradient passes everywhere.
@@ -187,7 +200,7 @@ def adq_weight(
         Jia et al., 2025, arXiv:2510.19760. INFERRED: the quantiles' positions, the decay, the gradient,
         dead codes.
     """
-    book = EMACodebook(bits, decay=decay, tie_sign=tie_sign, init=init, generator=generator)
+    book = EMACodebook(bits, decay=decay, tie_sign=tie_sign, init=init, ignore=ignore, generator=generator)
     return Quantizer(book, surrogate=StraightThrough(clipped=False), range=Fixed(1.0))
 
 

@@ -137,7 +137,7 @@ class AdaptiveBorder(Rounding):
 
     @torch.no_grad()
     def analytic(self, rho: float | Tensor, zero_point: float = 0.0) -> AdaptiveBorder:
-        """Start from the border that minimises the product's error, B = 1/2 + (1 - ρ)(u - z).
+        """Start from the border that minimizes the product's error, B = 1/2 + (1 - ρ)(u - z).
 
         In the logit, sigmoid(z) ≈ 1/2 + z / 4 gives b1 = 4 R (1 - ρ), b0 = -4 z (1 - ρ).
 
@@ -241,7 +241,7 @@ def thresholds(rounding: AdaptiveBorder, codebook: Codebook) -> Tensor:
         float64, shape (R,) or, with channels, (R, C); in units of u, increasing along the first axis.
 
     Raises:
-        ValueError: the border is fused (its neighbours decide too), the codebook is not made of R + 1
+        ValueError: the border is fused (its neighbors decide too), the codebook is not made of R + 1
             consecutive integers, or the monotone guard |b1 + 2 b2 v| < 4 R does not hold on [0, 1].
 
     References:
@@ -276,7 +276,7 @@ def _coefficients(rounding: AdaptiveBorder, codebook: Codebook) -> Tensor:
     """Return b in float64, (3,) or (3, C), zero beyond the degree, after the checks of ``thresholds``."""
     steps = rounding.steps
     if rounding.kernel is not None:
-        raise ValueError("a fused border depends on the neighbours too; no table of thresholds stands for it")
+        raise ValueError("a fused border depends on the neighbors too; no table of thresholds stands for it")
     if not codebook.unit or len(codebook) != steps + 1:
         raise ValueError(
             f"a border made for {steps} steps needs {steps + 1} consecutive integers, got {codebook!r}"

@@ -18,7 +18,7 @@ def optimal_border(w: Numbers, w_hat: Numbers, n: Numbers | None = None, *, unbi
 
     An activation u in the cell [n, n + 1] becomes n + 1 where u - n exceeds B, else n. With the quantized
     weight w' the best integer is the one nearest to (w / w') u, hence this border; 1/2 for w' = w. It
-    minimises |w' x_int - w u| among floor and ceiling of u. ``unbiased`` gives instead the border
+    minimizes |w' x_int - w u| among floor and ceiling of u. ``unbiased`` gives instead the border
     n + 1 - (w / w')(n + 1/2), whose mean error over the cell is 0; both agree to first order in w' / w - 1.
 
     A border outside [0, 1] acts as the end it passed: the best integer has then left {floor, ceiling}, which

@@ -166,7 +166,7 @@ def _clipped(
 ) -> Quantizer:
     return Quantizer(
         book,
-        range=LearnedClip(1.0, alpha, start=start, normalise=True, channels=channels, axis=axis),
+        range=LearnedClip(1.0, alpha, start=start, normalize=True, channels=channels, axis=axis),
     )
 
 

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from qviz.core import _check
 from qviz.core.codebook import Codebook
-from qviz.core.learned import TINY, LearnedRange
+from qviz.core.learned import LearnedRange, at_least
 from qviz.core.quantizer import Quantizer
 from qviz.core.recipe import recipe
 from qviz.core.surrogate import Surrogate
@@ -140,8 +140,8 @@ class LearnedBounds(LearnedRange):
     Args:
         top: R, the last knot; the knots are 0 … R.
         signed: learn both bounds; False fixes the lower one at 0 (post-ReLU activations).
-        spread: ``observe`` sets mean ± spread standard deviations when ``centred``, else 0 ± spread of them.
-        centred: see spread; weights yes, activations no.
+        spread: ``observe`` sets mean ± spread standard deviations when ``centered``, else 0 ± spread of them.
+        centered: see spread; weights yes, activations no.
         init: (lower, upper) to start from.
 
     Raises:
@@ -160,7 +160,7 @@ class LearnedBounds(LearnedRange):
         *,
         signed: bool = True,
         spread: float = 3.0,
-        centred: bool = True,
+        centered: bool = True,
         init: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
@@ -170,11 +170,11 @@ class LearnedBounds(LearnedRange):
             )
         if init is not None and not signed and init[0] != 0:
             raise ValueError(f"an unsigned range has the lower bound 0, got {init[0]}")
-        self.top, self.signed, self.spread, self.centred = (
+        self.top, self.signed, self.spread, self.centered = (
             int(top),
             signed,
             float(spread),
-            centred,
+            centered,
         )
         low, high = init if init is not None else (-1.0 if signed else 0.0, 1.0)
         self.upper = nn.Parameter(torch.tensor(float(high)))
@@ -185,7 +185,7 @@ class LearnedBounds(LearnedRange):
         self._ready = init is not None
 
     def _scale(self) -> Tensor:
-        return (self.upper - self.lower).clamp(min=TINY) / self.top
+        return at_least(self.upper - self.lower) / self.top
 
     def _offset(self) -> Tensor | None:
         return self.lower if self.signed else None
@@ -193,8 +193,8 @@ class LearnedBounds(LearnedRange):
     def _fit(self, rows: Tensor, codebook: Codebook, borders: Tensor | None) -> tuple[Tensor, Tensor]:
         mean, std = rows.mean(1), rows.std(1) if rows.shape[1] > 1 else torch.zeros_like(rows[:, 0])
         half = self.spread * torch.where(std > 0, std, torch.ones_like(std))  # a constant: any width will do
-        low = (mean if self.centred else 0.0 * mean) - half if self.signed else torch.zeros_like(mean)
-        high = (mean if self.centred else 0.0 * mean) + half
+        low = (mean if self.centered else 0.0 * mean) - half if self.signed else torch.zeros_like(mean)
+        high = (mean if self.centered else 0.0 * mean) + half
         return (high - low) / self.top, low
 
     @torch.no_grad()
@@ -211,7 +211,7 @@ def daq_weight(
     sigma: float = 1.0,
     bounds: tuple[float, float] | None = None,
 ) -> Quantizer:
-    """DAQ for (standardised) weights: learned bounds, distance-aware slope, levels (2 k - R) / R.
+    """DAQ for (standardized) weights: learned bounds, distance-aware slope, levels (2 k - R) / R.
 
     There is no zero level; 1 bit is {-1, +1}. The output is not multiplied back: the layer has a learned
     scale. ``observe`` sets the bounds to mean ± 3 standard deviations.
@@ -247,7 +247,7 @@ def daq_activation(
         As :func:`daq_weight`.
     """
     top = 2 ** _check.bits(bits, 1, 8, "daq_activation") - 1
-    bound = LearnedBounds(top, signed=signed, centred=False, init=bounds)
+    bound = LearnedBounds(top, signed=signed, centered=False, init=bounds)
     return Quantizer(_daq_book(top, signed=signed), None, SoftArgmax(gamma, sigma), bound)
 
 
@@ -267,7 +267,7 @@ def soft_argmax(
     """
     top = 2 ** _check.bits(bits, 1, 8, "soft_argmax") - 1
     surrogate = SoftArgmax(sigma=sigma, beta=beta)
-    bound = LearnedBounds(top, signed=signed, centred=signed, init=bounds)
+    bound = LearnedBounds(top, signed=signed, centered=signed, init=bounds)
     return Quantizer(_daq_book(top, signed=signed), None, surrogate, bound, soft=True)
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from qviz.core.codebook import Codebook
 from qviz.core.grids import uniform
-from qviz.core.learned import TINY, LearnedRange, scale_gradient
+from qviz.core.learned import LearnedRange, positive, scale_gradient
 from qviz.core.quantizer import Quantizer
 from qviz.core.recipe import recipe
 from qviz.methods.method import Method, outputs
@@ -64,7 +64,7 @@ class LearnedStep(LearnedRange):
         self.step = self._parameter(init)
 
     def _scale(self) -> Tensor:
-        return self.step.abs().clamp(min=TINY)
+        return positive(self.step)
 
     def _factor(self, x: Tensor) -> float:
         return 1.0 / math.sqrt(x.numel() * self.replicas / (self.channels or 1) * self.qmax)

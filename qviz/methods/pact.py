@@ -87,7 +87,7 @@ def dorefa_weight(bits: int) -> Quantizer:
 def pact_activation(bits: int, *, alpha: float | None = None) -> Quantizer:
     """PACT: unsigned uniform levels up to a learned clip α, whose gradient sees only what is cut off.
 
-    d y / d α is 1 above the clip and 0 inside. The regulariser on α belongs to the loss. ``observe`` starts
+    d y / d α is 1 above the clip and 0 inside. The regularizer on α belongs to the loss. ``observe`` starts
     at the largest value unless ``alpha`` is given.
 
     References:

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from qviz.core.learned import TINY
 from qviz.core.quantizer import Quantizer
 
 Reduce = Callable[[Tensor], Tensor]
@@ -157,7 +156,7 @@ class QuantLayer(nn.Module):
         if not self.standardise:
             return self.weight
         std, mean = torch.std_mean(self.weight.detach())
-        return (self.weight - mean) / std.clamp(min=TINY)
+        return (self.weight - mean) / std.clamp(min=torch.finfo(torch.float32).eps)
 
     def quantized_weight(self) -> Tensor:
         """Return what multiplies the (quantized) input, differentiable in all that is learned."""

@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 
-from qviz import Codebook, apot, post, uniform
-from qviz.core.codebook import count_below, take
+from qviz import Codebook, Fixed, Quantizer, apot, post, uniform
+from qviz.core.codebook import LearnedLevels, count_below, take
 from tests import oracles
 from tests.strategies import BOOKS, FEW, books, custom_books, same_bits, steps_around, tensors
 
@@ -228,3 +228,23 @@ def test_its_name_and_size_show_in_its_repr():
     text = repr(Codebook([0.0, 0.25, 1.0], name="mine"))
     assert "mine" in text
     assert "3" in text
+
+
+def test_learned_levels_learn():
+    """The own table of a user: each level gets the sum of the gradients at it, and stays in order."""
+    q = Quantizer(LearnedLevels([-1.0, 0.0, 1.0]), range=Fixed(0.5))
+    x = torch.tensor([-2.0, -0.4, 0.1, 0.3, 0.6], requires_grad=True)
+    g = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
+    y = q(x)
+    assert y.tolist() == [-0.5, -0.5, 0.0, 0.5, 0.5]
+    y.backward(g)
+    assert q.codebook.levels.grad.tolist() == [1.5, 1.5, 4.5]  # times the scale
+    assert x.grad.tolist() == [0.0, 2.0, 3.0, 4.0, 0.0]
+    with torch.no_grad():
+        q.codebook.levels.copy_(torch.tensor([1.0, 1.0, -3.0]))
+    q.after_step(x)
+    assert q.codebook.levels[0] == -3
+    assert (q.codebook.levels.diff() > 0).all()
+    other = Quantizer(LearnedLevels([-1.0, 0.0, 1.0]), range=Fixed(1.0))
+    other.load_state_dict(q.state_dict())
+    assert torch.equal(other(x), q(x))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from qviz import recipes
+from qviz import Quantizer, recipes, uniform
 from qviz.core.learned import LearnedClip, scale_gradient
 from qviz.methods.asq import AdaptiveStep
 from qviz.methods.daq import LearnedBounds
@@ -954,7 +954,7 @@ def test_input_and_output_scale_start_at_one():
         (lambda: LearnedStep(7.0, 0.3, channels=3, axis=1), True),
         (lambda: LearnedAffine(7.0, 0.3, 0.1), True),
         (lambda: AdaptiveStep(7.0, 3, init=0.3), True),
-        (lambda: LearnedClip(1.0, 0.9, normalise=True), True),
+        (lambda: LearnedClip(1.0, 0.9, normalize=True), True),
         (lambda: LearnedClip(1.0, 0.9), False),
     ],
 )
@@ -975,3 +975,22 @@ def test_the_values_of_all_processes_count(make, scaled):
     for key, grad in whole.items():
         torch.testing.assert_close(shared[key], grad)
         torch.testing.assert_close(alone[key], 2 * grad if scaled else grad)
+
+
+@pytest.mark.parametrize("value", [0.0, -1e-38, 1e-33])
+def test_a_scale_at_its_lower_bound_can_return(value):
+    # with a clamp in the forward pass alone its gradient would be zero for ever
+    q = Quantizer(uniform(4), range=LearnedStep(7.0, 0.1))
+    with torch.no_grad():
+        q.range.step.fill_(value)
+    q(torch.tensor([0.5, -0.3])).sum().backward()
+    assert q.range.scale.item() == pytest.approx(1e-30)
+    assert q.range.step.grad.item() != 0
+
+
+@pytest.mark.parametrize("name", ["lsq", "pact_activation", "post_weight", "lsq_plus"])
+def test_data_of_any_size_keep_their_levels(name):
+    q = getattr(recipes, name)(4)
+    x = torch.rand(500, generator=torch.Generator().manual_seed(0)) + 0.01
+    few, many = q.observe(x * 1e-20)(x * 1e-20), q.observe(x)(x)
+    assert len(few.unique()) == len(many.unique()) > 3

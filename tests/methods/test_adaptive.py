@@ -525,3 +525,24 @@ def test_lloyd_is_no_worse_than_the_average():
     borders = free.borders.numpy()
     error = float(np.mean((x.numpy() - free.levels.numpy()[np.searchsorted(borders, x.numpy())]) ** 2))
     assert error < TABLE[3][4]  # eight levels, none pinned
+
+
+def test_tied_levels_stay_symmetric():
+    g = torch.Generator().manual_seed(0)
+    book = EMACodebook(3, decay=0.5, tie_sign=True)
+    w = torch.randn(4000, generator=g) + 0.3
+    for _ in range(3):
+        book.observe(w)
+        assert torch.equal(book.levels, -book.levels.flip(0))
+
+
+def test_weights_near_zero_need_not_count_for_the_start():
+    g = torch.Generator().manual_seed(0)
+    w = torch.cat([torch.randn(100, generator=g), 1e-8 * torch.randn(900, generator=g)])
+    plain, heard = EMACodebook(3), EMACodebook(3, ignore=1e-3)
+    plain.observe(w)
+    heard.observe(w)
+    assert plain.levels.abs()[[2, 4]].max() < 1e-7  # the layer would be silenced
+    assert heard.levels.abs()[[2, 4]].min() > 0.05
+    with pytest.raises(ValueError, match=r"ignore=0\.99"):
+        EMACodebook(3, ignore=0.99).observe(w)

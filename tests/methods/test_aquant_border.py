@@ -370,7 +370,7 @@ def test_a_learned_border_beats_rounding_to_nearest_on_held_out_data(bits):
             "one shape, got",
         ),
         (lambda: thresholds(AdaptiveBorder(3), uniform(3)), "3 steps needs 4 consecutive integers"),
-        (lambda: thresholds(AdaptiveBorder(3, channels=2, fused=True), uniform(2)), "neighbours"),
+        (lambda: thresholds(AdaptiveBorder(3, channels=2, fused=True), uniform(2)), "neighbors"),
         (lambda: thresholds(border_of([0.0, 12.0, 0.0], 3), uniform(2)), "reaches 12, .* 4 R = 12"),
         (lambda: thresholds(border_of([0.0, -5.0, 9.0], 3), uniform(2)), "reaches 13, .* 4 R = 12"),
         (lambda: thresholds(border_of([0.0, math.nan, 0.0], 3), uniform(2)), "reaches nan"),

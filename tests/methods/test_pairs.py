@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from qviz import recipes
+from qviz.methods import pairs
 from qviz.methods.method import Method, Pair
 from qviz.methods.pairs import METHODS, NAMES, pair, register
 
@@ -166,7 +167,7 @@ def test_quantizers_are_fresh():
 
 
 def test_a_registered_method_is_known_by_its_name(monkeypatch):
-    monkeypatch.setattr("qviz.methods.pairs.METHODS", dict(METHODS))
+    monkeypatch.setattr(pairs, "METHODS", dict(METHODS))
     own = Method(
         lambda bits, layer: recipes.lsq(bits), lambda bits, layer, signed: recipes.lsq(bits, signed=signed)
     )
