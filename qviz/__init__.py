@@ -20,16 +20,19 @@ except (ImportError, OSError) as problem:  # `qviz doctor` runs all the same and
     _PROBLEM = problem
 else:
     from qviz import recipes, shipped
-    from qviz.core.codebook import Codebook
+    from qviz.core.codebook import Codebook, LearnedLevels
     from qviz.core.formats import fp4, fp8_e4m3, fp8_e5m2, nf4
     from qviz.core.grids import apot, lloyd, post, pot, quantile, uniform
     from qviz.core.groups import Affine, Grouped, mxfp4, nvfp4
     from qviz.core.quantizer import Probe, Quantizer, probe
     from qviz.core.range import MSE, Fixed, MinMax, Percentile, Range
+    from qviz.core.recipe import recipe
     from qviz.core.rounding import CellBorder, Nearest, Rounding, Stochastic
     from qviz.core.summary import Summary
     from qviz.core.surrogate import StraightThrough, Surrogate
     from qviz.measure import Checkpoint, Comparison, Measured, compare, compare_tensors, metrics
+    from qviz.methods.method import Method, Pair
+    from qviz.methods.pairs import pair, register
 
 __version__ = "0.1.0"
 __all__ = [
@@ -41,9 +44,12 @@ __all__ = [
     "Comparison",
     "Fixed",
     "Grouped",
+    "LearnedLevels",
     "Measured",
+    "Method",
     "MinMax",
     "Nearest",
+    "Pair",
     "Percentile",
     "Probe",
     "Quantizer",
@@ -65,12 +71,15 @@ __all__ = [
     "nf4",
     "nn",
     "nvfp4",
+    "pair",
     "plot",
     "post",
     "pot",
     "probe",
     "quantile",
+    "recipe",
     "recipes",
+    "register",
     "shipped",
     "uniform",
     "widgets",

@@ -196,9 +196,25 @@ def adq_weight(
 
     Call ``q.observe(weight)`` once to place the levels, then after each training step to adapt them.
 
+    Args:
+        bits: 2 to 8.
+        decay: Of the moving average, in [0, 1).
+        tie_sign: Keep the levels symmetric.
+        init: "quantile", "uniform" or "random".
+        ignore: Weights below this share of the largest do not count for the quantiles.
+        generator: For init="random".
+
+    Raises:
+        ValueError: Bits, decay or ignore are out of range, or init is unknown.
+
     References:
         Jia et al., 2025, arXiv:2510.19760. INFERRED: the quantiles' positions, the decay, the gradient,
         dead codes.
+
+    Example:
+        >>> q = adq_weight(2, decay=0.9).observe(torch.tensor([-2.0, -1.0, 1.0, 3.0]))
+        >>> q(torch.tensor([-9.0, 0.4, 1.2])).tolist()
+        [-1.5, 0.0, 2.0]
     """
     book = EMACodebook(bits, decay=decay, tie_sign=tie_sign, init=init, ignore=ignore, generator=generator)
     return Quantizer(book, surrogate=StraightThrough(clipped=False), range=Fixed(1.0))

@@ -32,9 +32,22 @@ def apot_weight(bits: int, *, alpha: float | None = 3.0) -> Quantizer:
 
     d y / d α is level - u inside and the sign outside.
 
+    Args:
+        bits: 2 to 8.
+        alpha: The clip to start with, > 0, in the unit of x; None lets ``observe`` search the least squared
+        error.
+
+    Raises:
+        ValueError: Bits are out of range, or alpha is not positive.
+
     References:
         Li, Dong and Wang, ICLR 2020, arXiv:1909.13144, equation (4) and released code; that code passes the
         weights' gradient unclipped on CIFAR, this one clips it.
+
+    Example:
+        >>> import torch
+        >>> apot_weight(3, alpha=1.0)(torch.tensor([-2.0, 0.3, 0.8])).tolist()
+        [-1.0, 0.25, 1.0]
     """
     return Quantizer(apot(bits), range=LearnedClip(1.0, alpha))
 

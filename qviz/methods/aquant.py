@@ -305,8 +305,27 @@ def aquant_activation(
 
     d y / d B = -s inside the range. Zero coefficients are rounding to nearest.
 
+    Args:
+        bits: 1 to 8.
+        channels: Number of channels (axis 1) with a border each; None for one border in all.
+        degree: 0, 1 or 2; coefficients above it stay 0.
+        fused: Add a depthwise convolution of the logits; it needs ``channels``.
+        step: The step to start with, > 0, in the unit of x; default: ``observe``.
+
+    Raises:
+        ValueError: Bits or degree are out of range, or step or channels are not positive.
+
     References:
         Li et al., 2022, arXiv:2208.11945. INFERRED: the form and granularity of the border, and its fusion.
+
+    Example:
+        >>> q = aquant_activation(2, step=1.0)
+        >>> x = torch.tensor([1.4, 1.6])
+        >>> before = q(x).tolist()
+        >>> with torch.no_grad():
+        ...     q.rounding.b[0] = 2.0  # a higher border: B = 0.88
+        >>> before, q(x).tolist()
+        ([1.0, 2.0], [1.0, 1.0])
     """
     book = uniform(bits, signed=False)
     rounding = AdaptiveBorder(int(book.hi - book.lo), channels=channels, degree=degree, fused=fused)

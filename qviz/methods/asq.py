@@ -109,9 +109,24 @@ def asq_activation(bits: int, channels: int, *, mode: str = "paper", step: float
 
     ``mode="softplus"`` is this project's remedy for the dead zone of the released ReLU.
 
+    Args:
+        bits: 1 to 8.
+        channels: The length of axis 1 of x.
+        mode: "paper" or "softplus", how the network ends; see :class:`AdaptiveStep`.
+        step: The step s to start with, > 0, in the unit of x; default: ``observe``.
+
+    Raises:
+        ValueError: Bits are out of range, the mode is unknown, or step or channels are not positive.
+
     References:
         Zhou et al., 2025, arXiv:2504.17263, released code asq.py; a published review prints the output as
         code * s, the code (followed here) has code * s β.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> q = asq_activation(3, 2, step=0.25)
+        >>> q.range.beta(torch.ones(3, 2)).shape  # one factor a sample
+        torch.Size([3, 1])
     """
     book = uniform(bits, signed=False)
     return Quantizer(book, range=AdaptiveStep(book.hi, channels, mode=mode, init=step))
@@ -131,10 +146,25 @@ def pot_weight(
 
     d y / d α is level - u inside and the sign outside, times 1 / sqrt(n per channel).
 
+    Args:
+        bits: 2 to 8 (to 7 for the grid "paper").
+        channels: Number of output channels with a clip each; None for one clip in all.
+        axis: The axis of the channels.
+        grid: "strict" or "paper"; see :func:`qviz.core.grids.pot`.
+        start: How ``observe`` finds α: "mse", "quantile" or "max".
+        alpha: Clip(s) to start with, > 0, in the unit of the weights; default: ``observe``.
+
+    Raises:
+        ValueError: Bits are out of range, grid or start is unknown, or alpha is not positive.
+
     References:
         Zhou et al., 2025, arXiv:2504.17263, released code post.py, which as shipped trains this grid (base
         2). The strict grid and the MSE search for α are this project's defaults (INFERRED);
         ``grid="paper"`` and ``start="quantile"`` are the code's.
+
+    Example:
+        >>> pot_weight(3, alpha=2.0)(torch.tensor([-5.0, 0.7, 1.4])).tolist()
+        [-2.0, 0.5, 1.0]
     """
     return _clipped(pot(bits, grid=grid), alpha, start, channels, axis)
 
@@ -151,8 +181,23 @@ def post_weight(
 ) -> Quantizer:
     """Powers of the square root of two under a learned clip α per output channel.
 
+    Args:
+        bits: 2 to 8 (to 7 for the grid "paper").
+        channels: Number of output channels with a clip each; None for one clip in all.
+        axis: The axis of the channels.
+        grid: "strict" or "paper"; see :func:`qviz.core.grids.post`.
+        start: How ``observe`` finds α: "mse", "quantile" or "max".
+        alpha: Clip(s) to start with, > 0, in the unit of the weights; default: ``observe``.
+
+    Raises:
+        ValueError: Bits are out of range, grid or start is unknown, or alpha is not positive.
+
     References:
         As :func:`pot_weight`, with base sqrt(2), which the code has commented out and the text asks for.
+
+    Example:
+        >>> [round(v, 4) for v in post_weight(3, alpha=2.0)(torch.tensor([-5.0, 0.7, 1.4])).tolist()]
+        [-2.0, 1.0, 1.4142]
     """
     return _clipped(post(bits, grid=grid), alpha, start, channels, axis)
 

@@ -216,10 +216,24 @@ def daq_weight(
     There is no zero level; 1 bit is {-1, +1}. The output is not multiplied back: the layer has a learned
     scale. ``observe`` sets the bounds to mean ± 3 standard deviations.
 
+    Args:
+        bits: 1 to 8.
+        gamma: γ > 0 of the temperature controller.
+        sigma: σ > 0 of the kernel.
+        bounds: (l, u) to start with, in the unit of the (standardized) weights; default: ``observe``.
+
+    Raises:
+        ValueError: Bits are out of range, a constant is not positive, or l >= u.
+
     References:
         Kim, Lee and Ham, ICCV 2021, arXiv:2108.06983, equations (1), (7), (10), (11). Paper and released code
         disagree on the kernel's exponent: 1 / (2 σ²) if σ is a standard deviation, 1 / σ² in the code,
         which is followed here.
+
+    Example:
+        >>> q = daq_weight(2, bounds=(-3.0, 3.0))
+        >>> [round(v, 3) for v in q(torch.tensor([-5.0, -0.2, 0.2])).tolist()]
+        [-1.0, -0.333, 0.333]
     """
     top = 2 ** _check.bits(bits, 1, 8, "daq_weight") - 1
     return Quantizer(
@@ -243,8 +257,23 @@ def daq_activation(
 
     ``observe`` sets the bound to 3 standard deviations. The symmetric level map of ``signed`` is INFERRED.
 
+    Args:
+        bits: 1 to 8.
+        gamma: γ > 0 of the temperature controller.
+        sigma: σ > 0 of the kernel.
+        signed: Learn both bounds, for inputs that may be negative.
+        bounds: (l, u) to start with, in the unit of x, l = 0 unless signed; default: ``observe``.
+
+    Raises:
+        ValueError: Bits are out of range, a constant is not positive, or l >= u.
+
     References:
         As :func:`daq_weight`.
+
+    Example:
+        >>> q = daq_activation(2, bounds=(0.0, 1.5))
+        >>> [round(v, 3) for v in q(torch.tensor([-1.0, 0.6, 9.0])).tolist()]
+        [0.0, 0.333, 1.0]
     """
     top = 2 ** _check.bits(bits, 1, 8, "daq_activation") - 1
     bound = LearnedBounds(top, signed=signed, centered=False, init=bounds)
@@ -264,6 +293,21 @@ def soft_argmax(
 
     A value on a level belongs to the cell below it, as everywhere here (released code takes the one above, so
     that a clipped value can leave the levels' hull).
+
+    Args:
+        bits: 1 to 8.
+        beta: The fixed temperature > 0.
+        sigma: σ > 0 of the kernel.
+        signed: Learn both bounds.
+        bounds: (l, u) to start with, in the unit of x; default: ``observe``.
+
+    Raises:
+        ValueError: Bits are out of range, a constant is not positive, or l >= u.
+
+    Example:
+        >>> q = soft_argmax(1, beta=5.0, signed=False, bounds=(0.0, 1.0))
+        >>> [round(v, 4) for v in q(torch.tensor([0.25, 0.75])).tolist()]
+        [0.0463, 0.9537]
     """
     top = 2 ** _check.bits(bits, 1, 8, "soft_argmax") - 1
     surrogate = SoftArgmax(sigma=sigma, beta=beta)

@@ -178,9 +178,23 @@ def lsq(
 
     d y / d s is level - u inside, the end level outside, times 1 / sqrt(n qmax).
 
+    Args:
+        bits: 1 to 8.
+        signed: Whether the grid has negative levels.
+        step: Starting step(s) > 0 in the unit of x; default: ``observe`` sets 2 mean|x| / sqrt(qmax).
+        channels: Number of channels with a step each; None for one step in all.
+        axis: The axis of the channels.
+
+    Raises:
+        ValueError: Bits are out of range, or a step is not positive.
+
     References:
         Esser et al., ICLR 2020, arXiv:1902.08153, equations (1) to (3). The paper counts n by weights or
         features of a layer, released code (followed here) by all values of the tensor.
+
+    Example:
+        >>> lsq(2, step=0.5)(torch.tensor([-9.0, 0.3, 0.9])).tolist()
+        [-1.0, 0.5, 0.5]
     """
     book = uniform(bits, signed=signed)
     return Quantizer(book, range=LearnedStep(book.hi, step, channels=channels, axis=axis))
@@ -201,8 +215,25 @@ def lsq_plus(
 
     d y / d offset is 1 outside the range and 0 inside, times the LSQ factor.
 
+    Args:
+        bits: 1 to 8.
+        signed: Whether the grid has negative levels.
+        step: Starting step(s) > 0 in the unit of x; default: ``observe`` sets step and offset.
+        offset: Starting offset(s) in the unit of x, used with ``step``.
+        start: What ``observe`` does, "minmax" or "mse"; see :class:`LearnedAffine`.
+        channels: Number of channels with a step each; None for one step in all.
+        axis: The axis of the channels.
+
+    Raises:
+        ValueError: Bits are out of range, a step is not positive, or start is unknown.
+
     References:
         Bhalgat et al., 2020, arXiv:2004.09576. The min-max start is this project's choice.
+
+    Example:
+        >>> q = lsq_plus(2, signed=False, step=0.5, offset=-1.0)
+        >>> q(torch.tensor([-9.0, -0.7, 0.3])).tolist()
+        [-1.0, -0.5, 0.5]
     """
     book = uniform(bits, signed=signed)
     return Quantizer(

@@ -136,8 +136,21 @@ def n2uq_activation(
 
     The slope in cell i is D / a_i, the derivative of the expectation of stochastic rounding.
 
+    Args:
+        bits: 1 to 8.
+        start: t0, where the first segment begins, in units of s_in x.
+        widths: a_1 … a_n > 0, n = 2^b - 1; default 2 / n each, which is uniform quantization.
+
+    Raises:
+        ValueError: Bits are out of range, or widths are of the wrong number or not positive.
+
     References:
         Liu et al., CVPR 2022, arXiv:2111.14826, section 3 and released code.
+
+    Example:
+        >>> q = n2uq_activation(2)
+        >>> [round(v, 3) for v in q(torch.tensor([-1.0, 0.5, 9.0])).tolist()]
+        [0.0, 0.667, 2.0]
     """
     return Quantizer(LearnedKnots(bits, start=start, widths=widths), range=InOutScale())
 

@@ -76,8 +76,18 @@ def dorefa_weight(bits: int) -> Quantizer:
     The gradient goes through tanh and the maximum. The paper's special case of 1 bit (signs times the mean)
     is left out.
 
+    Args:
+        bits: 2 to 8.
+
+    Raises:
+        ValueError: Bits are out of range.
+
     References:
         Zhou et al., "DoReFa-Net", 2016, arXiv:1606.06160, equation (9).
+
+    Example:
+        >>> [round(v, 3) for v in dorefa_weight(2)(torch.tensor([-1.0, 0.1, 1.0])).tolist()]
+        [-1.0, 0.333, 1.0]
     """
     n = 2 ** _check.bits(bits, 2, 8, "dorefa_weight") - 1
     return Quantizer(uniform(bits, signed=False), range=TanhRange(n))
@@ -90,8 +100,19 @@ def pact_activation(bits: int, *, alpha: float | None = None) -> Quantizer:
     d y / d α is 1 above the clip and 0 inside. The regularizer on α belongs to the loss. ``observe`` starts
     at the largest value unless ``alpha`` is given.
 
+    Args:
+        bits: 1 to 8.
+        alpha: The clip to start with, > 0, in the unit of x; default: ``observe`` takes the largest x.
+
+    Raises:
+        ValueError: Bits are out of range, or alpha is not positive.
+
     References:
         Choi et al., "PACT", 2018, arXiv:1805.06085, section 3.
+
+    Example:
+        >>> pact_activation(2, alpha=3.0)(torch.tensor([-1.0, 1.2, 9.0])).tolist()
+        [0.0, 1.0, 3.0]
     """
     book = uniform(bits, signed=False)
     return Quantizer(book, range=LearnedClip(book.hi, alpha, start="max", through="soft"))

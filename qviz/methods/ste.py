@@ -27,8 +27,24 @@ def ste(bits: int, *, signed: bool = True, clipped: bool = True, range: Range | 
 
     The gradient of x is 1 inside the grid and, with ``clipped``, 0 outside.
 
+    Args:
+        bits: 1 to 8.
+        signed: Whether the grid has negative levels.
+        clipped: Whether the gradient is zero outside the grid.
+        range: How x is scaled; default the searched least squared error.
+
+    Raises:
+        ValueError: Bits are out of range.
+
     References:
         Bengio, Léonard and Courville, 2013, arXiv:1308.3432, section 4.
+
+    Example:
+        >>> import torch
+        >>> from qviz import Fixed
+        >>> q = ste(2, range=Fixed(1.0))
+        >>> q(torch.tensor([-3.0, 0.7, 0.6])).tolist()
+        [-2.0, 1.0, 1.0]
     """
     return Quantizer(
         uniform(bits, signed=signed),
