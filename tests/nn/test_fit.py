@@ -588,15 +588,16 @@ def test_a_network_without_scores_asks_for_a_loss():
 
 @pytest.mark.parametrize("share", [1.0, 0.3])
 def test_a_teacher_is_learned_from(share):
-    model, twin, teacher = plain(), plain(), plain(seed=9)
+    model, twin, teacher = plain(), plain(), nn.Sequential(nn.Dropout(0.5), plain(seed=9))
     kept = {name: value.clone() for name, value in teacher.state_dict().items()}
     teacher.train()
     pairs = list(Blobs().batches(0))
     history = quiet(model, pairs, config(epochs=1, channels_last=False), teacher=teacher, teacher_share=share)
+    alone = teacher[1]  # without dropout, as in eval mode
     losses, optimizer = [], torch.optim.SGD(twin.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
     for step, (x, y) in enumerate(pairs):
         optimizer.param_groups[0]["lr"] = 0.05 * config().factor(step, len(pairs))
-        scores, goal = twin(x), teacher(x).softmax(1).detach()
+        scores, goal = twin(x), alone(x).softmax(1).detach()
         loss = share * -(goal * scores.log_softmax(1)).sum(1).mean() + (1 - share) * F.cross_entropy(
             scores, y
         )
@@ -605,7 +606,7 @@ def test_a_teacher_is_learned_from(share):
         optimizer.step()
         losses.append(loss.item())
     assert history.curve["loss"].tolist() == pytest.approx(losses, rel=1e-5)
-    assert teacher.training
+    assert all(module.training for module in teacher.modules())
     assert all(torch.equal(value, kept[name]) for name, value in teacher.state_dict().items())
     assert all(p.grad is None for p in teacher.parameters())
 

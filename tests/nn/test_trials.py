@@ -26,6 +26,7 @@ def test_each_seed_has_its_model_its_data_and_its_configuration():
     ]
     values = [history.epochs[-1]["test_top1"] for history in alone]
     assert (got.seeds, got.figure, got.values) == ((0, 1), "test_top1", values)
+    assert [history.meta["config"]["seed"] for history in got.histories] == [0, 1]
     assert (got.mean, got.std) == (statistics.mean(values), statistics.stdev(values))
     assert f"{100 * got.mean:.2f} ± {100 * got.std:.2f}" in str(got)
     one = Trials("one", got.seeds[:1], got.histories[:1])
