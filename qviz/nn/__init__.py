@@ -16,7 +16,9 @@ both. Data sets, models and whole experiments stand in ``qviz.nn.data``, ``qviz.
 
 from __future__ import annotations
 
+from qviz.nn.batchnorm import reestimate_batchnorm as reestimate_batchnorm
 from qviz.nn.calibration import calibrate as calibrate
+from qviz.nn.capture import tap as tap
 from qviz.nn.convert import convert as convert
 from qviz.nn.convert import deconvert as deconvert
 from qviz.nn.download import cache_dir as cache_dir
