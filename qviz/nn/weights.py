@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -97,7 +98,10 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} cannot be read as weights: {first}") from error
     if not isinstance(state, Mapping) or not all(isinstance(k, str) for k in state):
         raise ValueError(f"{path} holds {_kind(state)}, not a state dict (names and tensors).")
-    return dict(state)
+    plain = OrderedDict(state)
+    if hasattr(state, "_metadata"):  # versions of modules: torchvision's MNASNet cannot be loaded without
+        plain._metadata = state._metadata
+    return plain
 
 
 def _kind(state: object) -> str:

@@ -337,3 +337,19 @@ print(json.dumps(sorted({name.split(".")[0] for name in set(sys.modules) - befor
         check=True,
     )
     assert not {"PIL", "tqdm", "accelerate", "matplotlib"} & set(json.loads(done.stdout))
+
+
+def test_versions_of_modules_reach_their_loading(tmp_path):
+    """torchvision's MNASNet reads its version from a state dict's metadata, and refuses without."""
+
+    class Versioned(torch.nn.Linear):
+        _version = 2
+
+        def _load_from_state_dict(self, state, prefix, metadata, *rest):
+            self.seen = metadata.get("version")
+            super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+    model = Versioned(2, 2)
+    torch.save(model.state_dict(), tmp_path / "net.pth")
+    load_weights(model, tmp_path / "net.pth")
+    assert model.seen == 2
