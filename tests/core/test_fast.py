@@ -10,7 +10,8 @@ from qviz import Codebook, Quantizer, StraightThrough
 from qviz.core.fast import BLOCK, Quantize, Spec, _tree, blocks, select
 from qviz.methods.daq import SoftArgmax
 from qviz.methods.lsq import LearnedStep
-from tests.methods.test_recipes_cases import CASES, CHANNELS, fresh, gradients, ready, sample
+from tests.methods.cases import CASES, CHANNELS, fresh, gradients, ready, sample
+from tests.strategies import same_bits, steps_around
 
 ULPS = 40
 FAST = [
@@ -20,22 +21,6 @@ FAST = [
 ]
 
 PER_CHANNEL = ("channels", "paper", "asq", "degree1", "fused")
-
-
-def same_bits(a: Tensor, b: Tensor) -> bool:
-    """Equal in shape, dtype and every value, NaN for NaN; −0 equals 0."""
-    return a.shape == b.shape and a.dtype == b.dtype and bool(((a == b) | (a.isnan() & b.isnan())).all())
-
-
-def neighbours(centres: Tensor) -> Tensor:
-    """Each centre and its floats up to ULPS away on both sides, flat."""
-    rows = [centres]
-    below = above = centres
-    for _ in range(ULPS):
-        below = torch.nextafter(below, torch.full_like(below, -math.inf))
-        above = torch.nextafter(above, torch.full_like(above, math.inf))
-        rows += [below, above]
-    return torch.cat([r.reshape(-1) for r in rows])
 
 
 def filled(values: Tensor, kind: str) -> Tensor:
@@ -119,7 +104,7 @@ def test_twins_agree_around_every_border_and_knot(name, dtype):
     points = turning_points(q, dtype)
     if points.numel() > 64:
         points = points[:: points.numel() // 64]
-    x = filled(neighbours(to_x(q, points)), CASES[name].kind)
+    x = filled(steps_around(to_x(q, points), ULPS).reshape(-1), CASES[name].kind)
     twins(q, x, rel=1e-12 if dtype == torch.float64 else 2e-5)
 
 

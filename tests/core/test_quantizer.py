@@ -33,15 +33,6 @@ from tests.strategies import BOOKS, FEW, MORE, books, same_bits, scales, steps_a
 EVERY = [*BOOKS, "custom", "levels apart"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def every_warning():
-    """Torch gives many a warning once a process; here each test that earns one shall fail."""
-    before = torch.is_warn_always_enabled()
-    torch.set_warn_always(True)
-    yield
-    torch.set_warn_always(before)
-
-
 def book_called(name):
     if name == "custom":
         return Codebook([-2.0, -1.9, 0.1, 0.3, 7.0])

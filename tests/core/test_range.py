@@ -24,15 +24,6 @@ from tests import oracles
 from tests.strategies import BOOKS, FEW, books, tensors
 
 
-@pytest.fixture(autouse=True, scope="module")
-def every_warning():
-    """Torch gives many a warning once a process; here each test that earns one shall fail."""
-    before = torch.is_warn_always_enabled()
-    torch.set_warn_always(True)
-    yield
-    torch.set_warn_always(before)
-
-
 def normal(*shape, seed=0, dtype=torch.float64):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 

@@ -24,16 +24,6 @@ from qviz import (
 from tests import oracles
 from tests.strategies import BOOKS, FEW, MORE, books, custom_books, steps_around, tensors
 
-
-@pytest.fixture(autouse=True, scope="module")
-def every_warning():
-    """Torch gives many a warning once a process; here each test that earns one shall fail."""
-    before = torch.is_warn_always_enabled()
-    torch.set_warn_always(True)
-    yield
-    torch.set_warn_always(before)
-
-
 UNEVEN = {
     "post4": post(4),
     "post4-paper": post(4, grid="paper"),

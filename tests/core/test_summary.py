@@ -16,15 +16,6 @@ from tests.strategies import BOOKS, FEW, custom_books, tensors
 KINDS = ("normal", "ties", "integers", "constant", "zeros", "sparse", "spread")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def every_warning():
-    """Torch gives many a warning once a process; here each test that earns one shall fail."""
-    before = torch.is_warn_always_enabled()
-    torch.set_warn_always(True)
-    yield
-    torch.set_warn_always(before)
-
-
 def direct(x, book, scale):
     """Code, level and error of every value of one row, by the oracle's loop over borders in units of x."""
     borders = [scale * b for b in book.borders.tolist()]

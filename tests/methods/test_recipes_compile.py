@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tests.methods.test_recipes_cases import CASES, gradients, ready, sample
+from tests.methods.cases import CASES, gradients, ready, sample
 
 QUICK = {"lsq", "daq_weight", "post_weight"}
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from qviz import Quantizer, probe, recipes
 from qviz.methods import adaround, adq, apot, aquant, asq, daq, lsq, n2uq, pact, ste
-from tests.methods.test_recipes_cases import CASES, fresh, gradients, ready, sample
+from tests.methods.cases import CASES, fresh, gradients, ready, sample
 
 LEARNED = [name for name in CASES if list(fresh(name).parameters())]
 
@@ -247,7 +247,7 @@ def test_bad_data_at_first_leave_it_uncalibrated(name):
 @pytest.mark.parametrize("name", CASES)
 def test_zeros_calibrate_to_something_that_works(name):
     if name.startswith("adq"):
-        return  # has no quantiles: refused, see test_adaptive.py
+        return  # has no quantiles: refused, see test_adq.py
     x = torch.zeros_like(sample(CASES[name].kind))
     q = fresh(name).observe(x)
     leaf = x.clone().requires_grad_(True)
@@ -308,15 +308,3 @@ def test_the_input_is_left_alone(name):
 
 
 # --- values on the ends of the range -----------------------------------------------------------------------
-
-
-def test_n2uqs_start_gets_no_gradient_from_values_on_it():
-    q = recipes.n2uq_activation(2)
-    q(torch.tensor([0.0] * 90 + [0.5] * 10)).sum().backward()
-    assert q.codebook.start.grad.item() == pytest.approx(-10)
-
-
-def test_aquants_border_gets_no_gradient_from_values_on_the_ends():
-    q = recipes.aquant_activation(2, step=1.0)
-    q(torch.tensor([0.0] * 90 + [1.5] * 10 + [3.0] * 50)).sum().backward()
-    assert q.rounding.b.grad[0].item() == pytest.approx(-2.5)

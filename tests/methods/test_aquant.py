@@ -1,4 +1,4 @@
-"""AQuant's border as a function of the activation, and AdaRound's decision for each weight."""
+"""AQuant's border as a function of the activation."""
 
 import math
 
@@ -7,20 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from qviz import Fixed, Quantizer, probe, recipes, uniform
-from qviz.methods.adaround import LearnedRound, RectifiedSigmoid
+from qviz import Quantizer, recipes
 from qviz.methods.aquant import AdaptiveBorder
-from tests import recipe_oracles as oracle
-
-VALUE, GRADIENT = 1e-12, 1e-9
-
-
-def close(got, want, tolerance: float, size: float = 1.0) -> None:
-    np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * size)
-
-
-def normal(shape, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests import oracles
+from tests.methods.checks import GRADIENT, VALUE, close, normal, run
 
 
 def aquant(bits: int, b, *, step: float = 0.25, **kwargs) -> Quantizer:
@@ -30,17 +20,6 @@ def aquant(bits: int, b, *, step: float = 0.25, **kwargs) -> Quantizer:
         q.rounding.b.copy_(torch.as_tensor(b, dtype=torch.float32))
     return q.double()
 
-
-def run(q: Quantizer, x: Tensor, g: Tensor):
-    leaf = x.clone().requires_grad_(True)
-    q.zero_grad()
-    y = q(leaf)
-    y.backward(g)
-    grads = {k: p.grad.numpy() for k, p in q.named_parameters() if p.grad is not None}
-    return y.detach().numpy(), leaf.grad.numpy(), grads
-
-
-# --- AQuant against the loop -------------------------------------------------------------------------------
 
 KINDS = ("normal", "ties", "integers", "subnormal", "saturated", "constant", "zeros")
 
@@ -69,13 +48,13 @@ def test_aquant(kind, bits, b):
     x = inputs(kind, 0.25, high)
     g = normal(60, 1)
     scale = 1 / math.sqrt(60 * high)
-    want = oracle.aquant(x.numpy(), g.numpy(), 0.25, high, b, scale)
+    want = oracles.aquant(x.numpy(), g.numpy(), 0.25, high, b, scale)
     y, dx, grads = run(q, x, g)
     close(y, want.y, VALUE)
     close(dx, want.dx, GRADIENT)
     size = float(g.abs().sum())
-    close(grads["rounding.b"], want.grads["b"], GRADIENT, size / 10)
-    close(grads["range.step"], want.grads["step"], GRADIENT, scale * high * size)
+    close(grads["b"], want.grads["b"], GRADIENT, size / 10)
+    close(grads["step"], want.grads["step"], GRADIENT, scale * high * size)
     u = torch.from_numpy(np.clip(x.numpy() / 0.25, 0, high))
     close(q.rounding.element(u, q.codebook).detach().numpy(), want.extra["border"], VALUE)
 
@@ -90,16 +69,16 @@ def test_aquant_per_channel_and_degree(degree):
     b = q.rounding.b.detach().numpy()[: degree + 1]
 
     def one(part, g, c):
-        return oracle.aquant(part, g, 0.25, 7, b[:, c].tolist(), 1 / math.sqrt(x.numel() * 7))
+        return oracles.aquant(part, g, 0.25, 7, b[:, c].tolist(), 1 / math.sqrt(x.numel() * 7))
 
-    parts = oracle.per_channel(x.numpy(), up.numpy(), 1, one)
-    want = oracle.join(parts, 1)
+    parts = oracles.per_channel(x.numpy(), up.numpy(), 1, one)
+    want = oracles.join(parts, 1)
     y, dx, grads = run(q, x, up)
     close(y, want.y, VALUE)
     close(dx, want.dx, GRADIENT)
-    close(grads["rounding.b"][: degree + 1], want.grads["b"].T, GRADIENT)
-    assert (grads["rounding.b"][degree + 1 :] == 0).all()
-    close(grads["range.step"], want.grads["step"].sum(), GRADIENT)
+    close(grads["b"][: degree + 1], want.grads["b"].T, GRADIENT)
+    assert (grads["b"][degree + 1 :] == 0).all()
+    close(grads["step"], want.grads["step"].sum(), GRADIENT)
 
 
 def test_aquant_by_finite_differences_with_the_decisions_frozen():
@@ -124,9 +103,9 @@ def test_aquant_by_finite_differences_with_the_decisions_frozen():
         )
         return float((g.numpy() * s * moved).sum())
 
-    close(grads["rounding.b"], oracle.numeric_gradient(lambda v: loss(s, v), b, 1e-4), 1e-7)
-    step = oracle.numeric_gradient(lambda v: loss(float(v[0]), b), np.array([s]), 1e-6)[0]
-    close(grads["range.step"], step / math.sqrt(50 * 3), 1e-7)
+    close(grads["b"], oracles.numeric_gradient(lambda v: loss(s, v), b, 1e-4), 1e-7)
+    step = oracles.numeric_gradient(lambda v: loss(float(v[0]), b), np.array([s]), 1e-6)[0]
+    close(grads["step"], step / math.sqrt(50 * 3), 1e-7)
 
 
 def test_the_fused_kernel_starts_as_the_identity_and_learns():
@@ -135,8 +114,8 @@ def test_the_fused_kernel_starts_as_the_identity_and_learns():
     x, g = normal((2, 4, 5, 5)).abs(), normal((2, 4, 5, 5), 1)
     one, two = run(plain, x, g), run(fused, x, g)
     close(one[0], two[0], VALUE)
-    close(one[2]["rounding.b"], two[2]["rounding.b"], GRADIENT)
-    kernel = two[2]["rounding.kernel"]
+    close(one[2]["b"], two[2]["b"], GRADIENT)
+    kernel = two[2]["kernel"]
     assert kernel.shape == (4, 1, 3, 3)
 
     # its gradient by hand: dL/dk = −Σ g s B (1 − B) z, z the neighbour's logit, in range
@@ -152,9 +131,6 @@ def test_the_fused_kernel_starts_as_the_identity_and_learns():
         [(weight * padded[:, :, i : i + 5, j : j + 5]).sum((0, 2, 3)) for j in range(3)] for i in range(3)
     ]
     close(kernel[:, 0], np.moveaxis(np.array(want), 2, 0), GRADIENT)
-
-
-# --- worked numbers and invariants -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("degree", [0, 1, 2])
@@ -275,7 +251,7 @@ def test_the_gradient_of_the_constant_coefficient(fast):
         assert q.rounding.b.grad[0].item() == pytest.approx(-0.25 * 0.25 if inside else 0.0, abs=1e-12)
     q = aquant(2, (1.3, 0.0, 0.0), step=0.25)
     q(x[1:2]).sum().backward()
-    b = oracle.sigmoid(q.rounding.b[0].item())
+    b = oracles.sigmoid(q.rounding.b[0].item())
     assert q.rounding.b.grad[0].item() == pytest.approx(-0.25 * b * (1 - b), rel=1e-9)
 
 
@@ -292,126 +268,6 @@ def test_the_guard_shrinks_only_what_is_too_steep():
     assert (r.b[1] + 2 * r.b[2] * v).abs().max() < 12
     assert r.b[0].item() == pytest.approx(0.3)
     assert (r.b[2] / r.b[1]).item() == pytest.approx(20 / 30)
-
-
-# --- AdaRound ----------------------------------------------------------------------------------------------
-
-
-def adaround(bits: int, w: Tensor, step: float, v: Tensor, *, soft: bool = False) -> Quantizer:
-    rounding = LearnedRound(tuple(w.shape))
-    with torch.no_grad():
-        rounding.v.copy_(v)
-    return Quantizer(uniform(bits), rounding, RectifiedSigmoid(rounding), Fixed(step), soft=soft).double()
-
-
-@pytest.mark.parametrize("soft", [True, False])
-@pytest.mark.parametrize("bits", [2, 3, 8])
-def test_adaround(bits, soft):
-    top = 2 ** (bits - 1)
-    u = (torch.rand(200, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1) * (top - 1)
-    w, g = 0.3 * u, normal(200, 1)
-    v = 3 * normal(200, 2).float()
-    q = adaround(bits, w, 0.3, v, soft=soft)
-    want = oracle.adaround(w.numpy(), g.numpy(), v.double().numpy(), 0.3, -top, top - 1, soft=soft)
-    y = q(w)
-    y.backward(g)
-    close(y.detach().numpy(), want.y, VALUE)
-    close(q.rounding.v.grad.numpy(), want.grads["v"], GRADIENT)
-
-
-@pytest.mark.parametrize("soft", [True, False])
-def test_adaround_of_weights_outside_the_grid(soft):
-    # clip(⌊w/s⌋ + h, low, high): what is cut off is cut off, whatever V says, and V gets no gradient
-    w = torch.tensor([3.7, 30.0, -4.2, -50.0], dtype=torch.float64)
-    for value in (-3.0, -0.5, 0.5, 3.0):
-        v = torch.full((4,), value)
-        q = adaround(3, w, 1.0, v, soft=soft)
-        want = oracle.adaround(w.numpy(), np.ones(4), v.double().numpy(), 1.0, -4, 3, soft=soft)
-        y = q(w)
-        y.sum().backward()
-        close(y.detach().numpy(), want.y, VALUE)
-        close(q.rounding.v.grad.numpy(), want.grads["v"], GRADIENT)
-
-
-@pytest.mark.parametrize("value", [-3.0, 3.0])
-def test_adaround_of_a_weight_on_a_level_stays_there(value):
-    w = torch.tensor([-4.0, -2.0, 0.0, 1.0, 3.0], dtype=torch.float64)
-    q = adaround(3, w, 1.0, torch.full((5,), value))
-    assert torch.equal(q(w), w)
-    q.soft = True
-    q(w).sum().backward()
-    assert q.rounding.v.grad.abs().max() == 0
-
-
-def test_gradcheck_of_soft_adaround():
-    w, v = normal(30), normal(30, 1)
-    q = adaround(4, w, 0.3, v, soft=True)
-
-    def f(v: Tensor) -> Tensor:
-        return torch.func.functional_call(q, {"rounding.v": v}, (w,))
-
-    assert torch.autograd.gradcheck(f, v.clone().requires_grad_(True))
-
-
-def test_observe_starts_at_nearest_rounding():
-    w = normal((6, 50)).float()
-    q = recipes.adaround_weight(4, w)
-    u = w / q.range.scale.float()[:, None]
-    f = (u.clamp(-8, 7) - u.clamp(-8, 7).floor()).double()
-    away = (f - 0.5).abs() > 1e-5
-    want = torch.ceil(u - 0.5).clamp(-8, 7) * q.range.scale.float()[:, None]
-    assert torch.equal(q(w)[away], want[away])
-    inner = (u > -8) & (u < 7) & (f > 1e-3) & (f < 1 - 1e-3)
-    want = torch.tensor([oracle.rectified_sigmoid_inverse(v) for v in f[inner].tolist()])
-    torch.testing.assert_close(q.rounding.v.detach()[inner], want, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(q.rounding.h().detach()[inner], f[inner].float(), rtol=0, atol=1e-5)
-
-
-def test_a_tie_starts_down():
-    w = torch.tensor([[-3.5, -2.5, -1.5, -0.5, 0.5, 1.5, 2.5]])
-    rounding = LearnedRound((1, 7))
-    q = Quantizer(uniform(3), rounding, RectifiedSigmoid(rounding), Fixed(1.0)).observe(w)
-    assert q(w).tolist() == [[-4, -3, -2, -1, 0, 1, 2]]
-
-
-def test_h_is_the_rectified_sigmoid():
-    r = LearnedRound((5,))
-    with torch.no_grad():
-        r.v.copy_(torch.tensor([-9.0, -1.0, 0.0, 1.0, 9.0]))
-    want = [oracle.rectified_sigmoid(v) for v in r.v.tolist()]
-    np.testing.assert_allclose(r.h().detach().numpy(), want, atol=1e-6)
-    assert (r.h()[0].item(), r.h()[4].item()) == (0.0, 1.0)
-
-
-def test_adaround_learns_to_round_one_weight_against_another():
-    w = torch.tensor([[0.45, 0.45]], dtype=torch.float64)  # nearest: 0 + 0, the sum asks for 1
-    rounding = LearnedRound((1, 2))
-    q = Quantizer(uniform(3), rounding, RectifiedSigmoid(rounding), Fixed(1.0), soft=True).observe(w).double()
-    with torch.no_grad():
-        q.rounding.v[0, 0] += 0.1
-    optimiser = torch.optim.SGD(q.parameters(), lr=5.0)
-    for _ in range(100):
-        optimiser.zero_grad()
-        h = q.rounding.h()
-        loss = (q(w).sum() - 0.9) ** 2 + 0.01 * (1 - (2 * h - 1).abs() ** 2).sum()
-        loss.backward()
-        optimiser.step()
-    q.soft = False
-    assert q(w).tolist() == [[1.0, 0.0]]
-
-
-# --- every learned rounding in the visualizers' data model, and bad input ----------------------------------
-
-
-@pytest.mark.parametrize(
-    "make", [lambda x: recipes.adaround_weight(3, x), lambda x: recipes.aquant_activation(3)]
-)
-def test_probe(make):
-    x = normal((4, 5)).float().abs()
-    q = make(x).observe(x)
-    p = probe(q, x)
-    assert p.dydx.shape == x.shape
-    assert torch.equal(p.y, q(x).detach())
 
 
 @pytest.mark.parametrize("bad", [-1, 3, 1.5, None])
@@ -435,20 +291,7 @@ def test_another_number_of_channels():
         q(torch.rand(()))
 
 
-def test_adaround_of_another_shape():
-    q = recipes.adaround_weight(3, normal((4, 5)).float())
-    for f in (q, q.observe, q.codes):
-        with pytest.raises(ValueError, match=r"\(4, 5\).*\(4, 6\)"):
-            f(torch.rand(4, 6))
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_bad_weight_leaves_adaround_as_it_was(bad):
-    w = normal((4, 5)).float()
-    q = recipes.adaround_weight(3, w)
-    before = {k: v.clone() for k, v in q.state_dict().items()}
-    w = w.clone()
-    w[1, 1] = bad
-    with pytest.raises(ValueError, match="1 of 20"):
-        q.observe(w)
-    assert all(torch.equal(v, before[k]) for k, v in q.state_dict().items())
+def test_aquants_border_gets_no_gradient_from_values_on_the_ends():
+    q = recipes.aquant_activation(2, step=1.0)
+    q(torch.tensor([0.0] * 90 + [1.5] * 10 + [3.0] * 50)).sum().backward()
+    assert q.rounding.b.grad[0].item() == pytest.approx(-2.5)

@@ -1,4 +1,4 @@
-"""Codebooks that move: ADQ's quantiles and their average, N2UQ's learned thresholds."""
+"""ADQ's codebook: the quantiles it starts from and the average that moves it."""
 
 import copy
 import itertools
@@ -9,20 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from qviz import Fixed, Quantizer, Stochastic, lloyd, metrics, recipes
+from qviz import (
+    Fixed,
+    Quantizer,
+    lloyd,
+    metrics,
+    recipes,
+)
 from qviz.methods.adq import EMACodebook
-from qviz.methods.n2uq import LearnedKnots
-from tests import recipe_oracles as oracle
-
-VALUE, GRADIENT = 1e-12, 1e-9
-
-
-def close(got, want, tolerance: float, size: float = 1.0) -> None:
-    np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * size)
-
-
-def normal(n: int, seed: int = 0) -> Tensor:
-    return torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests import oracles
+from tests.methods.checks import GRADIENT, VALUE, close, normal
 
 
 def even_normal(n: int) -> Tensor:
@@ -34,16 +30,13 @@ def half_normal(p: float) -> float:
     return torch.special.ndtri(torch.tensor((1 + p) / 2, dtype=torch.float64)).item()
 
 
-# --- ADQ: the codebook -------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_first_codebook_is_the_quantiles_of_each_sign(bits, seed):
     w = normal(4000, seed) + 0.2
     book = EMACodebook(bits)
     book.observe(w)
-    close(book.levels.numpy(), oracle.adq_codebook(w.numpy(), bits), VALUE)
+    close(book.levels.numpy(), oracles.adq_codebook(w.numpy(), bits), VALUE)
     assert torch.equal(book.knots, book.levels)
     m = 2 ** (bits - 1) - 1
     assert len(book) == 2**bits - 1
@@ -111,7 +104,7 @@ def test_the_average_ends_at_the_best_codebook(bits):
 def test_the_table_of_best_codebooks_is_a_fixed_point(bits):
     levels = [-v for v in reversed(LLOYD[bits])] + [0.0, *LLOYD[bits]]
     assert normal_error(levels) == pytest.approx(TABLE[bits][4], rel=1e-3)
-    moved = oracle.adq_update(even_normal(40_001).numpy(), levels, 0.0)
+    moved = oracles.adq_update(even_normal(40_001).numpy(), levels, 0.0)
     np.testing.assert_allclose(moved, levels, atol=2e-3)
 
 
@@ -126,7 +119,7 @@ def test_tied_signs_take_the_quantiles_of_the_magnitudes():
     w = normal(500) + 0.7
     book = EMACodebook(3, tie_sign=True)
     book.observe(w)
-    m = [oracle.quantile([abs(v) for v in w.tolist()], (i - 0.5) / 3) for i in (1, 2, 3)]
+    m = [oracles.quantile([abs(v) for v in w.tolist()], (i - 0.5) / 3) for i in (1, 2, 3)]
     close(book.levels.numpy(), [-m[2], -m[1], -m[0], 0, *m], VALUE)
 
 
@@ -156,9 +149,6 @@ def test_the_ablations_starts(init):
         assert torch.isin(one.levels[one.levels != 0], w).all()
 
 
-# --- ADQ: the average --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("decay", [0.0, 0.9, 0.99])
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_the_update(bits, decay):
@@ -167,11 +157,11 @@ def test_the_update(bits, decay):
     book.observe(w)
     for seed in range(1, 4):
         w = 0.5 * normal(3000, seed)
-        want = oracle.adq_update(w.numpy(), book.levels.tolist(), decay)
+        want = oracles.adq_update(w.numpy(), book.levels.tolist(), decay)
         book.observe(w)
         close(book.levels.numpy(), want, VALUE)
         assert torch.equal(book.knots, book.levels)
-        close(book.borders.numpy(), oracle.midpoints(book.levels.tolist()), VALUE)
+        close(book.borders.numpy(), oracles.midpoints(book.levels.tolist()), VALUE)
 
 
 def test_the_worked_sequence():
@@ -265,15 +255,12 @@ def test_adq_values_and_gradients(kind):
         "levels": levels.clone(),
     }[kind]
     g = normal(w.numel(), 2)
-    want = oracle.adq(w.numpy(), g.numpy(), levels.tolist())
+    want = oracles.adq(w.numpy(), g.numpy(), levels.tolist())
     leaf = w.clone().requires_grad_(True)
     y = q(leaf)
     y.backward(g)
     close(y.detach().numpy(), want.y, VALUE)
     close(leaf.grad.numpy(), want.dx, GRADIENT)
-
-
-# --- ADQ: bad input ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bad", [1.0, 1.5, -0.1, math.nan])
@@ -326,196 +313,6 @@ def test_repeated_values_that_make_quantiles_coincide():
     with pytest.raises(ValueError, match=r"1\.0"):
         q.observe(w)
     assert q.codebook.levels.tolist() == [-3, -2, -1, 0, 1, 2, 3]
-
-
-# --- N2UQ --------------------------------------------------------------------------------------------------
-
-
-def worked() -> LearnedKnots:
-    return LearnedKnots(2, start=0.25, widths=[0.5, 1.0, 2.0], step=1.0)
-
-
-def n2uq(bits: int, seed: int = 0):
-    g = torch.Generator().manual_seed(seed)
-    n = 2**bits - 1
-    q = recipes.n2uq_activation(bits, start=0.1, widths=(torch.rand(n, generator=g) + 0.2) * 2 / n).double()
-    with torch.no_grad():
-        q.range.scale_in.fill_(1.25)
-        q.range.scale_out.fill_(0.75)
-    return q
-
-
-@pytest.mark.parametrize(
-    ("x", "code", "e", "dx", "da", "dt"),
-    [
-        (2.3, 2, 2.275, 0.5, (-0.5, -0.5, -0.1375), -0.5),
-        (1.0, 1, 1.25, 1.0, (-1.0, -0.25, 0.0), -1.0),
-        (0.4, 0, 0.3, 2.0, (-0.6, 0.0, 0.0), -2.0),
-        (5.0, 3, 3.0, 0.0, (0.0, 0.0, 0.0), 0.0),
-    ],
-)
-def test_worked_generalized_ste(x, code, e, dx, da, dt):
-    book = worked()
-    edges = [0.25, 0.75, 1.75, 3.75]
-    assert book.knots.tolist() == edges
-    assert book.borders.tolist() == [0.5, 1.25, 2.75]
-    assert oracle.n2uq_thresholds(edges) == [0.5, 1.25, 2.75]
-    assert oracle.n2uq_expectation(x, edges, 1.0) == pytest.approx(e, abs=1e-12)
-    slope, to_start, to_widths = oracle.n2uq_partials(x, edges, 1.0)
-    assert (slope, to_start, *to_widths) == pytest.approx((dx, dt, *da), abs=1e-12)
-    q = Quantizer(book, range=Fixed(1.0)).double()
-    for f in (q, q.reference):
-        q.zero_grad()
-        leaf = torch.tensor([x], dtype=torch.float64, requires_grad=True)
-        y = f(leaf)
-        y.sum().backward()
-        assert y.item() == code
-        assert leaf.grad.item() == pytest.approx(dx, abs=1e-12)
-        assert book.widths.grad.tolist() == pytest.approx(list(da), abs=1e-12)
-        assert book.start.grad.item() == pytest.approx(dt, abs=1e-12)
-
-
-@pytest.mark.parametrize(("x", "mean"), [(2.3, 2.275), (1.0, 1.25), (0.4, 0.3)])
-def test_the_surrogate_is_the_expectation_of_stochastic_rounding(x, mean):
-    q = Quantizer(worked(), Stochastic(torch.Generator().manual_seed(0)), range=Fixed(1.0))
-    n = 1_000_000
-    with torch.no_grad():
-        y = q(torch.full((n,), x, dtype=torch.float64))
-    p = mean - math.floor(mean)
-    assert abs(y.mean().item() - mean) < 4 * math.sqrt(p * (1 - p) / n)
-
-
-def test_equal_widths_are_the_plain_estimator():
-    q = Quantizer(LearnedKnots(3), range=Fixed(1.0)).double()
-    d = 2 / 7
-    close(q.codebook.borders.detach().numpy(), [(k + 0.5) * d for k in range(7)], 1e-6)
-    x = torch.rand(200, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2
-    leaf = x.clone().requires_grad_(True)
-    y = q(leaf)
-    y.sum().backward()
-    close(leaf.grad.numpy(), 1.0, 1e-6)
-    plain = recipes.ste(3, signed=False, range=Fixed(d)).double()
-    close(y.detach().numpy(), plain(x).numpy(), 1e-6)
-
-
-@pytest.mark.parametrize("bits", [1, 2, 4])
-@pytest.mark.parametrize("seed", range(3))
-def test_n2uq(bits, seed):
-    q = n2uq(bits, seed)
-    x = 1.5 * normal(300, seed) + 0.7
-    g = normal(300, seed + 10)
-    widths = q.codebook.widths.tolist()
-    want = oracle.n2uq(x.numpy(), g.numpy(), q.codebook.start.item(), widths, 1.25, 0.75)
-    leaf = x.clone().requires_grad_(True)
-    y = q(leaf)
-    y.backward(g)
-    close(y.detach().numpy(), want.y, VALUE)
-    close(leaf.grad.numpy(), want.dx, GRADIENT)
-    close(q.codebook.start.grad.item(), want.grads["start"], GRADIENT)
-    close(q.codebook.widths.grad.numpy(), want.grads["widths"], GRADIENT)
-    close(q.range.scale_in.grad.item(), want.grads["s_in"], GRADIENT)
-    close(q.range.scale_out.grad.item(), want.grads["s_out"], GRADIENT)
-
-
-@pytest.mark.parametrize("kind", ["ties", "edges", "saturated", "constant", "subnormal", "zeros"])
-def test_n2uq_on_awkward_numbers(kind):
-    q = recipes.n2uq_activation(2, start=0.25, widths=[0.5, 1.0, 2.0]).double()
-    x = {
-        "ties": [0.5, 1.25, 2.75],
-        "edges": [0.25, 0.75, 1.75, 3.75],
-        "saturated": [-1e9, -1.0, 4.0, 1e9, 1e300],
-        "constant": [1.0] * 5,
-        "subnormal": [5e-324, -5e-324],
-        "zeros": [0.0, -0.0],
-    }[kind]
-    x = torch.tensor(x, dtype=torch.float64)
-    g = normal(len(x))
-    want = oracle.n2uq(x.numpy(), g.numpy(), 0.25, [0.5, 1.0, 2.0])
-    leaf = x.clone().requires_grad_(True)
-    y = q(leaf)
-    y.backward(g)
-    close(y.detach().numpy(), want.y, VALUE)
-    close(leaf.grad.numpy(), want.dx, GRADIENT)
-    close(q.codebook.widths.grad.numpy(), want.grads["widths"], GRADIENT)
-    close(q.codebook.start.grad.item(), want.grads["start"], GRADIENT)
-    close(q.range.scale_in.grad.item(), want.grads["s_in"], GRADIENT)
-    close(q.range.scale_out.grad.item(), want.grads["s_out"], GRADIENT)
-
-
-def test_n2uq_by_finite_differences_of_the_expectation():
-    q = n2uq(3)
-    x, g = 0.8 * normal(60) + 0.8, normal(60, 1)
-    leaf = x.clone().requires_grad_(True)
-    y = q(leaf)
-    y.backward(g)
-    unit = 2 / 7
-    at = np.array([q.codebook.start.item(), 1.25, 0.75, *q.codebook.widths.tolist()])
-
-    def expectation(p, xs):
-        edges = oracle.n2uq_edges(p[0], p[3:])
-        return np.array([oracle.n2uq_expectation(p[1] * a, edges, unit) for a in xs])
-
-    hard = y.detach().numpy() / 0.75
-    decided = hard - expectation(at, x.tolist())
-
-    def loss(p, xs):
-        return float((g.numpy() * p[2] * (expectation(p, xs) + decided)).sum())
-
-    numeric = oracle.numeric_gradient(lambda p: loss(p, x.tolist()), at, 1e-6)
-    got = [
-        q.codebook.start.grad.item(),
-        q.range.scale_in.grad.item(),
-        q.range.scale_out.grad.item(),
-        *q.codebook.widths.grad.tolist(),
-    ]
-    close(got, numeric, 1e-6)
-    numeric = oracle.numeric_gradient(lambda a: loss(at, a.tolist()), x.numpy(), 1e-6)
-    close(leaf.grad.numpy(), numeric, 1e-6)
-
-
-def test_a_width_at_the_floor_gets_no_gradient_and_keeps_the_order():
-    q = recipes.n2uq_activation(2, widths=[0.5, 0.5, 0.5]).double()
-    with torch.no_grad():
-        q.codebook.widths[1] = -3.0
-    assert (q.codebook.knots.diff() > 0).all()
-    close(q.codebook.knots.detach().numpy(), [0, 0.5, 0.501, 1.001], 1e-9)
-    x = torch.linspace(-0.1, 1.1, 50, dtype=torch.float64)
-    y = q(x)
-    y.sum().backward()
-    assert q.codebook.widths.grad[1] == 0
-    assert (q.codebook.widths.grad[[0, 2]] != 0).all()
-    want = oracle.n2uq(x.numpy(), np.ones(50), 0.0, [0.5, -3.0, 0.5])
-    close(y.detach().numpy(), want.y, VALUE)
-    close(q.codebook.widths.grad.numpy(), want.grads["widths"], GRADIENT)
-
-
-@pytest.mark.parametrize("bits", [1, 2, 4, 8])
-def test_n2uq_starts_as_uniform_on_zero_to_two(bits):
-    q = recipes.n2uq_activation(bits)
-    n = 2**bits - 1
-    close(q.codebook.levels.numpy(), [2 * k / n for k in range(n + 1)], VALUE)
-    close(q.codebook.knots.detach().numpy(), q.codebook.levels.numpy(), 1e-5)
-    assert q.codebook.widths.dtype == torch.float32
-
-
-@pytest.mark.parametrize(
-    "widths", [[0.5, 0.0, 1.0], [0.5, -1.0, 1.0], [0.5, math.nan, 1.0], [0.5, math.inf, 1.0], [1.0, 1.0], []]
-)
-def test_widths_that_make_no_monotone_knots(widths):
-    with pytest.raises(ValueError, match=str(widths[1] if widths else r"\[\]")):
-        recipes.n2uq_activation(2, widths=widths)
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_start_that_is_not_finite(bad):
-    with pytest.raises(ValueError, match=str(bad)):
-        recipes.n2uq_activation(2, start=bad)
-
-
-@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan])
-def test_a_step_of_the_levels_that_is_not_positive(bad):
-    with pytest.raises(ValueError, match=str(bad)):
-        LearnedKnots(2, step=bad)
 
 
 def test_lloyd_is_no_worse_than_the_average():
