@@ -14,13 +14,8 @@ from tests.methods.cases import CASES, CHANNELS, fresh, gradients, ready, sample
 from tests.strategies import same_bits, steps_around
 
 ULPS = 40
-FAST = [
-    name
-    for name, case in CASES.items()
-    if not case.soft and name != "adaround_weight" and "fused" not in name
-]
-
-PER_CHANNEL = ("channels", "paper", "asq", "degree1", "fused")
+FAST = [name for name, case in CASES.items() if case.fast]
+POINTWISE = [name for name in FAST if not CASES[name].mixes]
 
 
 def filled(values: Tensor, kind: str) -> Tensor:
@@ -97,23 +92,23 @@ def twins(q: Quantizer, x: Tensor, *, rel: float, finite: bool = True) -> None:
             torch.testing.assert_close(a, b, rtol=rel, atol=rel * size / 10, msg=lambda m, k=key: f"{k}: {m}")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", FAST)
-def test_twins_agree_around_every_border_and_knot(name, dtype):
-    q = still(ready(name, dtype))
-    points = turning_points(q, dtype)
-    if points.numel() > 64:
-        points = points[:: points.numel() // 64]
-    x = filled(steps_around(to_x(q, points), ULPS).reshape(-1), CASES[name].kind)
-    twins(q, x, rel=1e-12 if dtype == torch.float64 else 2e-5)
+def test_twins_agree_around_every_border_and_knot(name):
+    for dtype in [torch.float32, torch.float64]:
+        q = still(ready(name, dtype))
+        points = turning_points(q, dtype)
+        if points.numel() > 64:
+            points = points[:: points.numel() // 64]
+        x = filled(steps_around(to_x(q, points), ULPS).reshape(-1), CASES[name].kind)
+        twins(q, x, rel=1e-12 if dtype == torch.float64 else 2e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", FAST)
-def test_twins_agree_on_samples(name, dtype):
-    q = ready(name, dtype)
-    for seed in range(3):
-        twins(q, sample(CASES[name].kind, seed, dtype), rel=1e-12 if dtype == torch.float64 else 2e-5)
+def test_twins_agree_on_samples(name):
+    for dtype in [torch.float32, torch.float64]:
+        q = ready(name, dtype)
+        for seed in range(3):
+            twins(q, sample(CASES[name].kind, seed, dtype), rel=1e-12 if dtype == torch.float64 else 2e-5)
 
 
 @pytest.mark.parametrize("name", FAST)
@@ -142,78 +137,69 @@ def test_twins_agree_on_awkward_numbers(name):
     twins(q, constant, rel=1e-12)
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("name", FAST)
-def test_twins_agree_on_nan_and_infinity(name, bad):
-    q = still(ready(name, torch.float64))
-    x = sample(CASES[name].kind, 2, torch.float64)
-    x[1, 2, 1, 1] = bad
-    if name == "dorefa_weight" and math.isnan(bad):
-        pytest.skip("the largest |tanh w| is NaN: so is all of the output")
-    if "fused" in name and math.isnan(bad):
-        pytest.skip("the convolution of the logits spreads NaN to its neighbours")
-    if "asq" in name:
-        pytest.skip("the adapter averages the sample: its scale is NaN or infinite")
-    twins(q, x, rel=1e-12, finite=False)
-    with torch.no_grad():
-        y = q(x)
-    assert bool(y.isnan().sum() == math.isnan(bad))
-    assert y[1, 2, 1, 1].isnan() == math.isnan(bad)
-    if not math.isnan(bad):
-        assert y.isfinite().all()
-
-
-@pytest.mark.parametrize("bad", [math.inf, -math.inf])
-@pytest.mark.parametrize("name", FAST)
-def test_an_infinity_leaves_the_gradients_of_the_parameters_finite(name, bad):
-    if "asq" in name:
-        pytest.skip("the adapter averages the sample: its scale is infinite")
+@pytest.mark.parametrize("name", POINTWISE)
+def test_twins_agree_on_nan_and_infinity(name):
     q = ready(name, torch.float64)
-    x = sample(CASES[name].kind, 2, torch.float64)
-    x[1, 2, 1, 1] = bad
-    x.requires_grad_(True)
-    for key, value in gradients(q(x), q, x, torch.ones_like(x)).items():
-        assert value.isfinite().all(), key
+    for bad in (math.inf, -math.inf) if CASES[name].largest else (math.inf, -math.inf, math.nan):
+        x = sample(CASES[name].kind, 2, torch.float64)
+        x[1, 2, 1, 1] = bad
+        twins(q, x, rel=1e-12, finite=False)
+        with torch.no_grad():
+            y = q(x)
+        assert bool(y.isnan().sum() == math.isnan(bad))
+        assert y[1, 2, 1, 1].isnan() == math.isnan(bad)
+        if not math.isnan(bad):
+            assert y.isfinite().all()
 
 
-@pytest.mark.parametrize("layout", ["transposed", "channels_last", "strided", "expanded"])
+@pytest.mark.parametrize("name", POINTWISE)
+def test_an_infinity_leaves_the_gradients_of_the_parameters_finite(name):
+    q = ready(name, torch.float64)
+    for bad in (math.inf, -math.inf):
+        x = sample(CASES[name].kind, 2, torch.float64)
+        x[1, 2, 1, 1] = bad
+        x.requires_grad_(True)
+        for key, value in gradients(q(x), q, x, torch.ones_like(x)).items():
+            assert value.isfinite().all(), key
+
+
 @pytest.mark.parametrize("name", FAST)
-def test_twins_agree_in_every_layout(name, layout):
+def test_twins_agree_in_every_layout(name):
     q = ready(name, torch.float64)
     x = sample(CASES[name].kind, 3, torch.float64)
-    laid = {
-        "transposed": lambda: x.transpose(0, -1).contiguous().transpose(0, -1),
-        "channels_last": lambda: x.contiguous(memory_format=torch.channels_last),
-        "strided": lambda: torch.stack([x, -x], dim=-1)[..., 0],
-        "expanded": lambda: x[:, :, :1].expand_as(x),
-    }[layout]()
-    twins(q, laid, rel=1e-12)
-    with torch.no_grad():
-        assert same_bits(q(laid), q(laid.contiguous()))
+    for laid in (
+        x.transpose(0, -1).contiguous().transpose(0, -1),
+        x.contiguous(memory_format=torch.channels_last),
+        torch.stack([x, -x], dim=-1)[..., 0],
+        x[:, :, :1].expand_as(x),
+    ):
+        twins(q, laid, rel=1e-12)
+        with torch.no_grad():
+            assert same_bits(q(laid), q(laid.contiguous()))
 
 
-@pytest.mark.parametrize("name", [n for n in FAST if not any(word in n for word in PER_CHANNEL)])
-@pytest.mark.parametrize("shape", [(), (1,), (7,), (2, 3)])
-def test_twins_agree_in_few_dimensions(name, shape):
+@pytest.mark.parametrize("name", [n for n in FAST if not CASES[n].channels])
+def test_twins_agree_in_few_dimensions(name):
     q = ready(name, torch.float64)
-    x = sample(CASES[name].kind, 4, torch.float64).reshape(-1)[: math.prod(shape)].reshape(shape)
-    twins(q, x + 0.1, rel=1e-12)
+    x = sample(CASES[name].kind, 4, torch.float64).reshape(-1)
+    for shape in ((), (1,), (7,), (2, 3)):
+        twins(q, x[: math.prod(shape)].reshape(shape) + 0.1, rel=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", FAST)
-def test_twins_agree_in_half_precision(name, dtype):
+def test_twins_agree_in_half_precision(name):
     q = ready(name)
-    x = sample(CASES[name].kind, 5).to(dtype)
-    g = torch.ones_like(x)
-    one, two = x.clone().requires_grad_(True), x.clone().requires_grad_(True)
-    y, z = q(one), q.reference(two)
-    assert same_bits(y.detach(), z.detach())
-    got, want = gradients(y, q, one, g), gradients(z, q, two, g)
-    assert got["x"].dtype == dtype
-    for key in got:
-        a, b = got[key].double(), want[key].double()
-        torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-2 * float(b.abs().max()) + 1e-3)
+    for dtype in (torch.float16, torch.bfloat16):
+        x = sample(CASES[name].kind, 5).to(dtype)
+        g = torch.ones_like(x)
+        one, two = x.clone().requires_grad_(True), x.clone().requires_grad_(True)
+        y, z = q(one), q.reference(two)
+        assert same_bits(y.detach(), z.detach())
+        got, want = gradients(y, q, one, g), gradients(z, q, two, g)
+        assert got["x"].dtype == dtype
+        for key in got:
+            a, b = got[key].double(), want[key].double()
+            torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-2 * float(b.abs().max()) + 1e-3)
 
 
 @pytest.mark.parametrize("name", ["lsq", "post_weight-channels", "daq_weight", "n2uq_activation"])
@@ -254,8 +240,6 @@ def test_nothing_but_input_and_output_is_held(name):
         held.pop(t.untyped_storage().data_ptr(), None)
     per_element = sum(held.values()) / x.numel()
     allowed = {"n2uq_activation": 8, "aquant_activation": 4, "dorefa_weight": 16}.get(name.split("-")[0], 0)
-    if "fused" in name:
-        allowed = 24
     small = (
         4 * (sum(p.numel() for p in q.parameters()) * 4 + 6 * len(q.codebook) + 64 * x.shape[0]) / x.numel()
     )

@@ -1,4 +1,5 @@
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def error_of(x, centers):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("bits", [1, 4, 6])
+@pytest.mark.parametrize("bits", [1, 4, pytest.param(6, marks=pytest.mark.slow)])
 def test_it_is_the_optimum_of_an_independent_solver(kind, bits):
     x = samples(kind, 800)
     points, weights = np.unique(x, return_counts=True)
@@ -54,8 +55,14 @@ def optimum(x, bits):
     return error_of(x, optimal_centers(points, counts.astype(float), 2**bits))
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "outliers", "far outliers", "relu"])
-@pytest.mark.parametrize("bits", [4, pytest.param(6, marks=pytest.mark.slow), 8])
+def kinds_and_bits():
+    """Every kind at 4 bits, one at 8; the other pairs are slow."""
+    for kind, bits in itertools.product(["gaussian", "outliers", "far outliers", "relu"], [4, 6, 8]):
+        quick = bits == 4 or (kind, bits) == ("gaussian", 8)
+        yield pytest.param(kind, bits, marks=() if quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("kind", "bits"), list(kinds_and_bits()))
 def test_more_values_than_are_solved_exactly_come_within_one_percent(kind, bits):
     x = samples(kind, 12_000 if kind != "relu" else 80_000)
     levels = lloyd_centers(x, 2**bits)

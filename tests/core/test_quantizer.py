@@ -30,7 +30,13 @@ from tests import oracles
 from tests.benchmarks.bench_lookup_memory import bound, peak_bytes_per_element
 from tests.strategies import BOOKS, FEW, MORE, books, same_bits, scales, steps_around, tensors
 
-EVERY = [*BOOKS, "custom", "levels apart"]
+# Each builder at its fewest and its most bits; the bit widths between them are slow.
+ENDS = {
+    f"{kind}{bits}" for kind in ("uniform", "unsigned", "narrow", "apot", "pot", "post") for bits in (1, 2, 8)
+}
+ENDS |= {f"{kind}{bits}-paper" for kind in ("pot", "post") for bits in (2, 7)}
+KNOTS_ARE_LEVELS = [n if n in ENDS else pytest.param(n, marks=pytest.mark.slow) for n in BOOKS] + ["custom"]
+EVERY = [*KNOTS_ARE_LEVELS, "levels apart"]
 
 
 def book_called(name):
@@ -118,29 +124,31 @@ def test_outputs_are_levels_exactly_on_both_paths(book, x, scale, clipped, affin
 
 
 @pytest.mark.parametrize("name", EVERY)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("scale", [1.0, 0.37])
-def test_both_paths_agree_around_every_border(name, dtype, scale):
-    book = book_called(name)
-    for rounding in roundings(book):
-        q = Quantizer(book, rounding, range=Fixed(scale))
-        x = steps_around(q.rounding.borders(book).to(dtype) * torch.tensor(scale, dtype=dtype), 40)
-        short = q(x)
-        assert same_bits(short, q(x.clone().requires_grad_()).detach())
-        assert torch.equal(short, q.dequantize(q.codes(x), dtype))
-        assert bool(torch.isin(short, allowed(q, x)).all())
-        if scale == 1.0 and not book.unit:
-            assert torch.equal(q.codes(x)[:, :41].long(), torch.arange(len(book) - 1)[:, None].expand(-1, 41))
+def test_both_paths_agree_around_every_border(name):
+    for dtype in [torch.float32, torch.float64]:
+        for scale in [1.0, 0.37]:
+            book = book_called(name)
+            for rounding in roundings(book):
+                q = Quantizer(book, rounding, range=Fixed(scale))
+                x = steps_around(q.rounding.borders(book).to(dtype) * torch.tensor(scale, dtype=dtype), 40)
+                short = q(x)
+                assert same_bits(short, q(x.clone().requires_grad_()).detach())
+                assert torch.equal(short, q.dequantize(q.codes(x), dtype))
+                assert bool(torch.isin(short, allowed(q, x)).all())
+                if scale == 1.0 and not book.unit:
+                    assert torch.equal(
+                        q.codes(x)[:, :41].long(), torch.arange(len(book) - 1)[:, None].expand(-1, 41)
+                    )
 
 
 @pytest.mark.parametrize("name", ["uniform1", "uniform4", "unsigned8", "post4", "pot8", "apot8", "custom"])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
-def test_ties_go_down(name, dtype):
-    book = book_called(name)
-    ties = book.borders * 0.5
-    exact = ties.to(dtype).double() == ties
-    codes = Quantizer(book, range=Fixed(0.5)).codes(ties.to(dtype))
-    assert torch.equal(codes.long()[exact], torch.arange(len(book) - 1)[exact])
+def test_ties_go_down(name):
+    for dtype in [torch.bfloat16, torch.float16, torch.float32, torch.float64]:
+        book = book_called(name)
+        ties = book.borders * 0.5
+        exact = ties.to(dtype).double() == ties
+        codes = Quantizer(book, range=Fixed(0.5)).codes(ties.to(dtype))
+        assert torch.equal(codes.long()[exact], torch.arange(len(book) - 1)[exact])
 
 
 @pytest.mark.parametrize("book", [uniform(8), apot(8)])
@@ -153,15 +161,13 @@ def test_x_is_divided_by_the_scale(book):
         assert codes.tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-@pytest.mark.parametrize("name", EVERY)
-def test_quantizing_twice_changes_nothing(name, dtype):
-    book = book_called(name)
-    if name == "levels apart":
-        return
-    x = torch.randn(400, generator=torch.Generator().manual_seed(0)).to(dtype)
-    q = Quantizer(book, range=Fixed(0.5))
-    assert torch.equal(q(q(x)), q(x))
+@pytest.mark.parametrize("name", KNOTS_ARE_LEVELS)
+def test_quantizing_twice_changes_nothing(name):
+    for dtype in [torch.float16, torch.bfloat16, torch.float32, torch.float64]:
+        book = book_called(name)
+        x = torch.randn(400, generator=torch.Generator().manual_seed(0)).to(dtype)
+        q = Quantizer(book, range=Fixed(0.5))
+        assert torch.equal(q(q(x)), q(x))
 
 
 def test_symmetric_grids_are_odd_away_from_ties_and_scale_with_x():
@@ -222,16 +228,16 @@ def test_slopes_are_the_straight_through_estimators(book, x, scale, clipped, aff
     assert float((grad.double() - expected).abs().max()) <= 8 * torch.finfo(compute).eps
 
 
-@pytest.mark.parametrize("name", [n for n in EVERY if n != "levels apart"])
-@pytest.mark.parametrize("clipped", [True, False])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-def test_the_end_knots_are_inside(name, clipped, dtype):
-    book = book_called(name)
-    q = Quantizer(book, range=Fixed(0.5), surrogate=StraightThrough(clipped))
-    ends = (book.knots[[0, -1]] * 0.5).to(dtype)
-    assert slope(q, ends).tolist() == pytest.approx([1.0, 1.0], abs=1e-6)
-    beyond = torch.stack([ends[0] * 2 - 1, ends[1] * 2 + 1])
-    assert slope(q, beyond).tolist() == pytest.approx([0.0, 0.0] if clipped else [1.0, 1.0], abs=1e-6)
+@pytest.mark.parametrize("name", KNOTS_ARE_LEVELS)
+def test_the_end_knots_are_inside(name):
+    for clipped in [True, False]:
+        for dtype in [torch.bfloat16, torch.float32, torch.float64]:
+            book = book_called(name)
+            q = Quantizer(book, range=Fixed(0.5), surrogate=StraightThrough(clipped))
+            ends = (book.knots[[0, -1]] * 0.5).to(dtype)
+            assert slope(q, ends).tolist() == pytest.approx([1.0, 1.0], abs=1e-6)
+            beyond = torch.stack([ends[0] * 2 - 1, ends[1] * 2 + 1])
+            assert slope(q, beyond).tolist() == pytest.approx([0.0, 0.0] if clipped else [1.0, 1.0], abs=1e-6)
 
 
 def test_zero_after_a_relu_has_slope_exactly_one():
@@ -242,21 +248,21 @@ def test_zero_after_a_relu_has_slope_exactly_one():
     assert grad.tolist() == [0.0, 0.0, 1.0]
 
 
-@pytest.mark.parametrize("clipped", [True, False])
 @pytest.mark.parametrize("name", ["uniform4", "unsigned2", "post4", "apot8", "levels apart"])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_no_nan_at_infinity(name, clipped, dtype):
-    book = book_called(name)
-    top = float(book.levels[-1])
-    x = torch.tensor([-math.inf, math.inf, torch.finfo(dtype).max], dtype=dtype)
-    q = Quantizer(book, range=Fixed(1.0), surrogate=StraightThrough(clipped))
-    expected = torch.tensor([float(book.levels[0]), top, top]).to(dtype)
-    for y in (q(x), q(x.clone().requires_grad_()).detach()):
-        assert torch.equal(y, expected)
-    grad = slope(q, x)
-    assert not grad.isnan().any()
-    assert grad[2] == (0.0 if clipped else 1.0)
-    assert bool((grad == 0).logical_or(grad == (0.0 if clipped else 1.0)).all())
+def test_no_nan_at_infinity(name):
+    for clipped in [True, False]:
+        for dtype in [torch.float16, torch.float32, torch.float64]:
+            book = book_called(name)
+            top = float(book.levels[-1])
+            x = torch.tensor([-math.inf, math.inf, torch.finfo(dtype).max], dtype=dtype)
+            q = Quantizer(book, range=Fixed(1.0), surrogate=StraightThrough(clipped))
+            expected = torch.tensor([float(book.levels[0]), top, top]).to(dtype)
+            for y in (q(x), q(x.clone().requires_grad_()).detach()):
+                assert torch.equal(y, expected)
+            grad = slope(q, x)
+            assert not grad.isnan().any()
+            assert grad[2] == (0.0 if clipped else 1.0)
+            assert bool((grad == 0).logical_or(grad == (0.0 if clipped else 1.0)).all())
 
 
 def test_levels_apart_from_knots_have_the_slope_of_their_cell():
@@ -391,18 +397,18 @@ def test_the_probe_keeps_nan_in_sight():
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2, 3, -1, -2, -4])
-@pytest.mark.parametrize("book", [uniform(4), post(4), apot(8)])
-def test_each_channel_is_quantized_as_if_alone(axis, book):
-    x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0)) * 3
-    channels = torch.linspace(0.2, 1.7, x.shape[axis])
-    q = Quantizer(book, range=Fixed(channels, axis=axis))
-    y, codes = q(x), q.codes(x)
-    for i, part in enumerate(x.unbind(axis)):
-        alone = Quantizer(book, range=Fixed(float(channels[i])))
-        assert torch.equal(y.select(axis, i), alone(part))
-        assert torch.equal(codes.select(axis, i), alone.codes(part))
-    assert torch.equal(q.dequantize(codes), y)
-    assert torch.equal(q(x.clone().requires_grad_()).detach(), y)
+def test_each_channel_is_quantized_as_if_alone(axis):
+    for book in [uniform(4), post(4), apot(8)]:
+        x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0)) * 3
+        channels = torch.linspace(0.2, 1.7, x.shape[axis])
+        q = Quantizer(book, range=Fixed(channels, axis=axis))
+        y, codes = q(x), q.codes(x)
+        for i, part in enumerate(x.unbind(axis)):
+            alone = Quantizer(book, range=Fixed(float(channels[i])))
+            assert torch.equal(y.select(axis, i), alone(part))
+            assert torch.equal(codes.select(axis, i), alone.codes(part))
+        assert torch.equal(q.dequantize(codes), y)
+        assert torch.equal(q(x.clone().requires_grad_()).detach(), y)
 
 
 def test_offsets_per_channel():
@@ -440,23 +446,23 @@ def test_shape_dtype_nan_and_infinities(book, x, scale, wants_grad):
 
 
 @pytest.mark.parametrize("name", ["uniform4", "unsigned8", "post4", "apot8", "levels apart"])
-@pytest.mark.parametrize("wants_grad", [False, True])
-def test_dense_layouts_are_kept(name, wants_grad):
-    q = Quantizer(book_called(name), range=Fixed(0.5))
-    g = torch.Generator().manual_seed(0)
-    x4, x5 = torch.randn(2, 3, 4, 5, generator=g), torch.randn(2, 3, 4, 5, 2, generator=g)
-    layouts = [
-        x4,
-        x4.contiguous(memory_format=torch.channels_last),
-        x5.contiguous(memory_format=torch.channels_last_3d),
-        x4[0, 0].t(),
-        x4.permute(3, 1, 0, 2),
-    ]
-    for x in layouts:
-        y = q(x.requires_grad_()) if wants_grad else q(x.detach())
-        assert y.stride() == x.stride()
-        assert torch.equal(y.detach(), q(x.detach().contiguous()))
-        assert torch.equal(q.codes(x), q.codes(x.contiguous()))
+def test_dense_layouts_are_kept(name):
+    for wants_grad in [False, True]:
+        q = Quantizer(book_called(name), range=Fixed(0.5))
+        g = torch.Generator().manual_seed(0)
+        x4, x5 = torch.randn(2, 3, 4, 5, generator=g), torch.randn(2, 3, 4, 5, 2, generator=g)
+        layouts = [
+            x4,
+            x4.contiguous(memory_format=torch.channels_last),
+            x5.contiguous(memory_format=torch.channels_last_3d),
+            x4[0, 0].t(),
+            x4.permute(3, 1, 0, 2),
+        ]
+        for x in layouts:
+            y = q(x.requires_grad_()) if wants_grad else q(x.detach())
+            assert y.stride() == x.stride()
+            assert torch.equal(y.detach(), q(x.detach().contiguous()))
+            assert torch.equal(q.codes(x), q.codes(x.contiguous()))
 
 
 @pytest.mark.parametrize("name", ["uniform4", "post4", "apot8"])
@@ -499,7 +505,6 @@ def test_a_knot_alone_takes_everything():
 # --- what is refused ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["__call__", "codes", "observe", "probe"])
 @pytest.mark.parametrize(
     ("x", "error", "received"),
     [
@@ -513,13 +518,14 @@ def test_a_knot_alone_takes_everything():
         (0.5, TypeError, "float"),
     ],
 )
-def test_refuses_what_is_no_float_tensor(method, x, error, received):
-    for range_ in (Fixed(1.0), MSE().observe(torch.ones(3), post(4))):
-        q = Quantizer(post(4), range=range_)
-        if method == "observe" and isinstance(range_, Fixed):
-            continue
-        with pytest.raises(error, match=received):
-            probe(q, x) if method == "probe" else getattr(q, method)(x)
+def test_refuses_what_is_no_float_tensor(x, error, received):
+    for method in ["__call__", "codes", "observe", "probe"]:
+        for range_ in (Fixed(1.0), MSE().observe(torch.ones(3), post(4))):
+            q = Quantizer(post(4), range=range_)
+            if method == "observe" and isinstance(range_, Fixed):
+                continue
+            with pytest.raises(error, match=received):
+                probe(q, x) if method == "probe" else getattr(q, method)(x)
 
 
 def test_no_code_stands_for_nan():
@@ -636,14 +642,14 @@ def test_state_dict_inside_a_larger_module(kind):
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-@pytest.mark.parametrize("cast", ["half", "bfloat16", "double"])
-def test_casts_keep_float64_and_the_result(kind, cast):
-    x = torch.randn(6, 9, generator=torch.Generator().manual_seed(0))
-    q = MAKERS[kind]().observe(x)
-    before = q(x)
-    getattr(q, cast)()
-    assert {v.dtype for v in q.buffers()} == {torch.float64}
-    assert torch.equal(q(x), before)
+def test_casts_keep_float64_and_the_result(kind):
+    for cast in ["half", "bfloat16", "double"]:
+        x = torch.randn(6, 9, generator=torch.Generator().manual_seed(0))
+        q = MAKERS[kind]().observe(x)
+        before = q(x)
+        getattr(q, cast)()
+        assert {v.dtype for v in q.buffers()} == {torch.float64}
+        assert torch.equal(q(x), before)
 
 
 @pytest.mark.parametrize("kind", MAKERS)
