@@ -45,7 +45,7 @@ explorer
 # ## One number
 #
 # Every quantizer in this package does the same four things to a number x. The *range* divides it by a scale s:
-# u = x / s. The *codebook* finds the cell, the gap between two neighbouring knots in which u lies, and the place
+# u = x / s. The *codebook* finds the cell, the gap between two neighboring knots in which u lies, and the place
 # t in it, from 0 to 1. The *rounding* decides up or down. The level at that end, times s, is the result.
 
 # %%

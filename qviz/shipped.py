@@ -125,7 +125,7 @@ def info(name: str) -> TensorInfo:
 def tensor(name: str) -> torch.Tensor:
     """Return one shipped tensor: a fresh float32 copy on the CPU, of shape ``info(name).shape``.
 
-    Weights are MobileNetV2's as published, batch normalisation not folded. Activations are what the network
+    Weights are MobileNetV2's as published, batch normalization not folded. Activations are what the network
     puts out on 20 photos, at positions drawn at random; they are stored as float16, 73 dB above the rounding.
 
     >>> w, x = tensor("expand"), tensor("act_bottleneck")  # x is what this layer reads

@@ -117,7 +117,7 @@ for name, prepared in ready.items():
     layer = prepared.model.get_submodule(LAYER)
     x = inputs(prepared.model, [LAYER], images)[LAYER]
     pictures += [
-        panels.levels(layer.normalised_weight().detach(), {f"{name} weights": layer.weight_quantizer}),
+        panels.levels(layer.normalized_weight().detach(), {f"{name} weights": layer.weight_quantizer}),
         panels.levels(x, {f"{name} inputs": layer.input_quantizer}),
     ]
 Scene(f"{LAYER} before training: standardized weights, and inputs", tuple(pictures))

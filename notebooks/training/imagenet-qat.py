@@ -82,7 +82,7 @@ for row in quantized:
         f"{row.name} ({row.kind}): the largest |w| of a channel runs from {largest.min():.3g} to {largest.max():.3g}"
     )
     pictures += [
-        panels.levels(layer.normalised_weight().detach(), {f"{row.name} weights": layer.weight_quantizer}),
+        panels.levels(layer.normalized_weight().detach(), {f"{row.name} weights": layer.weight_quantizer}),
         panels.levels(seen[row.name], {f"{row.name} inputs": layer.input_quantizer}),
     ]
 Scene("Weights and inputs before training", tuple(pictures))

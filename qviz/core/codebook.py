@@ -31,7 +31,7 @@ def keep_float64(self: nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool 
 class Codebook(nn.Module):
     """Sorted knots on the input axis, and the output level that belongs to each.
 
-    Two neighbouring knots bound a *cell*; a value inside it has the coordinate
+    Two neighboring knots bound a *cell*; a value inside it has the coordinate
     t = (u - knot) / (next knot - knot). Most grids read out the knots themselves.
 
     Args:
@@ -139,7 +139,7 @@ class Codebook(nn.Module):
 
     @property
     def borders(self) -> Tensor:
-        """Midpoints between neighbouring knots, float64, shape (K - 1,)."""
+        """Midpoints between neighboring knots, float64, shape (K - 1,)."""
         return (self.knots[:-1] + self.knots[1:]) / 2
 
     def locate(self, u: Tensor) -> tuple[Tensor, Tensor]:

@@ -230,7 +230,7 @@ def thresholds(rounding: AdaptiveBorder, codebook: Codebook) -> Tensor:
     """Fold a border function into the input thresholds that it is equivalent to: T_n solves u - n = B(u).
 
     While u - B(u) rises, every cell [n, n + 1] has one such u, and code = #{T < u}: no arithmetic is left at
-    run time but R comparisons. Found by bisection in float64, down to two neighbouring numbers; T_n is the
+    run time but R comparisons. Found by bisection in float64, down to two neighboring numbers; T_n is the
     last u that goes down.
 
     Args:

@@ -29,7 +29,7 @@ def convert(
     pair: Pair | None = None,
     weight: Weight | Mapping[str, Weight | None] | None = None,
     act: Act | Mapping[str, Act | None] | None = None,
-    standardise: bool = False,
+    standardize: bool = False,
     output_scale: bool = False,
     bits: Mapping[str, Bits] | None = None,
     first_last: str = "fp",
@@ -47,12 +47,12 @@ def convert(
 
     Args:
         model: any module. Layers of other types, subclasses, and layers whose weight is computed
-            (parametrised, weight norm, lazy) stay as they are, with the reason in the report.
+            (parametrized, weight norm, lazy) stay as they are, with the reason in the report.
         pair: a :func:`qviz.recipes.pair`; stands for the next four arguments.
         weight: (output channels) -> quantizer, or such a function for each layer by name. None: weights stay.
         act: (input channels, signed) -> quantizer, or such a function for each layer by name. None: inputs
             stay.
-        standardise: standardise weights (DAQ).
+        standardize: standardize weights (DAQ).
         output_scale: learn an output scale (DAQ).
         bits: with ``pair``, for mixed precision: the weight bits of some layers by name, or their (weight,
             activation) bits; the others have the pair's. An allocation of :mod:`qviz.nn.allocate` is applied
@@ -88,7 +88,7 @@ def convert(
         >>> net(images).shape
         torch.Size([1, 2])
     """
-    recipes = Recipes.of(pair, weight, act, standardise, output_scale, bits)
+    recipes = Recipes.of(pair, weight, act, standardize, output_scale, bits)
     if first_last not in POLICIES:
         raise ValueError(f"first_last must be one of {', '.join(POLICIES)}, got {first_last!r}")
     layers = _candidates(model)
@@ -158,9 +158,9 @@ def deconvert(model: nn.Module, *, bake: bool = False) -> nn.Module:
 
     Args:
         model: any module.
-        bake: write the quantized weights (times the output scale) into the weights, so that the float model
-            computes with them. A weight that other modules hold too (tied embeddings, views of one tensor)
-            stays as it is for them: the layer gets a parameter of its own.
+        bake: write the quantized weights and the bias (times the output scale) into the parameters, so that
+            the float model computes with them. A weight that other modules hold too (tied embeddings, views
+            of one tensor) stays as it is for them: the layer gets a parameter of its own.
 
     Raises:
         ValueError: bake, and an input quantizer maps its input to another unit (DAQ, N2UQ), so that the
@@ -184,6 +184,8 @@ def deconvert(model: nn.Module, *, bake: bool = False) -> nn.Module:
                     layers[name].weight = nn.Parameter(value.clone(), weight.requires_grad)
                 else:
                     weight.copy_(value)
+                if layers[name].bias is not None:
+                    layers[name].bias.copy_(layers[name].scaled_bias())
     for layer in layers.values():
         layer.release()
     return model

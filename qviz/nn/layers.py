@@ -16,18 +16,18 @@ Reduce = Callable[[Tensor], Tensor]
 
 
 class QuantLayer(nn.Module):
-    """What QuantConv2d and QuantLinear share: y = product(Q_in(x), |s| Q_w(z(w))) + bias.
+    """What QuantConv2d and QuantLinear share: y = |s| (product(Q_in(x), Q_w(z(w))) + bias).
 
-    Each part is there or is not: the input quantizer Q_in, the weight quantizer Q_w, the standardisation
+    Each part is there or is not: the input quantizer Q_in, the weight quantizer Q_w, the standardization
     z(w) = (w - mean) / std over the whole tensor (mean and std count as constants in the backward pass, std
-    divides by n - 1), and the output scale s. As the product is linear, |s| multiplies the weight instead of
-    the larger output; the bias, which is in the output's unit, is not multiplied.
+    divides by n - 1), and the output scale s. As the product is linear, |s| multiplies weight and bias
+    instead of the larger output.
 
     Arguments are those of the float layer, and besides, by keyword:
 
     Args:
         weight_quantizer, input_quantizer: a :class:`~qviz.core.quantizer.Quantizer` each, or None.
-        standardise: z(w) instead of w.
+        standardize: z(w) instead of w.
         output_scale: learn s; :meth:`observe` starts it.
 
     Attributes:
@@ -38,12 +38,12 @@ class QuantLayer(nn.Module):
 
     Raises:
         TypeError: a quantizer is no Quantizer.
-        ValueError: standardise with a weight of one element, which has no standard deviation.
+        ValueError: standardize with a weight of one element, which has no standard deviation.
         RuntimeError: (in use) a quantizer or the output scale is not calibrated.
 
     References:
         Kim, Lee and Ham, "Distance-aware Quantization", ICCV 2021, arXiv:2108.06983, and its released code,
-        for standardisation, output scale and its start. INFERRED: where the bias goes.
+        for standardization, output scale and its start.
     """
 
     float_type: ClassVar[type[nn.Module]]
@@ -55,12 +55,12 @@ class QuantLayer(nn.Module):
         *args: Any,
         weight_quantizer: Quantizer | None = None,
         input_quantizer: Quantizer | None = None,
-        standardise: bool = False,
+        standardize: bool = False,
         output_scale: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._equip(weight_quantizer, input_quantizer, standardise, output_scale)
+        self._equip(weight_quantizer, input_quantizer, standardize, output_scale)
 
     @classmethod
     def from_float(cls, layer: nn.Module, **how: Any) -> Self:
@@ -86,7 +86,7 @@ class QuantLayer(nn.Module):
         *,
         weight_quantizer: Quantizer | None = None,
         input_quantizer: Quantizer | None = None,
-        standardise: bool = False,
+        standardize: bool = False,
         output_scale: bool = False,
     ) -> Self:
         """Turn ``layer`` itself into a quantized one and return it.
@@ -97,7 +97,7 @@ class QuantLayer(nn.Module):
         cls._refuse(layer)
         layer.__class__ = cls
         try:
-            layer._equip(weight_quantizer, input_quantizer, standardise, output_scale)
+            layer._equip(weight_quantizer, input_quantizer, standardize, output_scale)
         except (TypeError, ValueError):
             layer.__class__ = cls.float_type
             raise
@@ -114,7 +114,7 @@ class QuantLayer(nn.Module):
         """Turn this layer back into the float layer and return it."""
         for name in ("weight_quantizer", "input_quantizer"):
             del self._modules[name]
-        del self._parameters["output_scale"], self.standardise, self._ready
+        del self._parameters["output_scale"], self.standardize, self._ready
         for name in ("drop", "generator"):
             vars(self).pop(name, None)
         hooks = self._load_state_dict_post_hooks
@@ -127,18 +127,18 @@ class QuantLayer(nn.Module):
         self,
         weight_quantizer: Quantizer | None,
         input_quantizer: Quantizer | None,
-        standardise: bool,
+        standardize: bool,
         output_scale: bool,
     ) -> None:
         quantizers = {"weight_quantizer": weight_quantizer, "input_quantizer": input_quantizer}
         for name, q in quantizers.items():
             if q is not None and not isinstance(q, Quantizer):
                 raise TypeError(f"{name} must be a Quantizer or None, got {type(q).__name__}")
-        if standardise and self.weight.numel() < 2:
-            raise ValueError("a weight of one element has no standard deviation to be standardised by")
+        if standardize and self.weight.numel() < 2:
+            raise ValueError("a weight of one element has no standard deviation to be standardized by")
         for name, q in quantizers.items():
             self.register_module(name, None if q is None else q.to(self.weight.device).train(self.training))
-        self.standardise = bool(standardise)
+        self.standardize = bool(standardize)
         scale = torch.full((), torch.nan, device=self.weight.device) if output_scale else None
         self.register_parameter("output_scale", None if scale is None else nn.Parameter(scale))
         self._ready = False
@@ -151,16 +151,16 @@ class QuantLayer(nn.Module):
         started = self.output_scale is None or bool(self.output_scale.isfinite())
         return started and all(q.calibrated for q in quantizers)
 
-    def normalised_weight(self) -> Tensor:
-        """Return what the weight quantizer reads: the weight, standardised where asked for."""
-        if not self.standardise:
+    def normalized_weight(self) -> Tensor:
+        """Return what the weight quantizer reads: the weight, standardized where asked for."""
+        if not self.standardize:
             return self.weight
         std, mean = torch.std_mean(self.weight.detach())
         return (self.weight - mean) / std.clamp(min=torch.finfo(torch.float32).eps)
 
     def quantized_weight(self) -> Tensor:
         """Return what multiplies the (quantized) input, differentiable in all that is learned."""
-        w = self.normalised_weight()
+        w = self.normalized_weight()
         if self.weight_quantizer is not None:
             w = self.weight_quantizer(w)
         return w if self.output_scale is None else w * self.output_scale.abs()
@@ -178,7 +178,7 @@ class QuantLayer(nn.Module):
         if self.weight_quantizer is None:
             raise ValueError("this layer has no weight quantizer, so its weight has no codes")
         self._check()
-        return self.weight_quantizer.codes(self.normalised_weight())
+        return self.weight_quantizer.codes(self.normalized_weight())
 
     def mix(self, drop: float, generator: torch.Generator | None = None) -> Self:
         """Let input values pass unquantized with probability ``drop`` in train mode; return the layer.
@@ -200,6 +200,12 @@ class QuantLayer(nn.Module):
             raise ValueError(f"{kind} maps the input to another unit: both kinds of values cannot be mixed")
         self.drop, self.generator = float(drop), generator
         return self
+
+    def scaled_bias(self) -> Tensor | None:
+        """Return what is added to the product: the bias, times the output scale where there is one."""
+        if self.bias is None or self.output_scale is None:
+            return self.bias
+        return self.bias * self.output_scale.abs()
 
     def _check(self) -> None:
         if not self.calibrated:
@@ -223,7 +229,7 @@ class QuantLayer(nn.Module):
         if not self._ready and x.numel():
             self._check()
         w = self.quantized_weight() if self._ready else self.weight
-        return self._product(self._read(x), w, self.bias)
+        return self._product(self._read(x), w, self.scaled_bias() if self._ready else self.bias)
 
     def _product(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
         raise NotImplementedError
@@ -236,8 +242,8 @@ class QuantLayer(nn.Module):
     def observe(self, x: Tensor, reduce: Reduce | None = None) -> Self:
         """Calibrate both quantizers and start the output scale: on the weight, and on the layer's input x.
 
-        The output scale starts at mean|product(x, w)| / mean|product(Q_in(x), Q_w(z(w)))|, so that outputs
-        keep their mean magnitude.
+        The output scale starts at mean|product(x, w) + bias| / mean|product(Q_in(x), Q_w(z(w))) + bias|, so
+        that outputs keep their mean magnitude.
 
         Args:
             x: the layer's input, unquantized.
@@ -250,15 +256,15 @@ class QuantLayer(nn.Module):
         self._ready = False
         if self.weight_quantizer is not None:
             self.weight_quantizer.restart()  # a new start and not one more update
-            self.weight_quantizer.observe(self.normalised_weight())
+            self.weight_quantizer.observe(self.normalized_weight())
         if self.input_quantizer is not None:
             self.input_quantizer.observe(x)
             if reduce is not None:
                 _share(self.input_quantizer, reduce)
         if self.output_scale is not None:
             self.output_scale.fill_(1.0)
-            before = self._product(x, self.weight, None)
-            after = self._product(self._read(x), self.quantized_weight(), None)
+            before = self._product(x, self.weight, self.bias)
+            after = self._product(self._read(x), self.quantized_weight(), self.bias)
             mean = torch.stack([t.abs().mean(dtype=torch.float32) for t in (before, after)])
             before, after = mean if reduce is None else reduce(mean)
             self.output_scale.copy_(before / after if before > 0 and after > 0 else torch.ones(()))
@@ -266,9 +272,9 @@ class QuantLayer(nn.Module):
         return self
 
     def extra_repr(self) -> str:
-        """Add standardisation and output scale to the float layer's line."""
+        """Add standardization and output scale to the float layer's line."""
         parts = [super().extra_repr()]
-        parts += ["standardise=True"] if self.standardise else []
+        parts += ["standardize=True"] if self.standardize else []
         parts += ["output_scale=True"] if self.output_scale is not None else []
         return ", ".join(parts)
 
@@ -329,7 +335,7 @@ class QuantLinear(QuantLayer, nn.Linear):
 
 @torch.no_grad()
 def adapt(model: nn.Module) -> None:
-    """Do what follows an optimiser step: adaptive codebooks see their weights, AQuant's borders are guarded.
+    """Do what follows an optimizer step: adaptive codebooks see their weights, AQuant's borders are guarded.
 
     Codebooks move in train mode only, and not once they are ``frozen``.
 
@@ -340,7 +346,7 @@ def adapt(model: nn.Module) -> None:
         if not isinstance(layer, QuantLayer):
             continue
         if layer.weight_quantizer is not None:
-            layer.weight_quantizer.after_step(layer.normalised_weight())
+            layer.weight_quantizer.after_step(layer.normalized_weight())
         if layer.input_quantizer is not None:
             layer.input_quantizer.rounding.after_step()
 

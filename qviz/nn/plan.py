@@ -27,7 +27,7 @@ class Plan:
 
     weight_quantizer: Quantizer | None
     input_quantizer: Quantizer | None
-    standardise: bool = False
+    standardize: bool = False
     output_scale: bool = False
     note: str = ""
 
@@ -43,7 +43,7 @@ class Plan:
             layer,
             weight_quantizer=self.weight_quantizer,
             input_quantizer=self.input_quantizer,
-            standardise=self.standardise,
+            standardize=self.standardize,
             output_scale=self.output_scale,
         )
 

@@ -28,7 +28,9 @@ class Row:
         w_levels, a_levels: levels of the codebooks; None where not quantized.
         parameters: that the float layer has, biases included.
         weights: of these, those of the weight.
-        note: what is particular, and why a layer is not quantized.
+        note: Remarks: why it is not quantized, or which substitute it got.
+        w_recipe, a_recipe: The calls that made the quantizers, such as "lsq(bits=4)"; empty where none is
+        known.
     """
 
     name: str
@@ -40,6 +42,8 @@ class Row:
     parameters: int
     weights: int
     note: str = ""
+    w_recipe: str = ""
+    a_recipe: str = ""
 
     @property
     def quantized(self) -> bool:
@@ -115,8 +119,8 @@ class Report:
             (
                 row.name or "(the model itself)",
                 row.kind,
-                _shown(row.w_bits, row.w_levels),
-                _shown(row.a_bits, row.a_levels),
+                _shown(row.w_bits, row.w_levels, row.w_recipe),
+                _shown(row.a_bits, row.a_levels, row.a_recipe),
                 f"{row.parameters:,}",
                 row.note,
             )
@@ -169,7 +173,7 @@ def report(
 def survey(model: nn.Module) -> dict[str, tuple[nn.Module, str | None]]:
     """Find every layer by its name, with the reason why it cannot be quantized, or None where it can.
 
-    A layer is a module that itself holds a parameter of two or more dimensions; a parametrised one counts as
+    A layer is a module that itself holds a parameter of two or more dimensions; a parametrized one counts as
     one layer. What belongs to a quantizer is left out.
     """
     inside: set[int] = set()
@@ -196,7 +200,7 @@ def _obstacle(module: nn.Module, bypassed: set[int]) -> str | None:
     if isinstance(module, QuantLayer):
         return OWN_FORWARD if "forward" in vars(module) else None
     if is_parametrized(module):
-        return "not quantized: its parameters are parametrised"
+        return "not quantized: its parameters are parametrized"
     if any(is_lazy(p) for p in _held(module).values()):
         return "not quantized: lazy, its shape is not known before a first batch"
     if kind not in (nn.Conv2d, nn.Linear):
@@ -216,7 +220,7 @@ def _obstacle(module: nn.Module, bypassed: set[int]) -> str | None:
 
 
 def _held(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters of the float layer itself, those of its parametrisations included."""
+    """Return the parameters of the float layer itself, those of its parametrizations included."""
     held = dict(module.named_parameters(recurse=False))
     if isinstance(module, QuantLayer):
         held.pop("output_scale", None)
@@ -245,6 +249,7 @@ def _row(name: str, module: nn.Module, note: str) -> Row:
         _count(held.values()),
         _count(weights),
         note,
+        *(str(q.recipe) if q is not None and q.recipe is not None else "" for q in (w, a)),
     )
 
 
@@ -255,5 +260,8 @@ def _kind(module: nn.Module) -> str:
     return kind.__name__
 
 
-def _shown(bits: int, levels: int | None) -> str:
-    return f"fp{bits}" if levels is None else f"{bits} bit{'s' * (bits > 1)}, {levels} levels"
+def _shown(bits: int, levels: int | None, recipe: str) -> str:
+    if levels is None:
+        return f"fp{bits}"
+    made_by = f", {recipe.partition('(')[0]}" if recipe else ""
+    return f"{bits} bit{'s' * (bits > 1)}, {levels} levels{made_by}"

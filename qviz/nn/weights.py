@@ -41,7 +41,7 @@ def load_weights(
     """Copy the tensors of a file into a model, and return the model.
 
     Every name and shape must match, else nothing is copied. Load before converting a model: quantizers add
-    names. Batch normalisation's ``num_batches_tracked`` may be missing, as in files older than that buffer.
+    names. Batch normalization's ``num_batches_tracked`` may be missing, as in files older than that buffer.
 
     Args:
         model: changed in place; keeps its dtype and device.

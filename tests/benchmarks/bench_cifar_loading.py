@@ -23,7 +23,7 @@ def measure(steps: int) -> tuple[float, float, str]:
     data = cifar10("train")
     loader = CifarLoader(data, 128)
     model = create("resnet20").to(memory_format=torch.channels_last)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     batches, epoch = loader.batches(0), 0
     loading, training = [], []
     for _ in range(steps + 3):
@@ -35,9 +35,9 @@ def measure(steps: int) -> tuple[float, float, str]:
             start = time.perf_counter()
             batch = next(batches)
         middle = time.perf_counter()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         nn.functional.cross_entropy(model(batch[0]), batch[1]).backward()
-        optimiser.step()
+        optimizer.step()
         loading.append(middle - start)
         training.append(time.perf_counter() - middle)
     return 1e3 * statistics.median(loading[3:]), 1e3 * statistics.median(training[3:]), data.source

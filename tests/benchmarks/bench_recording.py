@@ -33,15 +33,15 @@ def times(method: str, repeat: int) -> tuple[float, float, float]:
     model = create("resnet20").to(memory_format=torch.channels_last)
     convert(model, pair=pair(method, 4), batch=x)
     calibrate(model, x)
-    optimiser = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
     recorder, history = Recorder(model, EVERY), History()
     recorder.start(history)
     steps, plain, full = [], [], []
     for step in range(1, repeat + 1):
         start = time.perf_counter()
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         functional.cross_entropy(model(x), y).backward()
-        optimiser.step()
+        optimizer.step()
         adapt(model)
         middle = time.perf_counter()
         recorder.update(step, history)

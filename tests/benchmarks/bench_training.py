@@ -39,13 +39,13 @@ def net(method: str, x: torch.Tensor) -> nn.Module:
 
 def step_of(model: nn.Module, x: torch.Tensor, y: torch.Tensor, *, compiled: bool) -> Callable[[], None]:
     """Return a function that makes one training step."""
-    optimiser = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
     run = torch.compile(model) if compiled else model
 
     def step() -> None:
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         functional.cross_entropy(run(x), y).backward()
-        optimiser.step()
+        optimizer.step()
         adapt(model)
 
     return step

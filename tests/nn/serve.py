@@ -27,8 +27,8 @@ class Site:
 
 
 @contextmanager
-def serving(content: bytes, name: str = "file.bin", **behaviour) -> Iterator[Site]:
-    site = Site(content, **behaviour)
+def serving(content: bytes, name: str = "file.bin", **behavior) -> Iterator[Site]:
+    site = Site(content, **behavior)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):

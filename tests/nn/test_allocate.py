@@ -334,3 +334,11 @@ def test_bad_calls_are_refused(network, measure):
         measure(model, ["0"], batches, lambda m, b: m(b[0]), factory)
     with pytest.raises(ValueError, match=r"increase, got \(3, 2\)"):
         measure(model, ["0"], batches, squared, factory, bits=(3, 2))
+
+
+@pytest.mark.parametrize("recipe", [recipes.daq_weight, recipes.dorefa_weight])
+def test_levels_in_another_unit_are_refused(recipe):
+    model = nn.Linear(8, 2)
+    for measure in (fisher, loss_rise):
+        with pytest.raises(ValueError, match=recipe.__name__):
+            measure(model, [""], [torch.ones(3, 8)], lambda m, x: m(x).sum(), recipe)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from qviz.nn.data import augment, photos
-from qviz.nn.data.augment import Crops, crop_flip, draw_crops, generator, normalise, seeded
+from qviz.nn.data.augment import Crops, crop_flip, draw_crops, generator, normalize, seeded
 from qviz.nn.data.loader import Steps, balanced
 
 
@@ -63,14 +63,14 @@ def test_normalise_is_the_formula(layout):
     x = torch.randint(0, 256, (5, 3, 4, 6), dtype=torch.uint8).contiguous(memory_format=layout)
     mean, std = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
     wanted = (x.double() / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-    out = normalise(x, mean, std)
+    out = normalize(x, mean, std)
     assert out.dtype == torch.float32
     assert out.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(out, wanted.float(), rtol=1e-6, atol=1e-6)
 
 
 def test_empty_batches_pass():
-    x = normalise(torch.empty(0, 3, 8, 8, dtype=torch.uint8), augment.CIFAR10_MEAN, augment.CIFAR10_STD)
+    x = normalize(torch.empty(0, 3, 8, 8, dtype=torch.uint8), augment.CIFAR10_MEAN, augment.CIFAR10_STD)
     assert crop_flip(x, draw_crops(0, generator(0))).shape == (0, 3, 8, 8)
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from qviz.nn.data import CifarLoader, Loader, augment, cifar, cifar10
-from qviz.nn.data.augment import CROP, crop_flip, draw_crops, generator, normalise
+from qviz.nn.data.augment import CROP, crop_flip, draw_crops, generator, normalize
 from qviz.shipped import cifar10_sample
 from tests.nn.real import CIFAR, needs_cifar
 from tests.nn.serve import serving
@@ -272,7 +272,7 @@ def test_what_a_batch_is(sample):
     assert (x.dtype, y.dtype) == (torch.float32, torch.int64)
     assert x.is_contiguous(memory_format=torch.channels_last)
     rows = loader._steps.rows(2)[5]
-    plain = normalise(sample.images[rows], augment.CIFAR10_MEAN, augment.CIFAR10_STD)
+    plain = normalize(sample.images[rows], augment.CIFAR10_MEAN, augment.CIFAR10_STD)
     assert torch.equal(x, crop_flip(plain, draw_crops(128, generator(3, CROP, 2, 5))))
     assert torch.equal(y, sample.labels[rows])
 

@@ -78,7 +78,9 @@ def test_the_report_prints_a_table_and_gives_plain_values():
     lines = str(done).splitlines()
     assert len(lines) == 1 + 8 + 1
     assert lines[0].split() == ["layer", "kind", "weights", "inputs", "parameters", "note"]
-    assert " ".join(lines[2].split()) == "layer1.0.conv1 Conv2d 1 bit, 2 levels 2 bits, 4 levels 576"
+    assert " ".join(lines[2].split()) == (
+        "layer1.0.conv1 Conv2d 1 bit, 2 levels, daq_weight 2 bits, 4 levels, daq_activation 576"
+    )
     assert lines[1].split(maxsplit=5) == ["conv1", "Conv2d", "fp32", "fp32", "216", done.rows[0].note]
     assert len({line.index("Conv2d") for line in lines[1:8]}) == 1
     assert lines[-1].startswith("6 of 8 layers quantized, 18,432 of 18,968 weights (97.2 %) at 1.00 bits on")
@@ -148,10 +150,10 @@ def test_eight_bits_at_both_ends():
         layer, row = model.get_submodule(name), done.row(name)
         assert (row.w_bits, row.w_levels, row.a_bits, row.a_levels) == (8, 256, 8, 256)
         assert row.note == f"{role} layer; 8-bit LSQ"
-        assert (layer.standardise, layer.output_scale) == (False, None)
+        assert (layer.standardize, layer.output_scale) == (False, None)
         assert layer.weight_quantizer.codebook.lo == -128
         assert layer.input_quantizer.codebook.lo == low
-    assert model.layer1[0].conv1.standardise
+    assert model.layer1[0].conv1.standardize
     calibrate(model, images())
     x = images()
     step = 2 * x.abs().mean() / math.sqrt(127)
@@ -294,7 +296,7 @@ def test_what_cannot_be_quantized_is_in_the_report_with_the_reason():
         "encoder.self_attn.out_proj": "a subclass of Linear, whose forward pass is its own",
         "encoder.linear1": "nn.TransformerEncoderLayer reads this weight past the layer in eval mode",
         "encoder.linear2": "nn.TransformerEncoderLayer reads this weight past the layer in eval mode",
-        "spectral": "its parameters are parametrised",
+        "spectral": "its parameters are parametrized",
         "pruned": "a hook computes its weight (weight norm, spectral norm or pruning)",
         "lazy": "lazy, its shape is not known before a first batch",
         "complex": "its weight is torch.complex64",
@@ -762,7 +764,7 @@ def test_bits_of_some_layers():
         (4, 4),
         (32, 3),
     ]
-    assert not model.layer3[0].conv2.standardise
+    assert not model.layer3[0].conv2.standardize
     assert model.layer3[0].conv2.output_scale is not None
 
 
@@ -787,7 +789,7 @@ def test_the_parts_of_a_pair_are_the_pair():
         two,
         weight=p.weight,
         act=p.act,
-        standardise=p.standardize,
+        standardize=p.standardize,
         output_scale=p.output_scale,
         batch=images(),
     )

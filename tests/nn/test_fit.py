@@ -42,22 +42,22 @@ def test_it_is_the_loop_that_one_would_write(options):
     model, twin = plain(), plain()
     history = quiet(model, how=how)
     if how.optimizer == "adam":
-        optimiser = torch.optim.Adam(twin.parameters(), weight_decay=1e-4)
+        optimizer = torch.optim.Adam(twin.parameters(), weight_decay=1e-4)
     else:
-        optimiser = torch.optim.SGD(
+        optimizer = torch.optim.SGD(
             twin.parameters(), lr=1.0, momentum=0.9, weight_decay=1e-4, nesterov=how.nesterov
         )
     losses, rates = [], []
     for epoch in range(3):
         for x, y in Blobs().batches(epoch):
             rates.append(how.lr * how.factor(len(losses), 18))
-            optimiser.param_groups[0]["lr"] = rates[-1]
+            optimizer.param_groups[0]["lr"] = rates[-1]
             loss = F.cross_entropy(twin(x), y, label_smoothing=how.label_smoothing)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
             if how.clip_norm:
                 nn.utils.clip_grad_norm_(twin.parameters(), how.clip_norm)
-            optimiser.step()
+            optimizer.step()
             losses.append(loss.item())
     assert_same_state(model, twin)
     assert history.curve["loss"].tolist() == np.float32(losses).tolist()
@@ -463,7 +463,7 @@ def test_a_random_rounding_with_its_own_generator_is_no_obstacle():
 @pytest.mark.parametrize("make", [recipes.lsq, recipes.daq_weight, recipes.dorefa_weight, recipes.pot_weight])
 def test_other_recipes_train(make):
     net = quantized()
-    net[3].weight_quantizer = make(3).observe(net[3].normalised_weight())
+    net[3].weight_quantizer = make(3).observe(net[3].normalized_weight())
     assert quiet(net, how=config(max_steps=4)).finished
 
 

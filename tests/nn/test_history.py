@@ -230,7 +230,7 @@ def test_borders_knots_scales_and_levels_are_recorded():
     layers = {
         "aquant": QuantLinear(4, 3, input_quantizer=recipes.aquant_activation(3, channels=4)),
         "n2uq": QuantLinear(3, 3, input_quantizer=recipes.n2uq_activation(2)),
-        "daq": QuantLinear(3, 3, weight_quantizer=recipes.daq_weight(2), standardise=True, output_scale=True),
+        "daq": QuantLinear(3, 3, weight_quantizer=recipes.daq_weight(2), standardize=True, output_scale=True),
         "ste": QuantLinear(3, 3, weight_quantizer=recipes.ste(3)),
         "asq": QuantLinear(3, 2, input_quantizer=recipes.asq_activation(2, 3)),
     }
@@ -253,7 +253,7 @@ def test_borders_knots_scales_and_levels_are_recorded():
     assert history.meta["levels"]["ste.weight_quantizer"] == [-4, -3, -2, -1, 0, 1, 2, 3]
     master = history["daq.weight.master"][1][0]
     assert master.mean() == pytest.approx(0, abs=1.0)
-    assert (master != layers["daq"].weight.detach().flatten().numpy()[:8]).all()  # standardised
+    assert (master != layers["daq"].weight.detach().flatten().numpy()[:8]).all()  # standardized
     assert set(np.unique(history["daq.weight.quantized"][1].round(4))) <= {
         -1.0,
         np.float32(-0.3333),

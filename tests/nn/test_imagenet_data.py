@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from qviz.nn.data import ImageLoader, Loader, Undecodable, augment, imagenet, imagenet_like, photos
-from qviz.nn.data.augment import CROP, generator, normalise
+from qviz.nn.data.augment import CROP, generator, normalize
 from qviz.shipped import cifar10_sample
 from tests.nn.real import PHOTOS, needs_photos
 
@@ -190,7 +190,7 @@ def test_what_a_batch_is(tree):
     assert x.is_contiguous(memory_format=torch.channels_last)
     for place, row in enumerate(loader._steps.rows(2)[1].tolist()):
         image = photos.random_resized_crop(photos.decode(data.path(row)), 32, generator(5, CROP, 2, row))
-        wanted = normalise(photos.to_bytes(image)[None], augment.IMAGENET_MEAN, augment.IMAGENET_STD)[0]
+        wanted = normalize(photos.to_bytes(image)[None], augment.IMAGENET_MEAN, augment.IMAGENET_STD)[0]
         assert torch.equal(x[place], wanted)
         assert y[place] == data.labels[row]
 
@@ -322,7 +322,7 @@ def test_in_training_a_bad_file_is_replaced_by_the_next_good_one(own, workers):
     for name in ("n0/3.JPEG", "n1/0.JPEG", "n2/3.JPEG"):
         truncate(own / "train" / name)
     data = imagenet("train", root=own)
-    loader = ImageLoader(data, 12, size=16, workers=workers, transform=colour)
+    loader = ImageLoader(data, 12, size=16, workers=workers, transform=color)
     with pytest.warns(UserWarning, match="is skipped, it cannot be decoded") as warned:
         x, y = next(loader.batches(0))
     named = {str(w.message).split(" is skipped")[0] for w in warned}
@@ -332,14 +332,14 @@ def test_in_training_a_bad_file_is_replaced_by_the_next_good_one(own, workers):
     taken = {3: 5, 4: 5, 11: 0}
     rows = [taken.get(row, row) for row in loader._steps.rows(0)[0].tolist()]
     assert y.tolist() == data.labels[rows].tolist()
-    wanted = torch.stack([colour(photos.decode(data.path(row))) for row in rows])
+    wanted = torch.stack([color(photos.decode(data.path(row))) for row in rows])
     assert torch.equal(x, wanted)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert same(pairs(loader.batches(0)), [(x, y)]), "a file is reported once"
 
 
-def colour(image):
+def color(image):
     return torch.tensor(image.getpixel((0, 0))).view(3, 1, 1).float()
 
 

@@ -237,7 +237,7 @@ def test_loaders_iterators_and_arrays():
 def test_codes_are_those_of_the_weight_that_the_quantizer_reads():
     torch.manual_seed(0)
     p = recipes.pair("daq", 2)
-    layer = QuantLinear(6, 5, standardise=True, output_scale=True)
+    layer = QuantLinear(6, 5, standardize=True, output_scale=True)
     layer.weight_quantizer = p.weight(layer)
     layer.observe(torch.rand(9, 6))
     got = layer.weight_quantizer.dequantize(layer.codes()) * layer.output_scale.abs()

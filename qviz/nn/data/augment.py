@@ -1,4 +1,4 @@
-"""Augment: crops, flips and normalisation of whole batches, and randomness that has no memory."""
+"""Augment: crops, flips and normalization of whole batches, and randomness that has no memory."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def seeded(*parts: int, device: torch.device | str | None = None) -> Iterator[No
         random.setstate(python_state)
 
 
-def normalise(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def normalize(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Return (x / 255 − mean) / std, channel by channel.
 
     Args:

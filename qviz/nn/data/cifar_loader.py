@@ -17,7 +17,7 @@ from qviz.nn.data.augment import (
     crop_flip,
     draw_crops,
     generator,
-    normalise,
+    normalize,
     seeded,
 )
 from qviz.nn.data.cifar import Cifar10
@@ -25,10 +25,10 @@ from qviz.nn.data.loader import Steps, balanced, describe
 
 
 class CifarLoader:
-    """Batches of small images: normalised, padded by 4 pixels of zeros, cropped and flipped at random.
+    """Batches of small images: normalized, padded by 4 pixels of zeros, cropped and flipped at random.
 
     A :class:`~qviz.nn.data.Loader`. Crop and flip follow He et al., section 4.2; the padding is zero after
-    the normalisation. x is channels_last (that costs nothing here). The random numbers of a batch come from
+    the normalization. x is channels_last (that costs nothing here). The random numbers of a batch come from
     a CPU generator seeded with (seed, epoch, step), so they are the same on every device. Each process
     needs the whole set in memory: 154 MB for the 50,000 training images, on the device that is asked for.
 
@@ -49,7 +49,7 @@ class CifarLoader:
             of torch, numpy and Python: they are seeded for it, and restored. In evaluation it should not
             draw at all.
         per_image: ``transform`` takes one PIL image and returns a float (C, H, W) tensor instead, and is
-            all that is done to it: no crop, flip or normalisation but its own. Needs Pillow.
+            all that is done to it: no crop, flip or normalization but its own. Needs Pillow.
         limit: Use only so many images, classes taking turns.
 
     Raises:
@@ -124,7 +124,7 @@ class CifarLoader:
             crops = draw_crops(len(rows), generator(self.seed, CROP, epoch, step)) if self._augment else None
             early = slice(None) if self._transform else mine
             some = rows[early].to(device)
-            x = normalise(pixels.index_select(0, some).permute(0, 3, 1, 2), CIFAR10_MEAN, CIFAR10_STD)
+            x = normalize(pixels.index_select(0, some).permute(0, 3, 1, 2), CIFAR10_MEAN, CIFAR10_STD)
             if crops is not None:
                 x = crop_flip(x, Crops(*(v[early] for v in crops)))
             y = labels.index_select(0, some)

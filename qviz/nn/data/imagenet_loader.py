@@ -1,4 +1,4 @@
-"""Batches of photos: decoded and cropped in worker processes, normalised on the training device."""
+"""Batches of photos: decoded and cropped in worker processes, normalized on the training device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from qviz.nn.data.augment import CROP, IMAGENET_MEAN, IMAGENET_STD, ORDER, OWN, generator, normalise, seeded
+from qviz.nn.data.augment import CROP, IMAGENET_MEAN, IMAGENET_STD, ORDER, OWN, generator, normalize, seeded
 from qviz.nn.data.imagenet import ImageFolder
 from qviz.nn.data.loader import Steps, balanced, describe
 from qviz.nn.data.photos import Undecodable, center_crop, decode, random_resized_crop, to_bytes
@@ -45,7 +45,7 @@ class ImageLoader:
         seed: The seed of order, crops and ``transform``; at least 0.
         workers: Processes that decode, for each training process; None: as many as CPUs, at most 8; 0: none.
         transform: Your own, PIL image (RGB) -> float tensor (C, H, W), instead of crop, flip and
-            normalisation. It may draw from the global generators of torch, numpy and Python: they are
+            normalization. It may draw from the global generators of torch, numpy and Python: they are
             seeded for it. In evaluation it should not draw at all. Where processes are not forked (macOS,
             Windows) it must be picklable.
         on_error: "skip", or "raise" to stop at the first file that cannot be decoded.
@@ -143,7 +143,7 @@ class ImageLoader:
             tried = min(_NEIGHBOURS, self._steps.count)
             raise ValueError(f"{tried} files in a row cannot be decoded, one of them is {failures[-1][0]}.")
         x, y = (v.to(device, non_blocking=True) for v in (x, y))
-        return (normalise(x, IMAGENET_MEAN, IMAGENET_STD) if self._photos.transform is None else x), y
+        return (normalize(x, IMAGENET_MEAN, IMAGENET_STD) if self._photos.transform is None else x), y
 
     def _loader(self, plan: list[list[tuple[int, int]]], *, pinned: bool) -> DataLoader:
         if self._ready is None or self._ready[0] != pinned:

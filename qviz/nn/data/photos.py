@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qviz.nn.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalise
+from qviz.nn.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalize
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -86,12 +86,12 @@ def to_bytes(image: Image) -> Tensor:
 
 
 def photo(path: str | Path, size: int = 224) -> Tensor:
-    """Return one photo as an ImageNet network is measured with: float32, shape (3, size, size), normalised.
+    """Return one photo as an ImageNet network is measured with: float32, shape (3, size, size), normalized.
 
     Raises:
         Undecodable: The file is no readable image.
     """
-    return normalise(to_bytes(center_crop(decode(path), size))[None], IMAGENET_MEAN, IMAGENET_STD)[0]
+    return normalize(to_bytes(center_crop(decode(path), size))[None], IMAGENET_MEAN, IMAGENET_STD)[0]
 
 
 def _rectangle(width: int, height: int, source: torch.Generator) -> tuple[int, int, int, int]:

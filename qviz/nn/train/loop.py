@@ -45,7 +45,7 @@ def fit(
 
     Several processes (``python -m torch.distributed.run --nproc-per-node 2 …``) share each batch and average
     their gradients: the result is that of one process, up to rounding. Not so with BatchNorm, which
-    normalises by the images of its own process; the running statistics that are stored are the first one's.
+    normalizes by the images of its own process; the running statistics that are stored are the first one's.
 
     Args:
         model: The network; converted and calibrated where it is to be quantized. It is moved to the device

@@ -46,9 +46,9 @@ class QuantizedWeights:
         return Places(weight, tuple(int(i) for i in flat))
 
     def _seen(self) -> Tensor:
-        """Return the weight as its quantizer sees it (standardised, where the layer does that)."""
+        """Return the weight as its quantizer sees it (standardized, where the layer does that)."""
         layer = self.module
-        return (layer.normalised_weight() if isinstance(layer, QuantLayer) else layer.weight).detach()
+        return (layer.normalized_weight() if isinstance(layer, QuantLayer) else layer.weight).detach()
 
     def values(self, at: Places) -> list[Tensor]:
         """Return master and quantized weights at these places."""
