@@ -1,3 +1,5 @@
+"""Arguments: what is taken, and what is refused with the received value."""
+
 import math
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Codebooks: borders, cells, facts about the levels, and what is no grid."""
+
 import copy
 import io
 import math

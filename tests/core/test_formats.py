@@ -1,3 +1,5 @@
+"""Float formats against torch's own dtypes."""
+
 import pytest
 import torch
 

@@ -1,3 +1,5 @@
+"""Grid builders against formulas, the papers' tables and the normal distribution."""
+
 import functools
 import itertools
 import math

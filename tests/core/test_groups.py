@@ -1,3 +1,5 @@
+"""Affine and grouped ranges."""
+
 import copy
 import math
 

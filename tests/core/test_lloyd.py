@@ -1,3 +1,5 @@
+"""Lloyd's levels against an exact solver."""
+
 import functools
 import itertools
 

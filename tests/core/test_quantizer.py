@@ -1,6 +1,9 @@
+"""The quantizer: codes, values, gradients, the probe, and what it refuses."""
+
 import copy
 import dataclasses
 import io
+import itertools
 import math
 
 import numpy as np
@@ -125,20 +128,19 @@ def test_outputs_are_levels_exactly_on_both_paths(book, x, scale, clipped, affin
 
 @pytest.mark.parametrize("name", EVERY)
 def test_both_paths_agree_around_every_border(name):
-    for dtype in [torch.float32, torch.float64]:
-        for scale in [1.0, 0.37]:
-            book = book_called(name)
-            for rounding in roundings(book):
-                q = Quantizer(book, rounding, range=Fixed(scale))
-                x = steps_around(q.rounding.borders(book).to(dtype) * torch.tensor(scale, dtype=dtype), 40)
-                short = q(x)
-                assert same_bits(short, q(x.clone().requires_grad_()).detach())
-                assert torch.equal(short, q.dequantize(q.codes(x), dtype))
-                assert bool(torch.isin(short, allowed(q, x)).all())
-                if scale == 1.0 and not book.unit:
-                    assert torch.equal(
-                        q.codes(x)[:, :41].long(), torch.arange(len(book) - 1)[:, None].expand(-1, 41)
-                    )
+    for dtype, scale in itertools.product([torch.float32, torch.float64], [1.0, 0.37]):
+        book = book_called(name)
+        for rounding in roundings(book):
+            q = Quantizer(book, rounding, range=Fixed(scale))
+            x = steps_around(q.rounding.borders(book).to(dtype) * torch.tensor(scale, dtype=dtype), 40)
+            short = q(x)
+            assert same_bits(short, q(x.clone().requires_grad_()).detach())
+            assert torch.equal(short, q.dequantize(q.codes(x), dtype))
+            assert bool(torch.isin(short, allowed(q, x)).all())
+            if scale == 1.0 and not book.unit:
+                assert torch.equal(
+                    q.codes(x)[:, :41].long(), torch.arange(len(book) - 1)[:, None].expand(-1, 41)
+                )
 
 
 @pytest.mark.parametrize("name", ["uniform1", "uniform4", "unsigned8", "post4", "pot8", "apot8", "custom"])
@@ -230,14 +232,13 @@ def test_slopes_are_the_straight_through_estimators(book, x, scale, clipped, aff
 
 @pytest.mark.parametrize("name", KNOTS_ARE_LEVELS)
 def test_the_end_knots_are_inside(name):
-    for clipped in [True, False]:
-        for dtype in [torch.bfloat16, torch.float32, torch.float64]:
-            book = book_called(name)
-            q = Quantizer(book, range=Fixed(0.5), surrogate=StraightThrough(clipped))
-            ends = (book.knots[[0, -1]] * 0.5).to(dtype)
-            assert slope(q, ends).tolist() == pytest.approx([1.0, 1.0], abs=1e-6)
-            beyond = torch.stack([ends[0] * 2 - 1, ends[1] * 2 + 1])
-            assert slope(q, beyond).tolist() == pytest.approx([0.0, 0.0] if clipped else [1.0, 1.0], abs=1e-6)
+    for clipped, dtype in itertools.product([True, False], [torch.bfloat16, torch.float32, torch.float64]):
+        book = book_called(name)
+        q = Quantizer(book, range=Fixed(0.5), surrogate=StraightThrough(clipped))
+        ends = (book.knots[[0, -1]] * 0.5).to(dtype)
+        assert slope(q, ends).tolist() == pytest.approx([1.0, 1.0], abs=1e-6)
+        beyond = torch.stack([ends[0] * 2 - 1, ends[1] * 2 + 1])
+        assert slope(q, beyond).tolist() == pytest.approx([0.0, 0.0] if clipped else [1.0, 1.0], abs=1e-6)
 
 
 def test_zero_after_a_relu_has_slope_exactly_one():
@@ -250,19 +251,18 @@ def test_zero_after_a_relu_has_slope_exactly_one():
 
 @pytest.mark.parametrize("name", ["uniform4", "unsigned2", "post4", "apot8", "levels apart"])
 def test_no_nan_at_infinity(name):
-    for clipped in [True, False]:
-        for dtype in [torch.float16, torch.float32, torch.float64]:
-            book = book_called(name)
-            top = float(book.levels[-1])
-            x = torch.tensor([-math.inf, math.inf, torch.finfo(dtype).max], dtype=dtype)
-            q = Quantizer(book, range=Fixed(1.0), surrogate=StraightThrough(clipped))
-            expected = torch.tensor([float(book.levels[0]), top, top]).to(dtype)
-            for y in (q(x), q(x.clone().requires_grad_()).detach()):
-                assert torch.equal(y, expected)
-            grad = slope(q, x)
-            assert not grad.isnan().any()
-            assert grad[2] == (0.0 if clipped else 1.0)
-            assert bool((grad == 0).logical_or(grad == (0.0 if clipped else 1.0)).all())
+    for clipped, dtype in itertools.product([True, False], [torch.float16, torch.float32, torch.float64]):
+        book = book_called(name)
+        top = float(book.levels[-1])
+        x = torch.tensor([-math.inf, math.inf, torch.finfo(dtype).max], dtype=dtype)
+        q = Quantizer(book, range=Fixed(1.0), surrogate=StraightThrough(clipped))
+        expected = torch.tensor([float(book.levels[0]), top, top]).to(dtype)
+        for y in (q(x), q(x.clone().requires_grad_()).detach()):
+            assert torch.equal(y, expected)
+        grad = slope(q, x)
+        assert not grad.isnan().any()
+        assert grad[2] == (0.0 if clipped else 1.0)
+        assert bool((grad == 0).logical_or(grad == (0.0 if clipped else 1.0)).all())
 
 
 def test_levels_apart_from_knots_have_the_slope_of_their_cell():

@@ -1,3 +1,5 @@
+"""Static ranges against numpy and dense scans, and what they refuse."""
+
 import copy
 import itertools
 import math
@@ -264,28 +266,31 @@ def test_every_scale_is_positive_and_finite(make, x, book, data):
 @pytest.mark.parametrize("make", RANGES)
 @pytest.mark.parametrize("power", ["subnormal", "huge"])
 def test_scales_of_the_smallest_and_largest_numbers(make, power):
-    for name in ["uniform8", "unsigned4", "pot8", "post4", "apot8"]:
-        for dtype in [torch.float16, torch.bfloat16, torch.float32, torch.float64]:
-            book, info = BOOKS[name], torch.finfo(dtype)
-            unit = info.max / 4 if power == "huge" else info.smallest_normal * info.eps
-            x = (torch.tensor([0.0, 1.0, -1.0, 0.5, 0.75], dtype=torch.float64) * unit).to(dtype)
-            q = Quantizer(book, range=make()).observe(x)
-            scale, _ = q.range(x.double() if dtype == torch.float64 else x.float())
-            assert 0 < float(scale) < math.inf
-            assert bool(torch.isfinite(q(x)).all())
-            with torch.enable_grad():
-                assert bool(torch.isfinite(q(x.requires_grad_())).all())
+    for name, dtype in itertools.product(
+        ["uniform8", "unsigned4", "pot8", "post4", "apot8"],
+        [torch.float16, torch.bfloat16, torch.float32, torch.float64],
+    ):
+        book, info = BOOKS[name], torch.finfo(dtype)
+        unit = info.max / 4 if power == "huge" else info.smallest_normal * info.eps
+        x = (torch.tensor([0.0, 1.0, -1.0, 0.5, 0.75], dtype=torch.float64) * unit).to(dtype)
+        q = Quantizer(book, range=make()).observe(x)
+        scale, _ = q.range(x.double() if dtype == torch.float64 else x.float())
+        assert 0 < float(scale) < math.inf
+        assert bool(torch.isfinite(q(x)).all())
+        with torch.enable_grad():
+            assert bool(torch.isfinite(q(x.requires_grad_())).all())
 
 
 @pytest.mark.parametrize("make", RANGES)
 def test_constant_tensors(make):
-    for book in [uniform(4), uniform(1), uniform(2, signed=False), post(4), Codebook([0.0])]:
-        for value in [0.0, 0.7, -0.7]:
-            x = torch.full((4, 3), value)
-            q = Quantizer(book, range=make()).observe(x)
-            assert bool(torch.isfinite(q(x)).all())
-            if value == 0.0 and bool((book.levels == 0).any()):
-                assert not q(x).any()
+    for book, value in itertools.product(
+        [uniform(4), uniform(1), uniform(2, signed=False), post(4), Codebook([0.0])], [0.0, 0.7, -0.7]
+    ):
+        x = torch.full((4, 3), value)
+        q = Quantizer(book, range=make()).observe(x)
+        assert bool(torch.isfinite(q(x)).all())
+        if value == 0.0 and bool((book.levels == 0).any()):
+            assert not q(x).any()
 
 
 # --- fixed -------------------------------------------------------------------------------------------------

@@ -1,3 +1,5 @@
+"""Rounding: nearest, borders of one's own, logarithmic borders, stochastic."""
+
 import copy
 import itertools
 import math

@@ -1,3 +1,5 @@
+"""Summaries of data against direct sums."""
+
 import math
 
 import numpy as np

@@ -30,6 +30,9 @@ def half_normal(p: float) -> float:
     return torch.special.ndtri(torch.tensor((1 + p) / 2, dtype=torch.float64)).item()
 
 
+# --- the first codebook ------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_first_codebook_is_the_quantiles_of_each_sign(bits, seed):
@@ -149,6 +152,9 @@ def test_the_ablations_starts(init):
         assert torch.isin(one.levels[one.levels != 0], w).all()
 
 
+# --- the average -------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("decay", [0.0, 0.9, 0.99])
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_the_update(bits, decay):
@@ -263,6 +269,39 @@ def test_adq_values_and_gradients(kind):
     close(leaf.grad.numpy(), want.dx, GRADIENT)
 
 
+def test_lloyd_is_no_worse_than_the_average():
+    # two ways to the same condition: every level the mean of its cell
+    x = even_normal(20_001)
+    free = lloyd(x, 3)
+    borders = free.borders.numpy()
+    error = float(np.mean((x.numpy() - free.levels.numpy()[np.searchsorted(borders, x.numpy())]) ** 2))
+    assert error < TABLE[3][4]  # eight levels, none pinned
+
+
+def test_tied_levels_stay_symmetric():
+    g = torch.Generator().manual_seed(0)
+    book = EMACodebook(3, decay=0.5, tie_sign=True)
+    w = torch.randn(4000, generator=g) + 0.3
+    for _ in range(3):
+        book.observe(w)
+        assert torch.equal(book.levels, -book.levels.flip(0))
+
+
+def test_weights_near_zero_need_not_count_for_the_start():
+    g = torch.Generator().manual_seed(0)
+    w = torch.cat([torch.randn(100, generator=g), 1e-8 * torch.randn(900, generator=g)])
+    plain, heard = EMACodebook(3), EMACodebook(3, ignore=1e-3)
+    plain.observe(w)
+    heard.observe(w)
+    assert plain.levels.abs()[[2, 4]].max() < 1e-7  # the layer would be silenced
+    assert heard.levels.abs()[[2, 4]].min() > 0.05
+    with pytest.raises(ValueError, match=r"ignore=0\.99"):
+        EMACodebook(3, ignore=0.99).observe(w)
+
+
+# --- bad input ---------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("bad", [1.0, 1.5, -0.1, math.nan])
 def test_a_decay_outside_its_interval(bad):
     with pytest.raises(ValueError, match=str(bad)):
@@ -313,33 +352,3 @@ def test_repeated_values_that_make_quantiles_coincide():
     with pytest.raises(ValueError, match=r"1\.0"):
         q.observe(w)
     assert q.codebook.levels.tolist() == [-3, -2, -1, 0, 1, 2, 3]
-
-
-def test_lloyd_is_no_worse_than_the_average():
-    # two ways to the same condition: every level the mean of its cell
-    x = even_normal(20_001)
-    free = lloyd(x, 3)
-    borders = free.borders.numpy()
-    error = float(np.mean((x.numpy() - free.levels.numpy()[np.searchsorted(borders, x.numpy())]) ** 2))
-    assert error < TABLE[3][4]  # eight levels, none pinned
-
-
-def test_tied_levels_stay_symmetric():
-    g = torch.Generator().manual_seed(0)
-    book = EMACodebook(3, decay=0.5, tie_sign=True)
-    w = torch.randn(4000, generator=g) + 0.3
-    for _ in range(3):
-        book.observe(w)
-        assert torch.equal(book.levels, -book.levels.flip(0))
-
-
-def test_weights_near_zero_need_not_count_for_the_start():
-    g = torch.Generator().manual_seed(0)
-    w = torch.cat([torch.randn(100, generator=g), 1e-8 * torch.randn(900, generator=g)])
-    plain, heard = EMACodebook(3), EMACodebook(3, ignore=1e-3)
-    plain.observe(w)
-    heard.observe(w)
-    assert plain.levels.abs()[[2, 4]].max() < 1e-7  # the layer would be silenced
-    assert heard.levels.abs()[[2, 4]].min() > 0.05
-    with pytest.raises(ValueError, match=r"ignore=0\.99"):
-        EMACodebook(3, ignore=0.99).observe(w)

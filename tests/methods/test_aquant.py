@@ -1,5 +1,6 @@
 """AQuant's border as a function of the activation."""
 
+import itertools
 import math
 
 import numpy as np
@@ -40,23 +41,24 @@ def inputs(kind: str, step: float, high: int) -> Tensor:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_aquant(kind):
-    for bits in [1, 2, 4]:
-        for b in [(0.0, 0.0, 0.0), (0.4, -1.8, 1.35), (-2.0, 3.0, 0.5), (5.0, -4.0, 1.0)]:
-            q = aquant(bits, b)
-            b = q.rounding.b.tolist()
-            high = 2**bits - 1
-            x = inputs(kind, 0.25, high)
-            g = normal(60, 1)
-            scale = 1 / math.sqrt(60 * high)
-            want = oracles.aquant(x.numpy(), g.numpy(), 0.25, high, b, scale)
-            y, dx, grads = run(q, x, g)
-            close(y, want.y, VALUE)
-            close(dx, want.dx, GRADIENT)
-            size = float(g.abs().sum())
-            close(grads["b"], want.grads["b"], GRADIENT, size / 10)
-            close(grads["step"], want.grads["step"], GRADIENT, scale * high * size)
-            u = torch.from_numpy(np.clip(x.numpy() / 0.25, 0, high))
-            close(q.rounding.element(u, q.codebook).detach().numpy(), want.extra["border"], VALUE)
+    for bits, b in itertools.product(
+        [1, 2, 4], [(0.0, 0.0, 0.0), (0.4, -1.8, 1.35), (-2.0, 3.0, 0.5), (5.0, -4.0, 1.0)]
+    ):
+        q = aquant(bits, b)
+        b = q.rounding.b.tolist()
+        high = 2**bits - 1
+        x = inputs(kind, 0.25, high)
+        g = normal(60, 1)
+        scale = 1 / math.sqrt(60 * high)
+        want = oracles.aquant(x.numpy(), g.numpy(), 0.25, high, b, scale)
+        y, dx, grads = run(q, x, g)
+        close(y, want.y, VALUE)
+        close(dx, want.dx, GRADIENT)
+        size = float(g.abs().sum())
+        close(grads["b"], want.grads["b"], GRADIENT, size / 10)
+        close(grads["step"], want.grads["step"], GRADIENT, scale * high * size)
+        u = torch.from_numpy(np.clip(x.numpy() / 0.25, 0, high))
+        close(q.rounding.element(u, q.codebook).detach().numpy(), want.extra["border"], VALUE)
 
 
 @pytest.mark.parametrize("degree", [0, 1, 2])
@@ -195,17 +197,18 @@ def test_the_integer_is_floor_or_ceiling_and_rises_with_the_input(bits):
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_an_integer_stays_itself_however_high_the_border(bits):
     # f = 0 is above no border in [0, 1]; at 8 bits the analytic start reaches logits of 4 · 255 · (1 − ρ)
-    for b0 in [-200.0, -20.0, -3.0, 3.0, 12.0, 20.0, 200.0]:
-        for dtype in [torch.float32, torch.float64]:
-            q = recipes.aquant_activation(bits, step=1.0)
-            with torch.no_grad():
-                q.rounding.b[0] = b0
-            top = 2**bits - 1
-            u = torch.cat([torch.arange(top + 1), torch.tensor([top + 0.5, top + 100])]).to(dtype)
-            want = u.clamp(max=top)
-            assert torch.equal(q(u), want)
-            assert torch.equal(q.reference(u), want)
-            assert torch.equal(q.codes(u).to(dtype), want)
+    for b0, dtype in itertools.product(
+        [-200.0, -20.0, -3.0, 3.0, 12.0, 20.0, 200.0], [torch.float32, torch.float64]
+    ):
+        q = recipes.aquant_activation(bits, step=1.0)
+        with torch.no_grad():
+            q.rounding.b[0] = b0
+        top = 2**bits - 1
+        u = torch.cat([torch.arange(top + 1), torch.tensor([top + 0.5, top + 100])]).to(dtype)
+        want = u.clamp(max=top)
+        assert torch.equal(q(u), want)
+        assert torch.equal(q.reference(u), want)
+        assert torch.equal(q.codes(u).to(dtype), want)
 
 
 @pytest.mark.parametrize("rho", [0.8, 0.9, 1.1, 1.2])

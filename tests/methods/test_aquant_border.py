@@ -1,3 +1,5 @@
+"""AQuant's theory of the border, and the table that a learned border freezes to."""
+
 import math
 
 import pytest

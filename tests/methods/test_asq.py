@@ -1,5 +1,6 @@
 """ASQ's adaptive step and the POT and POST weights against slow loops written from the paper."""
 
+import itertools
 import math
 
 import numpy as np
@@ -12,22 +13,25 @@ from qviz.methods.asq import AdaptiveStep
 from tests import oracles
 from tests.methods.checks import GRADIENT, KINDS, VALUE, close, normal, numbers, run
 
+# --- POT and POST ------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "ties"])
 def test_pot_and_post(kind):
-    for bits, grid in [(2, "strict"), (3, "strict"), (4, "strict"), (4, "paper")]:
-        for family in ["pot", "post"]:
-            alpha = 0.75
-            q = getattr(recipes, f"{family}_weight")(bits, grid=grid, alpha=alpha).double()
-            w = numbers(kind, alpha, -1, 1)
-            g = normal(w.shape, 1)
-            levels = oracles.power_levels(bits, {"pot": 2.0, "post": math.sqrt(2)}[family], grid)
-            scale = 1 / math.sqrt(w.numel())
-            want = oracles.project(w.numpy(), g.numpy(), alpha, levels, scale)
-            y, dw, grads = run(q, w, g)
-            close(y, want.y, VALUE)
-            close(dw, want.dx, GRADIENT)
-            close(grads["clip"], want.grads["alpha"], GRADIENT, scale * float(g.abs().sum()))
+    for (bits, grid), family in itertools.product(
+        [(2, "strict"), (3, "strict"), (4, "strict"), (4, "paper")], ["pot", "post"]
+    ):
+        alpha = 0.75
+        q = getattr(recipes, f"{family}_weight")(bits, grid=grid, alpha=alpha).double()
+        w = numbers(kind, alpha, -1, 1)
+        g = normal(w.shape, 1)
+        levels = oracles.power_levels(bits, {"pot": 2.0, "post": math.sqrt(2)}[family], grid)
+        scale = 1 / math.sqrt(w.numel())
+        want = oracles.project(w.numpy(), g.numpy(), alpha, levels, scale)
+        y, dw, grads = run(q, w, g)
+        close(y, want.y, VALUE)
+        close(dw, want.dx, GRADIENT)
+        close(grads["clip"], want.grads["alpha"], GRADIENT, scale * float(g.abs().sum()))
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -77,8 +81,7 @@ def test_the_search_start_has_no_larger_error_than_any_clip():
         assert error(q.range.clip[c].item()) <= 1.01 * best
 
 
-@pytest.mark.parametrize("rows", [False, True])
-def test_worked_post_projection(rows):
+def test_worked_post_projection():
     w = torch.tensor([-2, -0.6, -0.04, 0.05, 0.3, 0.43, 0.9, 1.3], dtype=torch.float64)
     q = recipes.post_weight(4, grid="paper", alpha=1.0).double()
     want = [-1, -0.5, 0, 0.08838835, 0.25, 0.5, 1, 1]
@@ -122,6 +125,9 @@ def test_two_strict_bits_are_uniform_ternary_for_both():
 
 def oracle_ternary(w: Tensor) -> Tensor:
     return torch.from_numpy(oracles.lsq(w.numpy(), w.numpy(), 1.0, -1, 1, 1.0).y)
+
+
+# --- ASQ ---------------------------------------------------------------------------------------------------
 
 
 def adapter_of(r: AdaptiveStep) -> oracles.Adapter:
@@ -318,6 +324,9 @@ def test_worked_asq():
     assert dx[0].tolist() == [0, 1, 1, 0]
     assert grads["step"] == pytest.approx(1.587451, abs=1e-6)
     assert grads["adapter.0.bias"][0] == pytest.approx(1.75, rel=1e-9)
+
+
+# --- bad input ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bad", ["min", "MSE", ""])

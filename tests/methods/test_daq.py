@@ -1,5 +1,6 @@
 """DAQ's soft argmax, its temperature controller and its bounds, against slow loops and worked numbers."""
 
+import itertools
 import math
 
 import numpy as np
@@ -46,22 +47,26 @@ def unit_daq(sigma: float, gamma: float = 2.0):
     return recipes.daq_activation(2, gamma=gamma, sigma=sigma, bounds=(0.0, 3.0)).double()
 
 
+# --- the recipes and their bounds against the loop ---------------------------------------------------------
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_daq_weight(kind):
-    for gamma, sigma in [(2.0, 1.0), (2.0, 2.0), (0.5, 0.6), (4.0, 3.0)]:
-        for bits in [1, 2, 3]:
-            top = 2**bits - 1
-            low, high = -top * 0.5, top * 0.5  # one step is exactly 1
-            q = recipes.daq_weight(bits, gamma=gamma, sigma=sigma, bounds=(low, high)).double()
-            w = numbers(kind, 1.0, 0, top, low)
-            g = normal(w.shape, 1)
-            want = oracles.daq(w.numpy(), g.numpy(), low, high, bits, weight=True, gamma=gamma, sigma=sigma)
-            y, dw, grads = run(q, w, g)
-            close(y, want.y, VALUE)
-            close(dw, want.dx, GRADIENT)
-            size = float(g.abs().sum())
-            close(grads["lower"], want.grads["low"], GRADIENT, size)
-            close(grads["upper"], want.grads["high"], GRADIENT, size)
+    for (gamma, sigma), bits in itertools.product(
+        [(2.0, 1.0), (2.0, 2.0), (0.5, 0.6), (4.0, 3.0)], [1, 2, 3]
+    ):
+        top = 2**bits - 1
+        low, high = -top * 0.5, top * 0.5  # one step is exactly 1
+        q = recipes.daq_weight(bits, gamma=gamma, sigma=sigma, bounds=(low, high)).double()
+        w = numbers(kind, 1.0, 0, top, low)
+        g = normal(w.shape, 1)
+        want = oracles.daq(w.numpy(), g.numpy(), low, high, bits, weight=True, gamma=gamma, sigma=sigma)
+        y, dw, grads = run(q, w, g)
+        close(y, want.y, VALUE)
+        close(dw, want.dx, GRADIENT)
+        size = float(g.abs().sum())
+        close(grads["lower"], want.grads["low"], GRADIENT, size)
+        close(grads["upper"], want.grads["high"], GRADIENT, size)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -188,25 +193,7 @@ def test_daq_one_bit_levels():
         assert 0 not in recipes.daq_weight(bits).codebook.levels.tolist()
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda b: recipes.daq_weight(2, bounds=b),
-        lambda b: recipes.daq_activation(2, signed=True, bounds=b),
-        lambda b: recipes.soft_argmax(2, beta=1.0, bounds=b),
-    ],
-)
-def test_bounds_that_are_no_interval(make):
-    for bounds in [(1.0, 1.0), (2.0, -1.0), (math.nan, 1.0), (0.0, math.nan), (-math.inf, 1.0)]:
-        with pytest.raises(ValueError, match=str(bounds[0])):
-            make(bounds)
-
-
-def test_an_unsigned_range_starts_at_zero():
-    with pytest.raises(ValueError, match=r"-1\.0"):
-        recipes.daq_activation(2, bounds=(-1.0, 1.0))
-    with pytest.raises(ValueError, match=r"1\.0"):
-        LearnedBounds(3, signed=False, init=(1.0, 2.0))
+# --- the reference numbers ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("row", REFERENCE)
@@ -268,6 +255,9 @@ def test_the_kernel_follows_the_code_and_not_the_word_standard_deviation():
     # with exp(−1/(2σ²)) it would be 1.13 and 4.42
     assert oracles.daq_slope(0.5, 2.0, 1.0, factor=2.0) == pytest.approx(1.13, abs=5e-3)
     assert oracles.daq_slope(0.5, 2.0, 2.0, factor=2.0) == pytest.approx(4.42, abs=1e-2)
+
+
+# --- invariants --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("gamma", "sigma"), CONSTANTS)
@@ -418,6 +408,9 @@ def test_the_gap_between_training_and_testing():
     assert torch.equal(soft.dequantize(soft.codes(x)), daq(x))
 
 
+# --- gradcheck ---------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("sigma", [1.0, 2.0, 1e9])
 @pytest.mark.parametrize("beta", [0.5, 4.0])
 def test_gradcheck_of_the_soft_argmax(beta, sigma):
@@ -442,6 +435,36 @@ def test_gradcheck_of_the_soft_argmax_recipe_and_its_bounds(signed):
     assert torch.autograd.gradcheck(f, (x, *bounds))
 
 
+def test_the_slope_at_a_fixed_temperature_comes_from_the_graph():
+    s, t = SoftArgmax(beta=2.0), inside()
+    assert s.closed_form() is None
+    torch.testing.assert_close(s.slope(t), slope_of(s.relax, t), rtol=0, atol=0)
+
+
+# --- bad input ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda b: recipes.daq_weight(2, bounds=b),
+        lambda b: recipes.daq_activation(2, signed=True, bounds=b),
+        lambda b: recipes.soft_argmax(2, beta=1.0, bounds=b),
+    ],
+)
+def test_bounds_that_are_no_interval(make):
+    for bounds in [(1.0, 1.0), (2.0, -1.0), (math.nan, 1.0), (0.0, math.nan), (-math.inf, 1.0)]:
+        with pytest.raises(ValueError, match=str(bounds[0])):
+            make(bounds)
+
+
+def test_an_unsigned_range_starts_at_zero():
+    with pytest.raises(ValueError, match=r"-1\.0"):
+        recipes.daq_activation(2, bounds=(-1.0, 1.0))
+    with pytest.raises(ValueError, match=r"1\.0"):
+        LearnedBounds(3, signed=False, init=(1.0, 2.0))
+
+
 @pytest.mark.parametrize("bad", [0.0, -2.0, math.nan, math.inf])
 @pytest.mark.parametrize("name", ["gamma", "sigma", "beta"])
 def test_a_constant_that_is_not_positive_and_finite(name, bad):
@@ -458,9 +481,3 @@ def test_the_recipes_refuse_such_constants(bad):
             make(2, sigma=bad)
     with pytest.raises(ValueError, match=str(bad)):
         recipes.soft_argmax(2, beta=bad)
-
-
-def test_the_slope_at_a_fixed_temperature_comes_from_the_graph():
-    s, t = SoftArgmax(beta=2.0), inside()
-    assert s.closed_form() is None
-    torch.testing.assert_close(s.slope(t), slope_of(s.relax, t), rtol=0, atol=0)

@@ -1,5 +1,6 @@
 """LSQ and LSQ+ against a slow loop written from the papers."""
 
+import itertools
 import math
 
 import numpy as np
@@ -46,19 +47,18 @@ def test_lsq_per_channel(axis):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_lsq_plus(kind):
-    for bits, signed in [(2, True), (4, False)]:
-        for offset in [0.0, -0.625, 3.0]:
-            q = recipes.lsq_plus(bits, signed=signed, step=0.25, offset=offset).double()
-            low, high = int(q.codebook.lo), int(q.codebook.hi)
-            x = numbers(kind, 0.25, low, high, offset)
-            g = normal(x.shape, 1)
-            scale = 1 / math.sqrt(x.numel() * high)
-            want = oracles.lsq(x.numpy(), g.numpy(), 0.25, low, high, scale, offset)
-            y, dx, grads = run(q, x, g)
-            close(y, want.y, VALUE)
-            close(dx, want.dx, GRADIENT)
-            close(grads["step"], want.grads["step"], GRADIENT, scale * high * float(g.abs().sum()))
-            close(grads["shift"], want.grads["offset"], GRADIENT, scale * float(g.abs().sum()))
+    for (bits, signed), offset in itertools.product([(2, True), (4, False)], [0.0, -0.625, 3.0]):
+        q = recipes.lsq_plus(bits, signed=signed, step=0.25, offset=offset).double()
+        low, high = int(q.codebook.lo), int(q.codebook.hi)
+        x = numbers(kind, 0.25, low, high, offset)
+        g = normal(x.shape, 1)
+        scale = 1 / math.sqrt(x.numel() * high)
+        want = oracles.lsq(x.numpy(), g.numpy(), 0.25, low, high, scale, offset)
+        y, dx, grads = run(q, x, g)
+        close(y, want.y, VALUE)
+        close(dx, want.dx, GRADIENT)
+        close(grads["step"], want.grads["step"], GRADIENT, scale * high * float(g.abs().sum()))
+        close(grads["shift"], want.grads["offset"], GRADIENT, scale * float(g.abs().sum()))
 
 
 def test_lsq_plus_per_channel():

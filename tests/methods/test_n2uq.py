@@ -169,6 +169,9 @@ def test_a_width_at_the_floor_gets_no_gradient_and_keeps_the_order():
     want = oracles.n2uq(x.numpy(), np.ones(50), 0.0, [0.5, -3.0, 0.5])
     close(y.detach().numpy(), want.y, VALUE)
     close(q.codebook.widths.grad.numpy(), want.grads["widths"], GRADIENT)
+    with torch.no_grad():
+        q.codebook.widths[1] = 1.5e-3  # above the floor
+    close(q.codebook.knots.detach().numpy(), [0, 0.5, 0.5015, 1.0015], 1e-6)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
