@@ -150,13 +150,14 @@ def _quantizers(layer: QuantLayer) -> list[Quantizer]:
 
 
 def batches_of(batch: Batch | Iterable[Batch]) -> Iterator[Batch]:
-    """Return one batch as it is; of a loader or an iterator its first batches.
+    """Return one batch as it is; of a loader, an iterator, or a list of pairs or mappings the first batches.
 
     Raises:
         TypeError: It is neither.
         ValueError: The loader is empty.
     """
-    if isinstance(batch, (Tensor, np.ndarray, tuple, list, Mapping)):
+    many = isinstance(batch, list) and batch and isinstance(batch[0], (tuple, list, Mapping))
+    if not many and isinstance(batch, (Tensor, np.ndarray, tuple, list, Mapping)):
         yield batch
         return
     if not isinstance(batch, Iterable):

@@ -65,3 +65,13 @@ def test_inputs_from_a_loader_of_keyword_batches():
     x = torch.randn(4, 2)
     got = inputs(ByName(), ["a"], iter([{"pixels": x}]))
     assert torch.equal(got["a"], x)
+
+
+def test_a_list_of_pairs_is_a_list_of_batches():
+    a, b = torch.tensor([[1.0], [3.0]]), torch.tensor([[5.0], [9.0]])
+    means = []
+    for given in ([(a, 0), (b, 1)], iter([a, b])):
+        norm = nn.BatchNorm1d(1).eval()
+        reestimate_batchnorm(norm, given)
+        means.append(norm.running_mean.item())
+    assert means == [4.5, 4.5]
