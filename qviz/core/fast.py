@@ -315,8 +315,8 @@ def select(u: Tensor, borders: Tensor, values: Tensor) -> Tensor:
 
 
 def _tree(u: Tensor, borders: Tensor, values: Tensor, low: int, high: int) -> Tensor:
-    if low == high:
-        return values[low]
+    if low == high:  # a book of one cell has no border that could give u's shape
+        return values[low] if len(borders) else values[low].expand_as(u).clone()
     middle = (low + high) // 2
     right = _tree(u, borders, values, middle + 1, high)
     return torch.where(u > borders[middle], right, _tree(u, borders, values, low, middle))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from qviz.nn.calibration import Batch, batches_of, forward
+from qviz.nn.batches import Batch, batches_of, forward
 from qviz.nn.modules import evaluating
 
 
 @torch.no_grad()
-def reestimate_batchnorm(model: nn.Module, batch: Batch | Iterable[Batch]) -> None:
+def reestimate_batchnorm(
+    model: nn.Module, batch: Batch | Iterable[Batch], *, reduce: Callable[[Tensor], Tensor] | None = None
+) -> None:
     """Set each BatchNorm's running mean and variance to their means over the batches; nothing is trained.
 
     The statistics of a network in floating point do not fit once its layers are quantized: their outputs have
@@ -25,6 +27,8 @@ def reestimate_batchnorm(model: nn.Module, batch: Batch | Iterable[Batch]) -> No
         model: Any module, calibrated if it is quantized.
         batch: As for :func:`~qviz.nn.calibration.calibrate`: one batch, or a loader, of which the first eight
             are taken. Several hundred images are enough as a rule.
+        reduce: Takes a tensor to its mean over the processes, each of which has other batches; default: one
+            process.
 
     Raises:
         TypeError, ValueError: The batch is nothing that a model takes; it has one value a channel, which has
@@ -53,6 +57,9 @@ def reestimate_batchnorm(model: nn.Module, batch: Batch | Iterable[Batch]) -> No
         for norm, old, momentum in zip(norms, kept, momenta, strict=True):
             norm.momentum = momentum
             reached = done and int(norm.num_batches_tracked) > 0
+            if reached and reduce is not None:
+                for statistic in (norm.running_mean, norm.running_var):
+                    statistic.copy_(reduce(statistic))
             for name, value in old.items():
                 if not reached or name == "num_batches_tracked":
                     getattr(norm, name).copy_(value)

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
 from qviz.core.quantizer import Quantizer
+from qviz.nn.batches import Batch, batches_of, forward, samples
+from qviz.nn.batchnorm import reestimate_batchnorm
 from qviz.nn.layers import QuantLayer, Reduce
-
-Batch = Tensor | np.ndarray | tuple | list | Mapping
-"""What a model takes: a tensor or array, a mapping of keyword arguments, or a loader's (inputs, labels)."""
-
-BATCHES = 8
-"""So many batches of a loader are looked at."""
 
 KEPT = 2**20
 """So many values of one call of a layer are kept, for the case that the layer runs again."""
 
 
-def calibrate(model: nn.Module, batch: Batch | Iterable[Batch], *, reduce: Reduce | None = None) -> None:
+ENOUGH = 64
+"""From so many samples on, calibration re-estimates BatchNorm's statistics by itself."""
+
+
+def calibrate(
+    model: nn.Module,
+    batch: Batch | Iterable[Batch],
+    *,
+    batchnorm: bool | None = None,
+    reduce: Reduce | None = None,
+) -> None:
     """Set every quantizer from one batch or a few, in the order in which the layers run.
 
     Each layer is set on the input that the layers before it give once they are quantized: weight first,
@@ -33,9 +37,13 @@ def calibrate(model: nn.Module, batch: Batch | Iterable[Batch], *, reduce: Reduc
     is set on the inputs of all its calls together; above a million values a call, on rows of it at equal
     distances. Everything is set anew, whatever it was before.
 
+    At the end BatchNorm's running statistics, which are those of the network in floating point, are
+    re-estimated on the same batches (:func:`~qviz.nn.batchnorm.reestimate_batchnorm`): without that, DAQ at
+    four bits on the shipped ResNet-20 has 11 % top-1 before training, with it 80 %.
+
     The passes run in the mode the model is in (so in train mode BatchNorm uses the batch's statistics, as
-    the training that follows will), without gradients. Apart from the quantizers and output scales nothing is
-    changed: running statistics and other buffers, parameters, and the state of torch's random generators are
+    the training that follows will), without gradients. Apart from the quantizers, the output scales and
+    BatchNorm nothing is changed: other buffers, parameters, and the state of torch's random generators are
     afterwards as they were.
 
     Args:
@@ -43,9 +51,11 @@ def calibrate(model: nn.Module, batch: Batch | Iterable[Batch], *, reduce: Reduc
         batch: What the model takes: a tensor, an array, a mapping of keyword arguments, or a pair (inputs,
             labels), of which the labels are not used. Or a loader or an iterator of these, of which the
             first eight are taken.
+        batchnorm: Whether BatchNorm's statistics are re-estimated; by default, where the batches hold 64
+            samples or more, as fewer are no estimate.
         reduce: Takes a tensor to its mean over the processes; each has another part of the batch and the
             same weights, and all end with the same quantizers. Default: ``torch.distributed``, where it is
-            initialised.
+            initialized.
 
     Raises:
         TypeError: The batch is nothing that a model takes.
@@ -73,8 +83,9 @@ def calibrate(model: nn.Module, batch: Batch | Iterable[Batch], *, reduce: Reduc
 
     worked: set[nn.Module] = set()
     handles = [q.register_forward_hook(after) for layer in names for q in _quantizers(layer)]
+    batches = list(batches_of(batch))
     try:
-        for one in batches_of(batch):
+        for one in batches:
             run(model, one, names, before)
     finally:
         for handle in handles:
@@ -90,6 +101,8 @@ def calibrate(model: nn.Module, batch: Batch | Iterable[Batch], *, reduce: Reduc
         )
     for one in seen.values():
         one.finish()
+    if batchnorm or (batchnorm is None and sum(map(samples, batches)) >= ENOUGH):
+        reestimate_batchnorm(model, iter(batches), reduce=reduce)
     if cut := [repr(one.name) for one in seen.values() if one.cut]:
         warnings.warn(
             f"inputs of {', '.join(cut)} have negative values, which their unsigned quantizers set to 0: "
@@ -147,46 +160,6 @@ def together(inputs: list[Tensor]) -> Tensor:
 
 def _quantizers(layer: QuantLayer) -> list[Quantizer]:
     return [q for q in (layer.weight_quantizer, layer.input_quantizer) if q is not None]
-
-
-def batches_of(batch: Batch | Iterable[Batch]) -> Iterator[Batch]:
-    """Return one batch as it is; of a loader, an iterator, or a list of pairs or mappings the first batches.
-
-    Raises:
-        TypeError: It is neither.
-        ValueError: The loader is empty.
-    """
-    many = isinstance(batch, list) and batch and isinstance(batch[0], (tuple, list, Mapping))
-    if not many and isinstance(batch, (Tensor, np.ndarray, tuple, list, Mapping)):
-        yield batch
-        return
-    if not isinstance(batch, Iterable):
-        raise TypeError(
-            "batch must be a tensor, an array, a mapping, a pair (inputs, labels) or a loader of these, "
-            f"got {type(batch).__name__}"
-        )
-    count = 0
-    for count, one in enumerate(itertools.islice(batch, BATCHES), 1):  # noqa: B007 (counts what came)
-        yield one
-    if count == 0:
-        raise ValueError("the loader gives no batch: it is empty, or an iterator that was used up before")
-
-
-def forward(model: nn.Module, batch: Batch) -> Any:
-    """Run the model on one batch, whose labels, if it is a pair, are left out; return its output."""
-    if isinstance(batch, Mapping):
-        return model(**{key: _tensor(value) for key, value in batch.items()})
-    if isinstance(batch, (tuple, list)):
-        if not batch:
-            raise ValueError("the batch is empty: it must hold the inputs first")
-        batch = batch[0]
-        if isinstance(batch, Mapping):
-            return forward(model, batch)
-    return model(_tensor(batch))
-
-
-def _tensor(value: Any) -> Any:
-    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
 @torch.no_grad()

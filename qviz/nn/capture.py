@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qviz.nn.calibration import Batch, batches_of, forward
+from qviz.nn.batches import Batch, batches_of, forward
 from qviz.nn.modules import evaluating
 
 

@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
 from qviz.methods.method import Pair
-from qviz.nn.calibration import Batch
+from qviz.nn.batches import Batch
 from qviz.nn.calibration import calibrate as calibrate
 from qviz.nn.layers import QuantLayer
 from qviz.nn.plan import Act, Bits, Names, Order, Plan, Recipes, Weight, eight_bits

@@ -13,7 +13,8 @@ from torch import distributed, nn
 from qviz.core.quantizer import Quantizer
 from qviz.methods.lsq import lsq
 from qviz.methods.method import Pair
-from qviz.nn.calibration import Batch, batches_of, run, several
+from qviz.nn.batches import Batch, batches_of
+from qviz.nn.calibration import run, several
 from qviz.nn.layers import QuantConv2d, QuantLayer, QuantLinear
 
 Weight = Callable[[nn.Module], Quantizer | None]

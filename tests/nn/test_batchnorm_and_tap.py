@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from qviz.nn import reestimate_batchnorm, tap
+from qviz import recipes
+from qviz.nn import calibrate, convert, reestimate_batchnorm, tap
 from qviz.nn.capture import inputs
 
 
@@ -75,3 +76,20 @@ def test_a_list_of_pairs_is_a_list_of_batches():
         reestimate_batchnorm(norm, given)
         means.append(norm.running_mean.item())
     assert means == [4.5, 4.5]
+
+
+@pytest.mark.parametrize(
+    ("count", "batchnorm", "moves"),
+    [(64, None, True), (63, None, False), (64, False, False), (8, True, True)],
+)
+def test_calibrate_re_estimates_where_there_are_enough_samples(count, batchnorm, moves):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    x = torch.randn(count, 4)
+    convert(net, pair=recipes.pair("lsq", 3), batch=x, first_last="quantized")
+    calibrate(net, x, batchnorm=batchnorm)
+    h = net[0](x).detach()
+    want = (h.mean(0), h.var(0)) if moves else (torch.zeros(8), torch.ones(8))
+    torch.testing.assert_close(net[1].running_mean, want[0])
+    torch.testing.assert_close(net[1].running_var, want[1])
+    assert not net[1].training

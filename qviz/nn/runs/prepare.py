@@ -111,7 +111,7 @@ def _quantize(experiment: Experiment, model: nn.Module, train: Loader) -> tuple[
         found = allocate_bits(experiment, model, layers, train)
         bits = dict(zip(layers, found.bits, strict=True))
     report = convert(model, pair=experiment.pair(), bits=bits, first_last=experiment.first_last, batch=images)
-    calibrate(model, images)
+    calibrate(model, images, batchnorm=False)  # training restates it; all rows of the ledger began so
     return report, found
 
 
