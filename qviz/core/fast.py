@@ -336,8 +336,8 @@ def _units(x: Tensor, scale: Tensor, offset: Tensor | None) -> Tensor:
 def blocks(x: Tensor, b: Tensor | None = None) -> list[slice | None]:
     """Return slices of rows of about BLOCK elements for each thread, or [None] where x is taken whole.
 
-    8e6 elements as a whole were 1.03 to 1.6 x slower than in blocks of a quarter of this. A compiler fuses the
-    passes itself.
+    8e6 elements as a whole were 1.03 to 1.6 x slower than in blocks of a quarter of this. A compiler fuses
+    the passes itself.
     """
     if torch.compiler.is_compiling() or x.device.type != "cpu" or x.ndim == 0:
         return [None]
