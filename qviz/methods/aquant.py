@@ -300,6 +300,7 @@ def aquant_activation(
     degree: int = 2,
     fused: bool = False,
     step: float | None = None,
+    start: str = "lsq",
 ) -> Quantizer:
     """AQuant: unsigned uniform levels, learned step, rounding border a function of the activation.
 
@@ -311,9 +312,10 @@ def aquant_activation(
         degree: 0, 1 or 2; coefficients above it stay 0.
         fused: Add a depthwise convolution of the logits; it needs ``channels``.
         step: The step to start with, > 0, in the unit of x; default: ``observe``.
+        start: What ``observe`` does, "lsq" or "mse"; see :class:`~qviz.methods.lsq.LearnedStep`.
 
     Raises:
-        ValueError: Bits or degree are out of range, or step or channels are not positive.
+        ValueError: Bits or degree are out of range, step or channels are not positive, or start is unknown.
 
     References:
         Li et al., 2022, arXiv:2208.11945. INFERRED: the form and granularity of the border, and its fusion.
@@ -329,7 +331,7 @@ def aquant_activation(
     """
     book = uniform(bits, signed=False)
     rounding = AdaptiveBorder(int(book.hi - book.lo), channels=channels, degree=degree, fused=fused)
-    return Quantizer(book, rounding, range=LearnedStep(book.hi, step))
+    return Quantizer(book, rounding, range=LearnedStep(book.hi, step, start=start))
 
 
 def _act(bits: int, layer: nn.Module, signed: bool, **options: Any) -> Quantizer:

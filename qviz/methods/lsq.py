@@ -18,7 +18,7 @@ tensor. The min-max start of LSQ+ is this project's choice; the paper searches f
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from qviz.core.codebook import Codebook
 from qviz.core.grids import uniform
 from qviz.core.learned import LearnedRange, positive, scale_gradient
 from qviz.core.quantizer import Quantizer
+from qviz.core.range import search_rows
 from qviz.core.recipe import recipe
 from qviz.methods.method import Method, outputs
 
@@ -39,28 +40,35 @@ class LearnedStep(LearnedRange):
 
     Args:
         qmax: largest level of the codebook that this range feeds.
-        init: starting step(s) > 0; default: ``observe`` sets 2 mean|x| / sqrt(qmax).
+        init: starting step(s) > 0; default: ``observe``.
+        start: what ``observe`` does: "lsq" sets 2 mean|x| / sqrt(qmax) as the paper has it, "mse" searches
+            the step with the least squared error.
         channels: number of channels, or None. axis: their axis.
 
     Raises:
-        ValueError: qmax or init is not positive.
+        ValueError: qmax or init is not positive; an unknown start.
 
     References:
         Esser et al., "Learned Step Size Quantization", ICLR 2020, arXiv:1902.08153, sections 2.1 and 2.2.
     """
+
+    starts: ClassVar[tuple[str, ...]] = ("lsq", "mse")
 
     def __init__(
         self,
         qmax: float,
         init: float | Tensor | None = None,
         *,
+        start: str = "lsq",
         channels: int | None = None,
         axis: int = 0,
     ) -> None:
         super().__init__(channels, axis)
         if not qmax > 0:
             raise ValueError(f"qmax must be positive, got {qmax}")
-        self.qmax = float(qmax)
+        if start not in self.starts:
+            raise ValueError(f"start must be one of {', '.join(self.starts)}, got {start!r}")
+        self.qmax, self.start = float(qmax), start
         self.step = self._parameter(init)
 
     def _scale(self) -> Tensor:
@@ -74,6 +82,8 @@ class LearnedStep(LearnedRange):
         return scale_gradient(self._scale(), self._factor(x)), None
 
     def _fit(self, rows: Tensor, codebook: Codebook, borders: Tensor | None) -> tuple[Tensor, None]:
+        if self.start == "mse":
+            return search_rows(rows, codebook, borders), None
         return 2.0 * rows.abs().mean(1) / math.sqrt(self.qmax), None
 
     @torch.no_grad()
@@ -106,6 +116,8 @@ class LearnedAffine(LearnedStep):
         project's choice (the paper searches for the least squared error).
     """
 
+    starts = ("minmax", "mse")
+
     def __init__(
         self,
         qmax: float,
@@ -116,10 +128,7 @@ class LearnedAffine(LearnedStep):
         channels: int | None = None,
         axis: int = 0,
     ) -> None:
-        super().__init__(qmax, init, channels=channels, axis=axis)
-        if start not in ("minmax", "mse"):
-            raise ValueError(f'start must be "minmax" or "mse", got {start!r}')
-        self.start = start
+        super().__init__(qmax, init, start=start, channels=channels, axis=axis)
         ready = self._ready
         self.shift = self._parameter(shift, positive=False)
         self._ready = ready
@@ -171,6 +180,7 @@ def lsq(
     *,
     signed: bool = True,
     step: float | Tensor | None = None,
+    start: str = "lsq",
     channels: int | None = None,
     axis: int = 0,
 ) -> Quantizer:
@@ -181,12 +191,14 @@ def lsq(
     Args:
         bits: 1 to 8.
         signed: Whether the grid has negative levels.
-        step: Starting step(s) > 0 in the unit of x; default: ``observe`` sets 2 mean|x| / sqrt(qmax).
+        step: Starting step(s) > 0 in the unit of x; default: ``observe``.
+        start: What ``observe`` does: "lsq" sets 2 mean|x| / sqrt(qmax), "mse" searches the least squared
+            error.
         channels: Number of channels with a step each; None for one step in all.
         axis: The axis of the channels.
 
     Raises:
-        ValueError: Bits are out of range, or a step is not positive.
+        ValueError: Bits are out of range, a step is not positive, or start is unknown.
 
     References:
         Esser et al., ICLR 2020, arXiv:1902.08153, equations (1) to (3). The paper counts n by weights or
@@ -197,7 +209,7 @@ def lsq(
         [-1.0, 0.5, 0.5]
     """
     book = uniform(bits, signed=signed)
-    return Quantizer(book, range=LearnedStep(book.hi, step, channels=channels, axis=axis))
+    return Quantizer(book, range=LearnedStep(book.hi, step, start=start, channels=channels, axis=axis))
 
 
 @recipe

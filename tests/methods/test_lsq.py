@@ -93,6 +93,19 @@ def test_the_step_is_observed_as_twice_the_mean_over_the_root_of_the_top():
     )
 
 
+def test_a_step_that_starts_by_the_least_squared_error_beats_those_around_it():
+    x = torch.randn(2, 500, generator=torch.Generator().manual_seed(0)) * torch.tensor([[1.0], [30.0]])
+    q = recipes.lsq(2, start="mse", channels=2).observe(x)
+
+    def error(factor):
+        u = x / (q.scale[:, None] * factor)
+        return (u.round().clamp(-2, 1) * q.scale[:, None] * factor - x).square().mean(1)
+
+    for factor in (0.9, 0.97, 1.03, 1.1):
+        assert (error(1.0) < error(factor)).all()
+    assert "start='mse'" in str(q.recipe)
+
+
 def test_lsq_plus_puts_minimum_and_maximum_on_the_end_levels():
     x = normal((4, 9), 1).float() + 3
     q = recipes.lsq_plus(4).observe(x)
