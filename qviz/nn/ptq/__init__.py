@@ -1,0 +1,1 @@
+"""Post-training quantization: no labels, a thousand images, minutes."""

@@ -1,0 +1,164 @@
+"""Folding BatchNorm: the network computes the same, or it is refused by name and stays as it was."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from qviz.nn.models import create
+from qviz.nn.ptq.fold import fold_batchnorm
+
+
+def with_statistics(model: nn.Module, seed: int = 0) -> nn.Module:
+    """The model in eval mode, its BatchNorms with statistics and parameters as after a training."""
+    generator = torch.Generator().manual_seed(seed)
+    for norm in (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)):
+        for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias):
+            if t is not None:
+                t.data.copy_(torch.rand(t.shape, generator=generator) + 0.2)
+    return model.eval()
+
+
+class Net(nn.Module):
+    """Convolutions of all kinds, a linear layer with a BatchNorm, and BatchNorms that follow nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.start = nn.BatchNorm2d(3)
+        self.last_by_name = nn.Conv2d(3, 8, 3, bias=False)
+        self.depthwise, self.d_norm = nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8, affine=False)
+        self.grouped, self.g_norm = nn.Conv2d(8, 12, 3, groups=2, bias=False), nn.BatchNorm2d(12)
+        self.linear, self.l_norm = nn.Linear(12, 6), nn.BatchNorm1d(6)
+        self.a_norm = nn.BatchNorm2d(8)
+        self.after_relu = nn.BatchNorm1d(6)
+
+    def forward(self, x):
+        x = self.a_norm(self.last_by_name(self.start(x))).relu_()
+        x = self.g_norm(self.grouped(self.d_norm(self.depthwise(x)).relu()))
+        return self.after_relu(self.l_norm(self.linear(x.mean((2, 3)))).relu())
+
+
+def test_all_kinds_of_layers_are_folded_and_other_norms_stay():
+    torch.manual_seed(0)
+    net, x = with_statistics(Net()), torch.randn(5, 3, 9, 9)
+    want = net(x)
+    weight = net.linear.weight
+    other = nn.ModuleList([net.linear])
+    assert fold_batchnorm(net, x[:1]) is net
+    torch.testing.assert_close(net(x), want, rtol=0, atol=1e-5)
+    kinds = [type(getattr(net, name)) for name in ("a_norm", "d_norm", "g_norm", "l_norm")]
+    assert kinds == [nn.Identity] * 4
+    assert isinstance(net.start, nn.BatchNorm2d)
+    assert isinstance(net.after_relu, nn.BatchNorm1d)
+    assert other[0].weight is not weight  # what else held the old weight has it as it was
+    assert not any(m.training for m in net.modules())
+
+
+@pytest.mark.parametrize("name", ["resnet20", "mobilenet_v2"])
+def test_real_networks(name):
+    torch.manual_seed(0)
+    net, x = with_statistics(create(name)), torch.randn(2, 3, 32, 32)
+    want = net(x).detach()
+    fold_batchnorm(net, x)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
+    torch.testing.assert_close(net(x), want, rtol=0, atol=1e-5 * float(want.abs().max()))
+
+
+def test_a_linear_layer_of_sequences_has_its_channels_elsewhere():
+    net = with_statistics(nn.Sequential(nn.Linear(4, 7), nn.BatchNorm1d(7)))
+    x = torch.randn(2, 7, 4)  # 7 steps, 7 features: BatchNorm1d counts the steps
+    want = net(x)
+    assert torch.equal(fold_batchnorm(net, x)(x), want)
+    assert isinstance(net[1], nn.BatchNorm1d)
+
+
+def test_one_norm_under_two_names_is_replaced_under_both():
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    net.add_module("again", nn.Identity())
+    net.forward = lambda x: net[1](net[0](x))
+    net.again = net[1]
+    fold_batchnorm(with_statistics(net), torch.randn(2, 3))
+    assert isinstance(net[1], nn.Identity)
+    assert isinstance(net.again, nn.Identity)
+
+
+def layers(*more: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), *more)
+
+
+class Using(nn.Module):
+    """Uses the output of its convolution twice."""
+
+    def __init__(self, use):
+        super().__init__()
+        self.conv, self.norm, self.use = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), use
+
+    def forward(self, x):
+        y = self.conv(x)
+        return self.use(y, self.norm(y), self.norm)
+
+
+def shared_layer():
+    net = layers()
+    net.extend([net[0], nn.BatchNorm2d(3)])
+    return net
+
+
+def shared_norm():
+    net = layers(nn.Conv2d(3, 3, 1))
+    net.append(net[1])
+    return net
+
+
+def with_hook(at):
+    net = layers()
+    net[at].register_forward_hook(lambda module, args, y: y + 1)
+    return net
+
+
+def trained():
+    net = layers()
+    net[1].train()
+    return net
+
+
+def two_norms(y, z, norm):
+    return z + nn.functional.batch_norm(y, norm.running_mean, norm.running_var)
+
+
+REFUSED = {
+    "shared layer": (shared_layer, "layer is called 2 times"),
+    "shared norm": (shared_norm, "BatchNorm is called 2 times"),
+    "hook of the layer": (lambda: with_hook(0), "layer has hooks"),
+    "hook of the norm": (lambda: with_hook(1), "BatchNorm has hooks"),
+    "train mode": (trained, "train mode"),
+    "no statistics": (
+        lambda: nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False)),
+        "no running statistics",
+    ),
+    "skip": (lambda: Using(lambda y, z, norm: z + y), "read by something else"),
+    "mask": (lambda: Using(lambda y, z, norm: torch.where(y > 0, z, 0.0)), "read by something else"),
+    "view": (lambda: Using(lambda y, z, norm: (z, y.detach()[:, :1])), "read by something else"),
+    "output": (lambda: Using(lambda y, z, norm: {"z": z, "y": [y]}), "read by something else"),
+    "another norm": (lambda: Using(two_norms), "read by something else"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_would_change_the_result_is_refused_by_name(case):
+    torch.manual_seed(0)
+    make, why = REFUSED[case]
+    net = make()
+    modes = {m: m.training for m in with_statistics(net).modules()}
+    if case == "train mode":
+        net[1].train()
+        modes[net[1]] = True
+    state = copy.deepcopy(net.state_dict())
+    with pytest.raises(ValueError, match=f"into layer '(0|conv|2)'.*{why}"):
+        fold_batchnorm(net, torch.randn(2, 3, 4, 4))
+    assert {m: m.training for m in net.modules()} == modes
+    for key, value in net.state_dict().items():
+        assert torch.equal(value, state[key]), key
