@@ -3,8 +3,8 @@
 Nothing here imports qviz or torch. Everything is slow and meant for tiny tensors: definitions are spelled out
 as loops or as numpy sums, and a best choice is found by trying them all.
 
-Shapes: N samples, C channels, (N, C, H, W) feature maps, (O, C / groups, kh, kw) and (O, K) weights. A value on
-a border goes down.
+Shapes: N samples, C channels, (N, C, H, W) feature maps, (O, C / groups, kh, kw) and (O, K) weights. A
+value on a border goes down.
 """
 
 from __future__ import annotations
