@@ -110,7 +110,10 @@ class Codebook(nn.Module):
     def restart(self) -> None:
         """Forget where data have placed the levels, so that the next :meth:`observe` places them anew."""
 
-    def after_step(self, x: Tensor) -> None:
+    frozen = False
+    """Whether :meth:`after_step` is over."""
+
+    def after_step(self, x: Tensor | None = None) -> None:
         """Follow ``x`` after an optimizer step; a fixed grid does nothing."""
 
     def freeze(self) -> None:
@@ -228,7 +231,7 @@ class LearnedLevels(Codebook):
         return float(self.knots[-1])
 
     @torch.no_grad()
-    def after_step(self, x: Tensor) -> None:
+    def after_step(self, x: Tensor | None = None) -> None:
         """Sort the levels after an optimizer step, and part equal ones by one unit in the last place."""
         levels = self.levels.sort().values
         for k in range(1, len(levels)):

@@ -99,15 +99,22 @@ class Quantizer(nn.Module):
         """Let the next :meth:`observe` place an adaptive codebook anew, instead of moving it on."""
         self.codebook.restart()
 
+    @property
+    def adapts(self) -> bool:
+        """Whether :meth:`after_step` does anything."""
+        book, rounding = type(self.codebook), type(self.rounding)
+        moves = book.after_step is not Codebook.after_step and not self.codebook.frozen
+        return moves or rounding.after_step is not Rounding.after_step
+
     @torch.no_grad()
-    def after_step(self, x: Tensor) -> None:
+    def after_step(self, x: Tensor | None = None) -> None:
         """Do what follows an optimizer step: an adaptive codebook sees x, a border is kept in its bounds.
 
         Args:
-            x: What the quantizer quantizes, a weight for instance.
+            x: What the quantizer quantizes, a weight for instance; without it, levels that follow data stay.
         """
         if type(self.codebook).after_step is not Codebook.after_step:
-            self.codebook.after_step(self.range.transform(x.detach()))
+            self.codebook.after_step(None if x is None else self.range.transform(x.detach()))
         self.rounding.after_step()
 
     def get_extra_state(self) -> Tensor:

@@ -113,9 +113,10 @@ class EMACodebook(Codebook):
         """Forget the places, so that the next :meth:`observe` is a new start and not one more update."""
         self.placed.zero_()
 
-    def after_step(self, x: Tensor) -> None:
-        """Draw the levels to the means of their cells of x."""
-        self.observe(x)
+    def after_step(self, x: Tensor | None = None) -> None:
+        """Draw the levels to the means of their cells of x; without it they stay."""
+        if x is not None:
+            self.observe(x)
 
     def freeze(self) -> None:
         """Leave the levels where they are from now on."""

@@ -41,7 +41,9 @@ def convert(
 
     The layers themselves change (so one that is used in several places is quantized once, in all of them);
     their parameters stay the same objects under the same names. Nothing changes if an error is raised.
-    Afterwards :func:`calibrate` the model.
+    Afterwards :func:`calibrate` the model. Fold BatchNorm and load weights before; a weight that changes
+    after the calibration, other than by training, is warned of when the model runs in eval mode, and stands
+    in its :func:`report`.
 
     What quantizes is given as a ``pair``, or as its parts:
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from qviz.core.quantizer import Quantizer
+from qviz.nn.watch import Watch
 
 Reduce = Callable[[Tensor], Tensor]
 """Takes a tensor to its mean over the processes."""
@@ -114,7 +115,7 @@ class QuantLayer(nn.Module):
         """Turn this layer back into the float layer and return it."""
         for name in ("weight_quantizer", "input_quantizer"):
             del self._modules[name]
-        del self._parameters["output_scale"], self.standardize, self._ready
+        del self._parameters["output_scale"], self.standardize, self._ready, self._watch
         for name in ("drop", "generator"):
             vars(self).pop(name, None)
         hooks = self._load_state_dict_post_hooks
@@ -141,7 +142,7 @@ class QuantLayer(nn.Module):
         self.standardize = bool(standardize)
         scale = torch.full((), torch.nan, device=self.weight.device) if output_scale else None
         self.register_parameter("output_scale", None if scale is None else nn.Parameter(scale))
-        self._ready = False
+        self._ready, self._watch = False, Watch()
         self.register_load_state_dict_post_hook(_after_loading)
 
     @property
@@ -150,6 +151,19 @@ class QuantLayer(nn.Module):
         quantizers = (q for q in (self.weight_quantizer, self.input_quantizer) if q is not None)
         started = self.output_scale is None or bool(self.output_scale.isfinite())
         return started and all(q.calibrated for q in quantizers)
+
+    @property
+    def adapts(self) -> bool:
+        """Whether :func:`adapt` does anything for the layer."""
+        return any(q is not None and q.adapts for q in (self.weight_quantizer, self.input_quantizer))
+
+    def misfit(self) -> str:
+        """Return in words that the weight quantizer does not fit the weight any more; "" where it does.
+
+        That is so where the weight changed after calibration, and not by training: BatchNorm was folded into
+        it, or it was loaded.
+        """
+        return self._watch.misfit(self)
 
     def normalized_weight(self) -> Tensor:
         """Return what the weight quantizer reads: the weight, standardized where asked for."""
@@ -228,6 +242,8 @@ class QuantLayer(nn.Module):
         """Return the output; of zero rows without a look at the quantizers, which nothing can have set."""
         if not self._ready and x.numel():
             self._check()
+        if self._ready and not torch.compiler.is_compiling():
+            self._watch.look(self)
         w = self.quantized_weight() if self._ready else self.weight
         return self._product(self._read(x), w, self.scaled_bias() if self._ready else self.bias)
 
@@ -269,6 +285,7 @@ class QuantLayer(nn.Module):
             before, after = mean if reduce is None else reduce(mean)
             self.output_scale.copy_(before / after if before > 0 and after > 0 else torch.ones(()))
         self._ready = True
+        self._watch.start(self)
         return self
 
     def extra_repr(self) -> str:
@@ -337,7 +354,8 @@ class QuantLinear(QuantLayer, nn.Linear):
 def adapt(model: nn.Module) -> None:
     """Do what follows an optimizer step: adaptive codebooks see their weights, AQuant's borders are guarded.
 
-    Codebooks move in train mode only, and not once they are ``frozen``.
+    Codebooks move in train mode only, and not once they are ``frozen``. A loop that forgets to call this is
+    warned after ten steps (not where it is compiled, or its optimizer writes to ``p.data``).
 
     Args:
         model: any module; layers that are not quantized are passed over.
@@ -348,7 +366,8 @@ def adapt(model: nn.Module) -> None:
         if layer.weight_quantizer is not None:
             layer.weight_quantizer.after_step(layer.normalized_weight())
         if layer.input_quantizer is not None:
-            layer.input_quantizer.rounding.after_step()
+            layer.input_quantizer.after_step()
+        layer._watch.adapted()
 
 
 def _share(q: Quantizer, reduce: Reduce) -> None:
@@ -358,5 +377,10 @@ def _share(q: Quantizer, reduce: Reduce) -> None:
 
 
 def _after_loading(layer: QuantLayer, keys: Any) -> None:
-    """Look again whether the layer is calibrated: a state dict may have brought all that was missing."""
+    """Look again whether the layer is calibrated: a state dict may have brought all that was missing.
+
+    One of weights alone changes what the quantizers were calibrated on, and is for the watch to see.
+    """
     layer._ready = layer.calibrated
+    if layer._ready and not any("weight_quantizer." in key for key in keys.missing_keys):
+        layer._watch.start(layer)

@@ -161,7 +161,8 @@ def report(
     notes = notes or {}
     found = survey(model)
     rows = tuple(
-        _row(name, module, notes.get(name) or reason or "") for name, (module, reason) in found.items()
+        _row(name, module, notes.get(name) or reason or _misfit(module))
+        for name, (module, reason) in found.items()
     )
     added = {id(p): p for m in model.modules() if isinstance(m, Quantizer) for p in m.parameters()}
     scales = (m.output_scale for m in model.modules() if isinstance(m, QuantLayer))
@@ -227,6 +228,10 @@ def _held(module: nn.Module) -> dict[str, nn.Parameter]:
     if is_parametrized(module):
         held |= dict(module.parametrizations.named_parameters())
     return held
+
+
+def _misfit(module: nn.Module) -> str:
+    return module.misfit() if isinstance(module, QuantLayer) else ""
 
 
 def _count(parameters: Iterable[nn.Parameter]) -> int:
