@@ -248,25 +248,17 @@ Scene(
 # %% [markdown]
 # ## What codebooks and thresholds did
 
-
 # %%
-def until_now(quantizer, part):
-    """What was recorded of a quantizer's codebook, at some of the steps, and what it is now."""
-    at, values = history[f"{LAYER}.{quantizer}.codebook.{part}"]
-    now = getattr(getattr(layer, quantizer).codebook, part).detach()
-    return np.append(at, history.steps), np.vstack([values, now])
-
-
 Scene(
     f"{LAYER} while training",
     (
         panels.curve(
-            {"levels": until_now("weight_quantizer", "levels")},
+            {"levels": history[f"{LAYER}.weight_quantizer.codebook.levels"]},
             y="level",
             title="Codebook of the weights",
         ),
         panels.curve(
-            {"knots": until_now("input_quantizer", "knots")},
+            {"knots": history[f"{LAYER}.input_quantizer.codebook.knots"]},
             y="knot",
             title="Knots of the inputs",
         ),

@@ -45,7 +45,7 @@ def times(method: str, repeat: int) -> tuple[float, float, float]:
         adapt(model)
         middle = time.perf_counter()
         recorder.update(step, history)
-        recorder.drain(history)
+        recorder.drain()
         end = time.perf_counter()
         steps.append(middle - start)
         (plain if step % EVERY else full).append(end - middle)

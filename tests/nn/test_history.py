@@ -53,6 +53,20 @@ def test_a_full_series_keeps_every_second_record():
     assert filled(range(11), budget=10 * 20).steps == [0, 2, 4, 6, 8, 10]
 
 
+@given(ends=st.lists(st.integers(1, 60), min_size=1, max_size=4), budget=st.integers(0, 800))
+def test_a_series_that_was_closed_goes_on_as_if_it_had_not_been(ends, budget):
+    closed, begin = filled([], stride=3, budget=budget), 0
+    for end in np.cumsum(ends).tolist():
+        closed.reopen()
+        for step in range(begin, end):
+            closed.append(step, [step, 0, 0])
+        closed.close(end, [end, 0, 0])
+        whole = filled(range(end + 1), stride=3, budget=budget)
+        assert closed.steps == whole.steps + [end] * (end not in whole.steps)
+        assert closed["a"].tolist() == closed.steps
+        begin = end + 1
+
+
 def test_what_a_series_refuses():
     series = filled(range(3))
     with pytest.raises(ValueError, match="a row has 3 numbers"):
@@ -68,6 +82,7 @@ def test_what_a_series_refuses():
 def test_an_empty_series_takes_nothing():
     series = Series({})
     series.append(0, [])
+    series.close(1, [])
     assert len(series) == 0
 
 
@@ -211,7 +226,7 @@ def test_the_records_are_what_the_model_had():
         assert values.shape == (16, 8)
         assert (values == np.stack([seen[s][kind].numpy()[flat] for s in steps])).all(), kind
     steps, values = history["3.weight_quantizer.codebook.levels"]
-    assert steps.tolist() == [0, 20]
+    assert steps.tolist() == [0, 20, 30]  # every 20 steps, and the last one
     assert values.tolist() == [np.float32(seen[s]["levels"]).tolist() for s in steps]
 
 

@@ -38,7 +38,8 @@ class History:
             the quantizers ``tracked`` (indices of the weights that are followed, by layer), ``levels`` and
             ``scales`` (those that do not move, by quantizer).
 
-    Step s is the state after the s-th update; step 0, the start, is in ``scalars`` and ``vectors`` only.
+    Step s is the state after the s-th update; step 0, the start, is in ``scalars`` and ``vectors`` only. All
+    series have the last step of the run.
     """
 
     def __init__(self, meta: dict[str, Any] | None = None, *, figure: str = "top1") -> None:
@@ -148,7 +149,10 @@ class History:
         return True
 
     def reopen(self, per_epoch: int, stop: int) -> None:
-        """Drop the final evaluation, so that a finished run can be extended to a later ``stop``."""
+        """Drop what only the end of a run adds, so that it can be extended to a later ``stop``."""
+        if self.steps < stop:
+            for series in self._series().values():
+                series.reopen()
         if self.epochs and self.epochs[-1]["steps"] < stop and self.finished:
             self.finished = False
             if self.epochs[-1]["steps"] % per_epoch:  # an epoch that was cut short comes again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -51,7 +52,7 @@ class Recorder:
         self.oscillations = Oscillations(self._layers)
         self._tracked = [layer.spread(TRACKED) for layer in self._layers]
         self._sources = {k: v for name, q in found.items() for k, v in _vectors(name, q).items()}
-        self._pending: list[tuple[str, int, Tensor]] = []
+        self._pending: list[tuple[Callable[[int, np.ndarray], None], int, Tensor]] = []
 
     def start(self, history: History) -> None:
         """Give the History its series and record step 0; one that goes on has them already."""
@@ -63,7 +64,7 @@ class Recorder:
         history.meta |= self.facts()
         self.oscillations.begin()
         self._take(history, 0)
-        self.drain(history)
+        self.drain()
 
     def facts(self) -> dict[str, Any]:
         """Return what does not change: which weights are followed, levels and scales that are fixed."""
@@ -96,20 +97,21 @@ class Recorder:
         return columns | {f"{layer.name}.oscillations": 1 for layer in self._layers}
 
     @torch.no_grad()
-    def update(self, step: int, history: History) -> None:
-        """Look at the model after the update of a step."""
+    def update(self, step: int, history: History, *, last: bool = False) -> None:
+        """Look at the model after the update of a step, which may be the ``last`` one of the run."""
         if not self.every:
             return
         self.oscillations.update()
-        self._take(history, step)
+        self._take(history, step, last)
 
     @torch.no_grad()
-    def _take(self, history: History, step: int) -> None:
-        if history.scalars is not None and history.scalars.wants(step):
-            self._pending.append(("scalars", step, self._scalars()))
-        if history.vectors is not None and history.vectors.wants(step):
-            row = torch.cat([read().detach().float().reshape(-1) for read in self._sources.values()])
-            self._pending.append(("vectors", step, row))
+    def _take(self, history: History, step: int, last: bool = False) -> None:
+        for series, read in ((history.scalars, self._scalars), (history.vectors, self._moving)):
+            if series is not None and series.wants(step, last=last):
+                self._pending.append((series.close if last else series.append, step, read()))
+
+    def _moving(self) -> Tensor:
+        return torch.cat([read().detach().float().reshape(-1) for read in self._sources.values()])
 
     def _scalars(self) -> Tensor:
         parts: list[Tensor] = []
@@ -122,10 +124,10 @@ class Recorder:
             parts.append(self.oscillations.by_layer())
         return torch.cat(parts)
 
-    def drain(self, history: History) -> None:
-        """Write what was read off into the History."""
-        for kind, step, row in self._pending:
-            getattr(history, kind).append(step, row.cpu().numpy().astype(np.float32))
+    def drain(self) -> None:
+        """Write what was read off into the History that it was read off for."""
+        for add, step, row in self._pending:
+            add(step, row.cpu().numpy().astype(np.float32))
         self._pending = []
 
     def state(self) -> dict[str, Any]:

@@ -169,7 +169,8 @@ class Run:
         self._adapt()
         self.state.step += 1
         self.meter.add(self.state.step, value, self._score(output, y, count), count)
-        self.state.recorder.update(self.state.step, self.state.history)
+        last = self.state.step == self.stop
+        self.state.recorder.update(self.state.step, self.state.history, last=last)
         self.whole = True
 
     def _loss(self, output: Any, x: Any, y: Any) -> Tensor:
@@ -228,7 +229,7 @@ class Run:
         readings, stop = self.meter.read(self.interrupt.asked)
         for reading in readings:
             self._note(reading)
-        self.state.recorder.drain(self.state.history)
+        self.state.recorder.drain()
         if readings:
             loss, score, images = self.state.sums
             told = figures(loss / images, self.figure, score / images)
@@ -244,7 +245,9 @@ class Run:
         self.state.sums[1] += reading.score
         self.state.sums[2] += reading.images
         rate = self.config.lr * self.config.factor(reading.step - 1, self.total)
-        self.state.history.curve.append(reading.step, [reading.loss, rate, reading.score / reading.images])
+        curve = self.state.history.curve
+        add = curve.close if reading.step == self.stop else curve.append
+        add(reading.step, [reading.loss, rate, reading.score / reading.images])
 
     def _diverged(self, step: int, what: str) -> NoReturn:
         """Raise DivergenceError, naming the checkpoint that stays."""

@@ -11,14 +11,14 @@ import numpy as np
 class Series:
     """Rows of float32 numbers with the steps at which they were taken.
 
-    Kept are the steps that are multiples of ``stride``. When a row no longer fits into ``budget``, the stride
-    doubles and every second row goes: what is kept depends on the steps alone, so that a resumed run keeps
-    the same rows as an uninterrupted one.
+    Kept are the steps that are multiples of ``stride``, and the one that a run ends with. When a row no
+    longer fits into ``budget``, the stride doubles and every second row goes: what is kept depends on the
+    steps alone, so that a resumed run keeps the same rows as an uninterrupted one.
 
     Args:
         columns: How many numbers there are under each name.
         stride: Steps between rows at first, >= 1.
-        budget: Bytes that steps and values may take together; two rows are always kept.
+        budget: Bytes that steps and values may take together; two rows are always kept, and the last step's.
 
     Attributes:
         steps: The steps of the rows, a list.
@@ -35,9 +35,9 @@ class Series:
         self._at = {name: slice(ends[i], ends[i + 1]) for i, name in enumerate(self.columns)}
         self.width = ends[-1]
 
-    def wants(self, step: int) -> bool:
-        """Whether a row of that step is kept."""
-        return self.width > 0 and step % self.stride == 0
+    def wants(self, step: int, *, last: bool = False) -> bool:
+        """Whether a row of that step is kept: by :meth:`append`, or as the ``last`` one by :meth:`close`."""
+        return self.width > 0 and (last or step % self.stride == 0)
 
     def append(self, step: int, row: np.ndarray) -> None:
         """Add the row of a step, if :meth:`wants` it.
@@ -45,8 +45,27 @@ class Series:
         Raises:
             ValueError: The row has another length than the columns, or the step does not come later.
         """
-        if not self.wants(step):
-            return
+        if self.wants(step):
+            self._add(step, row)
+            while self.nbytes > self.budget and len(self.steps) > 2:
+                self._thin()
+
+    def close(self, step: int, row: np.ndarray) -> None:
+        """Add the row of the step that a run ends with, whether or not :meth:`append` would keep it.
+
+        Raises:
+            ValueError: As :meth:`append`.
+        """
+        self.append(step, row)
+        if self.wants(step, last=True) and self.steps[-1:] != [step]:
+            self._add(step, row)
+
+    def reopen(self) -> None:
+        """Drop a row that only :meth:`close` kept, so that the run can go on to a later step."""
+        if self.steps and self.steps[-1] % self.stride:
+            del self.steps[-1], self._rows[-1]
+
+    def _add(self, step: int, row: np.ndarray) -> None:
         row = np.asarray(row, dtype=np.float32)
         if row.shape != (self.width,):
             raise ValueError(f"a row has {self.width} numbers, got shape {row.shape}")
@@ -54,8 +73,6 @@ class Series:
             raise ValueError(f"step {step} does not come after step {self.steps[-1]}")
         self.steps.append(int(step))
         self._rows.append(row)
-        while self.nbytes > self.budget and len(self.steps) > 2:
-            self._thin()
 
     def _thin(self) -> None:
         self.stride *= 2
