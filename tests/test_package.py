@@ -145,6 +145,18 @@ def test_the_wheel_compares(installed):
     assert rows["POT"]["levels"] == 7
 
 
+def test_the_wheel_shows_ones_own_results_and_the_projects(installed, checkout):
+    shipped = json.loads((checkout / "data" / "results.json").read_text())["rows"]
+    own = {**shipped[0], "config_sha256": "0" * 64, "top1_mean": 12.34}
+    (installed.here / "results.json").write_text(json.dumps({"rows": [own, {**shipped[1], "note": "mine"}]}))
+    environment = {**installed.environment, "QVIZ_DATA": str(installed.here)}
+    command = [sys.executable, "-m", "qviz.cli", "results", "--json"]
+    rows = json.loads(run(*command, cwd=installed.here, env=environment))
+    assert [row["config_sha256"] for row in rows[:2]] == ["0" * 64, shipped[1]["config_sha256"]]
+    assert rows[1]["note"] == "mine"
+    assert rows[2:] == [shipped[0], *shipped[2:]]
+
+
 @pytest.mark.slow
 def test_the_wheel_opens_its_notebooks(installed):
     """`qviz lab` copies the notebooks, starts a server on that folder, and ends with it."""

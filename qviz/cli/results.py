@@ -22,13 +22,13 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the rows."""
-    from qviz.nn.runs.ledger import Ledger, as_dict
+    from qviz.nn.runs.ledger import Ledger, as_dict, table, with_shipped
 
     ledger = Ledger(options.ledger)
     if options.ledger is not None and not options.ledger.is_file():
         raise UsageError(f"{options.ledger}: no such file")
     try:
-        rows = ledger.rows()
+        rows, own = with_shipped(ledger), len(ledger.rows())
     except ValueError as error:
         raise UsageError(str(error)) from error
     if options.json:
@@ -36,5 +36,7 @@ def run(options: argparse.Namespace) -> int:
     elif not rows:
         print(f"{ledger.path} has no results yet; qviz train writes them")
     else:
-        print(ledger.table(markdown=options.markdown))
+        print(table(rows, markdown=options.markdown))
+        if len(rows) > own:
+            print(f"\n{own} of these rows stand in {ledger.path}; the others come with qviz")
     return 0

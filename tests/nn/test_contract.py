@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from qviz.cli import main
 from qviz.nn.data.cifar import FILES
 from qviz.nn.runs import Experiment, Ledger, Row, contract, run_folder, source_of
 from qviz.nn.runs.run import folder_of
@@ -128,7 +129,7 @@ def test_only_cifar10_is_offered_where_the_sample_of_it_is_used(ledger):
     assert "stand-in" in entry(contract(photos, ledger=ledger), "data")
 
 
-def test_an_installed_package_expects_what_the_shipped_rows_say(tmp_path, monkeypatch):
+def test_an_installed_package_expects_what_the_shipped_rows_say(tmp_path, monkeypatch, capsys):
     shipped = tmp_path / "shipped"
     Ledger(shipped / "results.json").put(row())
     monkeypatch.setattr("qviz.nn.runs.ledger.data_dir", lambda: shipped)
@@ -136,6 +137,11 @@ def test_an_installed_package_expects_what_the_shipped_rows_say(tmp_path, monkey
     assert entry(contract(LSQ), "expected").startswith("80.00 %")
     Ledger().put(row(top1_mean=70.0))
     assert entry(contract(LSQ), "expected").startswith("70.00 %")
+    Ledger(shipped / "results.json").put(row(config_sha256="f" * 64))
+    assert main(["results"]) == 0
+    told = capsys.readouterr().out
+    assert told.count("lsq ") == 2
+    assert "1 of these rows stand in" in told
 
 
 def test_telling_the_data_does_not_read_them(tmp_path):
