@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 
@@ -13,10 +14,12 @@ class Control:
 
     Attributes:
         label: Its name on the page.
+        help: What it does, in a sentence.
         shown: Whether it has something to do at present.
     """
 
     label: str
+    help: str = ""
     shown: bool = True
 
     def accepts(self, value: Any) -> bool:
@@ -26,6 +29,10 @@ class Control:
     def values(self) -> tuple[Any, ...]:
         """Return the values that a static page offers."""
         raise NotImplementedError
+
+    def taken(self, value: Any, now: Any) -> Any:
+        """Return what is chosen when the page sends ``value`` and ``now`` is chosen."""
+        return value
 
     @property
     def fixed(self) -> bool:
@@ -81,9 +88,14 @@ class Number(Control):
     step: float = 1
 
     def accepts(self, value: Any) -> bool:
-        """Return whether it is a number of the right kind inside the limits."""
+        """Return whether it is a finite number of the right kind inside the limits."""
         kinds = (int,) if self.whole else (int, float)
-        return isinstance(value, kinds) and not isinstance(value, bool) and self.low <= value <= self.high
+        number = isinstance(value, kinds) and not isinstance(value, bool)
+        return number and math.isfinite(value) and self.low <= value <= self.high
+
+    def taken(self, value: Any, now: Any) -> Any:
+        """Return the value; the present one where nothing but the page's rounding is between them."""
+        return now if math.isclose(value, now, rel_tol=1e-9) else value
 
     @property
     def fixed(self) -> bool:
@@ -109,9 +121,52 @@ class Number(Control):
 
 @dataclass(frozen=True)
 class Slide(Number):
-    """A number to slide to; it needs both limits."""
+    """A number to slide to; it needs both limits, which are multiples of the step."""
 
     @property
     def fixed(self) -> bool:
         """Whether the limits are the same for every choice."""
         return self.whole
+
+    def nearest(self, value: float) -> float:
+        """Return the number on the slider that is nearest to ``value``."""
+        count = round(min(max(value, self.low), self.high) / self.step)
+        return count * self.step if self.whole else float(f"{count * self.step:.12g}")
+
+    def taken(self, value: Any, now: Any) -> Any:
+        """Return the nearest number on the slider.
+
+        A page may round what it was sent its own way and send it back: so nobody has moved the slider.
+        """
+        return self.nearest(value)
+
+
+def steps(top: float, count: int = 200) -> dict[str, float]:
+    """Return low, high and step of a slider over (0, top] in about ``count`` round steps."""
+    decade = 10.0 ** math.floor(math.log10(top / count))
+    step = float(f"{next(decade * m for m in (1, 2, 5, 10) if decade * m * count >= top):.12g}")
+    return {"low": step, "high": float(f"{math.ceil(top / step) * step:.12g}"), "step": step}
+
+
+def control(default: Any, shown: Control) -> Any:
+    """Return a field of a choice that has a control; the model may change its limits."""
+    return field(default=default, metadata={"control": shown})
+
+
+def kept(default: Any, taken: Control) -> Any:
+    """Return a field of a choice that has no control of its own; ``taken`` says what a state may hold."""
+    return field(default=default, metadata={"kept": taken})
+
+
+def declared(
+    choice: Any, limits: Mapping[str, Mapping[str, Any]], kind: str = "control"
+) -> dict[str, Control]:
+    """Return the controls that the fields of a choice were declared with.
+
+    Args:
+        choice: The choice.
+        limits: What differs from the declaration at present, by the name of the field.
+        kind: "control", or "kept" for the fields that have none.
+    """
+    found = {f.name: f.metadata[kind] for f in fields(choice) if kind in f.metadata}
+    return {name: replace(spec, **limits.get(name, {})) for name, spec in found.items()}

@@ -2,97 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from qviz.core import _check
 from qviz.core.codebook import Codebook
 from qviz.core.quantizer import Quantizer
-from qviz.core.range import MSE, Fixed, MinMax, Percentile, Range, search_scale
-from qviz.core.summary import Summary
-from qviz.explore import levels as by_hand
+from qviz.core.range import Fixed
 from qviz.explore import tensors
-from qviz.explore.controls import Control, Number, Pick, Slide, Tick
-from qviz.explore.model import Action, Model
-from qviz.explore.tensors import Source
-from qviz.measure import Comparison, Measured, build_grid, grid_names
+from qviz.explore.controls import Number, Pick, Slide, Tick, control, kept, steps
+from qviz.explore.grids import MANUAL, RULES, SEARCH, Grids, OwnGrids, clip
+from qviz.explore.hand import CUSTOM, Hand, HandModel
+from qviz.explore.model import Page, changed
 from qviz.plot import panels
 from qviz.plot.html import Chooser, Key
-from qviz.plot.scene import Panel, Points, Rug, Scene, Table
-
-CUSTOM = "custom"
-MANUAL = "manual clip"
-SEARCH = "MSE search"
-RULES: dict[str, Callable[[int | None], Range]] = {
-    SEARCH: MSE,
-    "min–max": MinMax,
-    "percentile 99.9": lambda axis: Percentile(99.9, axis),
-    "percentile 99": lambda axis: Percentile(99.0, axis),
-}
-PAPER = ("POT paper", "POST paper")
-CLIP_STEPS = 200
-MAX_DOTS = 17
-"""Of more levels only every k-th has a dot: the chosen one, and others at equal distances from it."""
-
-GridMaker = Callable[[Tensor, int], Codebook]
-Grids = Mapping[str, Codebook | GridMaker]
+from qviz.plot.places import level_positions
+from qviz.plot.scene import Scene
+from qviz.plot.scenes import compared
 
 
 @dataclass(frozen=True)
-class Custom:
-    """Levels that were moved by hand, in units of x, for one tensor and bit width."""
+class Pair:
+    """Two grids on one tensor."""
 
-    tensor: str
-    bits: int
-    levels: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        """Refuse what is no grid, and take lists, as JSON has them."""
-        _check.bits(self.bits, 2, 8, "custom levels")
-        levels = Codebook(np.asarray(self.levels, dtype=np.float64)).levels
-        object.__setattr__(self, "levels", tuple(levels.tolist()))
+    tensor: str = control("", Pick("Tensor", "The values that are quantized."))
+    bits: int = control(4, Slide("Bits", "The bit width.", low=2, high=8, step=1))
+    clip: float = control(1.0, Slide("Clip", "Where the outermost level of both grids goes, in units of x."))
+    grid_a: str = control("POT", Pick("Grid A", "The first grid; custom can be moved by hand."))
+    grid_b: str = control("POST", Pick("Grid B", "The second grid; custom can be moved by hand."))
+    rule: str = control(SEARCH, Pick("Range", "How the clip is found.", options=(*RULES, MANUAL)))
+    per_channel: bool = control(False, Tick("Per channel", "Each channel has its own scale."))
+    hold: bool = control(False, Tick("Hold error axis", "The error axis stays as it is."))
+    reach: float = kept(0.0, Number("end of the held error axis", low=0.0, step=0.1))
 
 
 @dataclass(frozen=True)
-class GridChoice:
-    """What is to be shown.
-
-    Attributes:
-        tensor: The name of the tensor.
-        bits: The bit width, 2 to 8.
-        clip: Where the outermost level goes, in units of x, under the rule "manual clip".
-        grid_a: The name of the first grid.
-        grid_b: The name of the second grid.
-        rule: How the range is found.
-        per_channel: Whether each channel has its own scale.
-        hold: Whether the error axis stays as it is.
-        level: The number of the level that is moved, from 1.
-        value: Where that level is, in units of x.
-        mirror: Whether the level of the opposite sign moves along.
-        start: The grid that the custom one starts from.
-        reach: The end of the error axis while it is held, else 0.
-        custom: All levels that were moved.
-    """
-
-    tensor: str
-    bits: int = 4
-    clip: float = 1.0
-    grid_a: str = "POT"
-    grid_b: str = "POST"
-    rule: str = SEARCH
-    per_channel: bool = False
-    hold: bool = False
-    level: int = 1
-    value: float = 0.0
-    mirror: bool = False
-    start: str = "POT"
-    reach: float = 0.0
-    custom: tuple[Custom, ...] = ()
+class GridChoice(Hand, Pair):
+    """Two grids, one of which may be moved by hand; the controls of the pair come first."""
 
     @property
     def grids(self) -> dict[str, str]:
@@ -104,230 +53,83 @@ class GridChoice:
         """Whether the custom grid is on show."""
         return CUSTOM in (self.grid_a, self.grid_b)
 
-    @property
-    def channels(self) -> bool:
-        """Whether each channel has its own scale; a manual clip is one for all."""
-        return self.per_channel and self.rule != MANUAL
 
-    @property
-    def moved(self) -> np.ndarray | None:
-        """The levels moved by hand for this tensor and bit width, or None."""
-        found = [c.levels for c in self.custom if (c.tensor, c.bits) == (self.tensor, self.bits)]
-        return np.array(found[-1]) if found else None
-
-    def store(self, levels: np.ndarray | None) -> GridChoice:
-        """Return the choice with other levels moved by hand; None forgets them."""
-        others = tuple(c for c in self.custom if (c.tensor, c.bits) != (self.tensor, self.bits))
-        new = () if levels is None else (Custom(self.tensor, self.bits, tuple(levels)),)
-        return replace(self, custom=others + new)
-
-
-class GridModel(Model[GridChoice]):
+class GridModel(HandModel[GridChoice]):
     """Levels over the histogram, staircases, errors and a table of two grids.
 
-    Args:
-        x: Your own tensor or array, finite, floating point, with channels on axis 0.
-        grids: Your own grids: a name → a Codebook, or a function of (tensor, bits) that returns one.
-        bits: The bit width to start with, 2 to 8.
-        tensor: The name of the tensor to start with.
-
-    Raises:
-        TypeError: x is not floating point, or a grid is neither a Codebook nor callable.
-        ValueError: x is empty, NaN or infinite; a grid's name is taken; or there is no such tensor.
+    The arguments, and what is refused, are those of :class:`~qviz.widgets.GridExplorer`.
     """
 
     def __init__(
         self,
         x: Tensor | np.ndarray | None = None,
-        grids: Grids | None = None,
+        grids: OwnGrids | None = None,
         *,
         bits: int = 4,
         tensor: str | None = None,
     ) -> None:
         bits = _check.bits(bits, 2, 8, "GridExplorer")
-        self.sources: dict[str, Source] = ({} if x is None else {"your tensor": tensors.own(x)}) | (
-            tensors.sources()
-        )
-        self.own = dict(grids or {})
-        for name, grid in self.own.items():
-            if name in (*grid_names(4), *PAPER, CUSTOM):
-                raise ValueError(f"a grid named {name!r} exists already; choose another name")
-            if not isinstance(grid, Codebook) and not callable(grid):
-                raise TypeError(f"grid {name!r} must be a Codebook or a function, got {type(grid).__name__}")
-        tensor = next(iter(self.sources)) if tensor is None else tensor
-        if tensor not in self.sources:
-            raise ValueError(f"unknown tensor {tensor!r}; there are {list(self.sources)}")
-        self._cache: dict[tuple, Any] = {}
-        self.start = self.followed(GridChoice(tensor, bits))
-
-    def _once(self, key: tuple, make: Callable[[], Any]) -> Any:
-        if key not in self._cache:
-            self._cache[key] = make()
-        return self._cache[key]
+        self.sources, self.grids = tensors.offered(x), Grids(grids, reserved=(CUSTOM,))
+        self.start = self.followed(GridChoice(tensors.first(self.sources, tensor), bits))
 
     def names(self, bits: int) -> tuple[str, ...]:
         """Return the grids that exist at a bit width; "custom" is the last."""
-        return (*grid_names(bits), *(PAPER if bits < 8 else ()), *self.own, CUSTOM)
+        return (*self.grids.names(bits), CUSTOM)
 
     def axis(self, c: GridChoice) -> int | None:
-        """Return the channel axis in use, or None."""
-        return self.sources[c.tensor].axis if c.channels else None
+        """Return the axis of the channels that have a scale each, or None; a manual clip is one for all."""
+        return self.sources[c.tensor].axis if c.per_channel and c.rule != MANUAL else None
 
-    def summary(self, tensor: str, axis: int | None = None) -> Summary:
-        """Return the summary of a tensor."""
-        return tensors.summary(self.sources[tensor], axis)
+    def ends(self, c: GridChoice) -> tuple[float, float]:
+        """Return the ends of the values, a little wider."""
+        return panels.limits(tensors.summary(self.sources[c.tensor]))
 
-    # The grids.
-
-    def book(self, tensor: str, grid: str, bits: int) -> Codebook:
-        """Return a grid by its name, fitted to the tensor where it is a fitted one."""
-        return self._once(("book", tensor, grid, bits), lambda: self._build(tensor, grid, bits))
-
-    def _build(self, tensor: str, grid: str, bits: int) -> Codebook:
-        x = self.summary(tensor).x
-        if grid in PAPER:
-            return build_grid(grid.split()[0], x, bits, grid="paper")
-        if grid not in self.own:
-            return build_grid(grid, x, bits)
-        made = self.own[grid]
-        made = made if isinstance(made, Codebook) else made(x, bits)
-        if not isinstance(made, Codebook):
-            raise TypeError(f"grid {grid!r}: the function must return a Codebook, got {type(made).__name__}")
-        return made
-
-    def levels(self, c: GridChoice) -> np.ndarray:
-        """Return the custom levels, in units of x: those that were moved, or those of the start grid."""
-        if c.moved is not None:
-            return c.moved
-        start = c.start if c.start in self.names(c.bits) and c.start != CUSTOM else "POT"
-        levels = panels.level_positions(self.quantizer(replace(c, rule=SEARCH, per_channel=False), start))
-        return by_hand.mirrored(levels) if c.mirror else levels
+    def begun(self, c: GridChoice) -> np.ndarray:
+        """Return the levels of the start grid, with the clip that suits it best."""
+        start = c.start if c.start in self.grids.names(c.bits) else "POT"
+        return level_positions(self.grids.fitted(start, self.sources[c.tensor], c.bits))
 
     def quantizer(self, c: GridChoice, grid: str) -> Quantizer:
-        """Return a calibrated quantizer for one of the grids.
-
-        Raises:
-            ValueError: The grid does not exist at these bits.
-        """
+        """Return a calibrated quantizer for one of the grids."""
+        of = grid, self.sources[c.tensor], c.bits
         if grid == CUSTOM:
             return Quantizer(Codebook(self.levels(c), name=CUSTOM), range=Fixed(1.0))
-        book = self.book(c.tensor, grid, c.bits)
         if c.rule == MANUAL:
-            return Quantizer(book, range=Fixed(c.clip / (book.reach or 1.0)))
-        axis = self.axis(c)
-        key = ("scale", c.tensor, grid, c.bits, c.rule, axis)
-        return Quantizer(book, range=Fixed(self._once(key, lambda: self._scale(c, book, axis)), axis=axis))
-
-    def _scale(self, c: GridChoice, book: Codebook, axis: int | None) -> Tensor:
-        data = self.summary(c.tensor, axis)
-        if c.rule == SEARCH:
-            scale = search_scale(data, book)
-            return scale if axis is not None else scale[0]
-        return RULES[c.rule](axis).observe(data.x, book).scale
+            return self.grids.clipped(*of, c.clip)
+        return self.grids.fitted(*of, c.rule, self.axis(c))
 
     def quantizers(self, c: GridChoice) -> dict[str, Quantizer]:
         """Return the two quantizers on show, under the names of the table."""
         return {f"{slot}: {grid}": self.quantizer(c, grid) for slot, grid in c.grids.items()}
 
-    def clip(self, c: GridChoice, grid: str) -> float:
-        """Return where the outermost level of a grid is; per channel at the median scale."""
-        q = self.quantizer(c, grid)
-        return float(torch.atleast_1d(q.range.scale).median()) * q.codebook.reach
-
-    # The controls.
-
-    def span(self, tensor: str) -> tuple[float, float, int]:
-        """Return step and end of the Clip slider for a tensor, round numbers, and their decimals."""
-        top = max(map(abs, panels.limits(self.summary(tensor))))
-        decade = 10.0 ** np.floor(np.log10(top / CLIP_STEPS))
-        step = next(decade * m for m in (1, 2, 5, 10) if decade * m * CLIP_STEPS >= top)
-        decimals = max(0, -int(np.floor(np.log10(step) + 1e-9)))
-        return round(float(step), decimals), round(float(np.ceil(top / step) * step), decimals), decimals
-
-    def controls(self, c: GridChoice) -> dict[str, Control]:
-        """Return the controls; those of the custom grid are shown where it is."""
-        names, (step, top, _) = self.names(4), self.span(c.tensor)
-        levels = self.levels(c) if c.edits else np.zeros(2)
-        gap = float(np.diff(levels).min()) if c.edits and len(levels) > 1 else 0.02
-        return {
-            "tensor": Pick("Tensor", options=tuple(self.sources)),
-            "bits": Slide("Bits", low=2, high=8, step=1),
-            "clip": Slide("Clip", low=step, high=top, step=step),
-            "grid_a": Pick("Grid A", options=names),
-            "grid_b": Pick("Grid B", options=names),
-            "rule": Pick("Range", options=(*RULES, MANUAL)),
-            "per_channel": Tick("Per channel"),
-            "hold": Tick("Hold error axis"),
-            "level": Number("Level", c.edits, low=1, high=len(levels), step=1),
-            "value": Number("Value", c.edits, step=float(10 ** np.floor(np.log10(gap / 2 or 0.01)))),
-            "mirror": Tick("Mirror signs", c.edits),
-        }
-
-    def actions(self, c: GridChoice) -> dict[str, Action[GridChoice]]:
-        """Return the button that forgets the custom levels."""
-        text = f"Start again from {c.start}, the grid that custom began with"
-        return {"reset": Action(f"Reset to {c.start}", text, lambda c: self.followed(c.store(None)), c.edits)}
+    def limits(self, c: GridChoice) -> dict[str, dict[str, Any]]:
+        """Return the names on offer, and a slider of the clip that ends with the values."""
+        names = {"options": self.names(4)}
+        pair = {"tensor": {"options": tuple(self.sources)}, "clip": steps(max(map(abs, self.ends(c))))}
+        return {**super().limits(c), **pair, "grid_a": names, "grid_b": names, "start": names}
 
     def settled(self, before: GridChoice, after: GridChoice) -> GridChoice:
-        """Carry out what a moved control means: a manual clip, a custom grid begun, a level moved."""
-        changed = {f.name for f in fields(after) if getattr(before, f.name) != getattr(after, f.name)}
-        c = after
-        if "clip" in changed and "tensor" not in changed and c.rule != MANUAL:
-            if abs(c.clip - before.clip) <= self.span(c.tensor)[0] / 2:
-                return c  # a browser sends back what it was sent, rounded its own way: nobody moved it
+        """Carry out what a moved control means: a manual clip, a custom grid begun, another axis held."""
+        moves, c = changed(before, after), after
+        if "clip" in moves and "tensor" not in moves:
             c = replace(c, rule=MANUAL)
         if c.edits and not before.edits and c.moved is None:
-            slot = "grid_a" if c.grid_a == CUSTOM else "grid_b"
-            c = replace(c, start=getattr(before, slot))
-        if c.edits and before.edits and "value" in changed and "level" not in changed:
-            c = self._move(c, c.level - 1, c.value)
-        if c.edits and c.mirror and "mirror" in changed:
-            c = c.store(by_hand.mirrored(self.levels(c)))
-        if c.hold and (not before.hold or "tensor" in changed):
+            c = replace(c, start=before.grid_a if c.grid_a == CUSTOM else before.grid_b)
+        if c.hold and moves & {"hold", "tensor"}:
             c = replace(c, reach=0.0)
-        return self.followed(c)
+        return super().settled(before, c)
 
     def followed(self, c: GridChoice) -> GridChoice:
-        """Bring clip, level, value and the held axis up to date; a grid that does not exist falls back."""
-        found = {s: getattr(c, s) for s in ("grid_a", "grid_b")}  # the paper grids stop at 7 bits
+        """Bring clip and held axis up to date; a grid that does not exist at these bits falls back."""
+        found = {"grid_a": c.grid_a, "grid_b": c.grid_b}  # the paper grids stop at 7 bits
         c = replace(c, **{s: g if g in self.names(c.bits) else g.split()[0] for s, g in found.items()})
-        step, top, decimals = self.span(c.tensor)
         fitted = [grid for grid in c.grids.values() if grid != CUSTOM]
-        clip = self.clip(c, fitted[0]) if fitted and c.rule != MANUAL else c.clip
-        c = replace(c, clip=min(max(round(round(clip / step) * step, decimals), step), top))
-        if c.edits:
-            levels = self.levels(c)
-            level = min(max(c.level, 1), len(levels))
-            c = replace(c, level=level, value=float(f"{levels[level - 1]:.7g}"))
+        at = clip(self.quantizer(c, fitted[0])) if fitted and c.rule != MANUAL else c.clip
+        slider = Slide("Clip", **steps(max(map(abs, self.ends(c)))))
+        c = super().followed(replace(c, clip=slider.nearest(at)))
         if c.hold and not c.reach:
             return replace(c, reach=self.scene(c).panels[2].x.high)
         return c if c.hold else replace(c, reach=0.0)
-
-    def dragged(self, c: GridChoice, panel: int, mark: int, index: int, x: float, y: float) -> GridChoice:
-        """Move the level of a dot."""
-        return self.followed(self._move(c, int(self._dots(c)[index]), x))
-
-    def _move(self, c: GridChoice, index: int, value: float) -> GridChoice:
-        low, high = panels.limits(self.summary(c.tensor))
-        levels = by_hand.moved(self.levels(c), index, value, low, high, mirror=c.mirror)
-        return replace(c.store(levels), level=index + 1)
-
-    def _with(self, state: Mapping[str, Any]) -> GridChoice:
-        grids = state.get("custom", [])
-        for grid in grids:
-            if not isinstance(grid, Mapping) or set(grid) != {"tensor", "bits", "levels"}:
-                raise ValueError(f"a custom grid has tensor, bits and levels, got {grid}")
-            if grid["tensor"] not in self.sources:
-                raise ValueError(f"unknown tensor {grid['tensor']!r}; there are {list(self.sources)}")
-        start = state.get("start", self.start.start)
-        if start not in self.names(4):
-            raise ValueError(f"unknown start grid {start!r}; there are {self.names(4)}")
-        reach = state.get("reach", 0.0)
-        if not isinstance(reach, (int, float)) or not 0.0 <= reach < np.inf:
-            raise ValueError(f"reach must be a number, 0 or positive, got {reach!r}")
-        return replace(self.start, **{**state, "custom": tuple(Custom(**grid) for grid in grids)})
-
-    # The picture.
 
     def title(self, c: GridChoice) -> str:
         """Return one line that names everything chosen but the grids."""
@@ -341,61 +143,38 @@ class GridModel(Model[GridChoice]):
         if c.rule != MANUAL or c.edits:
             return about
         found = replace(c, rule=SEARCH, per_channel=False)
-        best = " and ".join(f"{self.clip(found, grid):.3g} for {slot}" for slot, grid in c.grids.items())
-        return f"{about} One clip, {c.clip:.3g}, serves both grids; the MSE search finds {best}."
+        best = [f"{clip(self.quantizer(found, grid)):.3g} for {slot}" for slot, grid in c.grids.items()]
+        both = f"One clip, {c.clip:.3g}, serves both grids; the MSE search finds {' and '.join(best)}."
+        return f"{about} {both}"
 
     def scene(self, c: GridChoice) -> Scene:
         """Return levels, staircases, errors and the table of the two grids."""
         scene = self._scene(c, self.quantizers(c), self.title(c), c.reach)
         if not c.edits:
             return scene
-        first = self._with_dots(c, scene.panels[0])
+        first = self.with_dots(c, scene.panels[0], 0 if c.grid_a == CUSTOM else 1)
         return replace(scene, panels=(first, *scene.panels[1:]))
 
-    def _scene(self, c: GridChoice, named: dict[str, Quantizer], title: str, reach: float) -> Scene:
-        data = self.summary(c.tensor, self.axis(c))
-        figures = {name: Measured(q, data, name) for name, q in named.items()}  # for picture and table
-        parts = (
-            panels.levels(data, named),
-            panels.staircase(data, named),
-            panels.error(data, figures, reach=reach or None),
-        )
-        rows = Comparison(tuple(measured.row(name) for name, measured in figures.items()))
-        return Scene(title, parts, Table.of(rows, panels.ROLES[: len(named)]), self.about(c))
+    def _scene(self, c: GridChoice, named: dict[str, Quantizer], title: str, reach: float = 0.0) -> Scene:
+        data = tensors.summary(self.sources[c.tensor], self.axis(c))
+        return compared(data, named, title, self.about(c), reach=reach or None)
 
-    def _dots(self, c: GridChoice) -> np.ndarray:
-        """Return the indices of the levels that have a dot."""
-        count = len(self.levels(c))
-        stride = -(-count // MAX_DOTS)
-        return np.arange((c.level - 1) % stride, count, stride)
+    def page(self, c: GridChoice, names: tuple[str, ...] = ()) -> Page:
+        """Return a page of any controls; by default every grid at every bit width, in two columns.
 
-    def _with_dots(self, c: GridChoice, panel: Panel) -> Panel:
-        """Add the draggable dots of the custom grid, on its ruler."""
-        x = self.levels(c)[self._dots(c)]
-        rug = [mark for mark in panel.marks if isinstance(mark, Rug)][0 if c.grid_a == CUSTOM else 1]
-        y = np.full(len(x), (rug.low + rug.high) / 2)
-        return replace(panel, marks=(*panel.marks, Points("c", x, y, "x")))
-
-    def grids_page(self, c: GridChoice) -> tuple[list[Chooser], dict[Key, Scene], dict[str, Key]]:
-        """Return controls, pictures and first columns of a page with every grid at every bit width.
-
-        At one bit width all grids share one error axis, so that two columns can be compared.
+        At one bit width all grids share one error axis, so that the columns can be compared.
         """
-        widths = self.controls(c)["bits"].values()
-        names = self.names(4)
+        if names:
+            return super().page(c, names)
+        widths, grids = self.controls(c)["bits"].values(), self.names(4)
         frames: dict[Key, Scene] = {}
         for i, bits in enumerate(widths):
             here = replace(c, bits=bits)
-            shown = [g for g in self.names(bits) if g != CUSTOM or here.moved is not None]
-            shown += [CUSTOM] if bits == c.bits and c.edits and here.moved is None else []
-            quantizers = {grid: self.quantizer(here, grid) for grid in shown}
-            data = self.summary(c.tensor, self.axis(c))
-            reach = max(panels.error(data, {g: q}).x.high for g, q in quantizers.items())
-            for grid, q in quantizers.items():
-                frames[i, names.index(grid)] = self._scene(here, {grid: q}, f"{grid}, {bits} bits", reach)
-        choosers = [
-            Chooser("Bits", tuple(map(str, widths)), slider=True),
-            Chooser("Grid", names, own=True),
-        ]
-        first = {slot: (widths.index(c.bits), names.index(g)) for slot, g in c.grids.items()}
-        return choosers, frames, first
+            custom = here.moved is not None or (bits == c.bits and c.edits)
+            shown = [g for g in self.names(bits) if custom or g != CUSTOM]
+            alone = [(g, {g: self.quantizer(here, g)}, f"{g}, {bits} bits") for g in shown]
+            reach = max(self._scene(here, *some).panels[2].x.high for _, *some in alone)
+            frames |= {(i, grids.index(g)): self._scene(here, *some, reach) for g, *some in alone}
+        choosers = [Chooser("Bits", tuple(map(str, widths)), slider=True), Chooser("Grid", grids, own=True)]
+        first = {slot: (widths.index(c.bits), grids.index(g)) for slot, g in c.grids.items()}
+        return Page(f"Grids on {c.tensor}", f"{self.title(c)}.", choosers, frames, first)

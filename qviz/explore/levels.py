@@ -17,7 +17,7 @@ def moved(
     *,
     mirror: bool = False,
 ) -> np.ndarray:
-    """Return a copy with one level moved as near to ``value`` as its neighbours allow.
+    """Return a copy with one level moved as near to ``value`` as its neighbors allow.
 
     Args:
         levels: Strictly increasing levels, shape (K,).

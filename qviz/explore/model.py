@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from qviz.explore.controls import Control, Slide
+from qviz.explore.controls import Control, Slide, declared
 from qviz.plot.html import Chooser, Key
 from qviz.plot.scene import Scene
 
 C = TypeVar("C")
+MAX_PICTURES = 400
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,23 @@ class Action(Generic[C]):
     shown: bool = True
 
 
+class Page(NamedTuple):
+    """What :func:`qviz.plot.html.write` makes a page of."""
+
+    title: str
+    about: str
+    choosers: list[Chooser]
+    frames: dict[Key, Scene]
+    first: dict[str, Key]
+
+
 class Model(Generic[C]):
     """From a choice (a frozen dataclass, the values of all controls) to a scene; nothing else is kept.
 
-    A subclass sets ``start`` and writes :meth:`controls` and :meth:`scene`; :meth:`followed` and
-    :meth:`settled` where controls depend on each other, :meth:`dragged` where points move.
+    The fields of the choice are declared with :func:`~qviz.explore.controls.control`. A subclass sets
+    ``start`` and writes :meth:`scene`; :meth:`limits` where what a control takes depends on the choice,
+    :meth:`followed` and :meth:`settled` where controls depend on each other, :meth:`dragged` where points
+    move.
 
     Attributes:
         start: The choice to begin with.
@@ -44,9 +58,13 @@ class Model(Generic[C]):
 
     start: C
 
+    def limits(self, choice: C) -> dict[str, dict[str, Any]]:
+        """Return how controls differ from their declarations: field → {options, low, high, step, shown}."""
+        return {}
+
     def controls(self, choice: C) -> dict[str, Control]:
-        """Return the controls by the names of the choice's fields; limits and options may depend on it."""
-        raise NotImplementedError
+        """Return the controls by the names of the choice's fields."""
+        return declared(choice, self.limits(choice))
 
     def scene(self, choice: C) -> Scene:
         """Return the picture."""
@@ -81,6 +99,10 @@ class Model(Generic[C]):
         """Return the choice as JSON types."""
         return json.loads(json.dumps(asdict(choice)))
 
+    def parsed(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a state's values as the choice has them, where JSON has them otherwise."""
+        return state
+
     def restored(self, state: Mapping[str, Any]) -> C:
         """Return the choice that a state describes; fields that it leaves out are those of the start.
 
@@ -93,18 +115,17 @@ class Model(Generic[C]):
             raise ValueError(f"unknown controls {unknown}; there are {known}")
         fixed = {name: c for name, c in self.controls(self.start).items() if c.fixed}
         _check(fixed, state)  # first: the limits of the others may depend on them
-        choice = self._with(state)
-        _check(self.controls(choice), state)
-        made = self.followed(choice)
+        _check(declared(self.start, self.limits(self.start), "kept"), state)
+        choice = replace(self.start, **self.parsed(state))
+        controls = self.controls(choice)
+        _check(controls, state)
+        sliders = {n: c.nearest(getattr(choice, n)) for n, c in controls.items() if isinstance(c, Slide)}
+        made = self.followed(replace(choice, **sliders))
         for name in fixed.keys() & state.keys():
             if getattr(made, name) != state[name]:
                 got = getattr(made, name)
                 raise ValueError(f"control {name!r} does not take {state[name]!r} here; it made {got!r}")
         return made
-
-    def _with(self, state: Mapping[str, Any]) -> C:
-        """Return the start with the state's values, not yet checked against the controls."""
-        return replace(self.start, **state)
 
     def scenes(self, choice: C, values: Mapping[str, tuple[Any, ...]]) -> Iterator[tuple[Key, Scene]]:
         """Yield the scene at every combination of some controls' values, with the values' indices."""
@@ -112,23 +133,39 @@ class Model(Generic[C]):
             chosen = {name: some[i] for (name, some), i in zip(values.items(), key, strict=True)}
             yield key, self.scene(self.settled(choice, replace(choice, **chosen)))
 
-    def page(self, choice: C, names: tuple[str, ...]) -> tuple[list[Chooser], dict[Key, Scene], Key]:
-        """Return what a static page with the controls ``names`` shows: controls, pictures, and the first one.
+    def page(self, choice: C, names: tuple[str, ...] = ()) -> Page:
+        """Return a static page: a picture for every combination of some controls' values.
+
+        Args:
+            choice: What the page starts with; controls that it does not have keep their values.
+            names: The controls that the page has; by default all sliders on show.
 
         Raises:
-            ValueError: A name is no control.
+            ValueError: A name is no control, or there would be more than 400 pictures.
         """
         controls = self.controls(choice)
+        names = names or tuple(n for n, c in controls.items() if isinstance(c, Slide) and c.shown)
         unknown = sorted(set(names) - set(controls))
         if unknown:
             raise ValueError(f"unknown controls {unknown}; there are {list(controls)}")
         values = {name: controls[name].values() for name in names}
+        count = math.prod(map(len, values.values()))
+        if count > MAX_PICTURES:
+            raise ValueError(
+                f"{' × '.join(names)} would be {count} pictures; a page has {MAX_PICTURES} at most"
+            )
         choosers = [
             Chooser(controls[name].label, tuple(_text(v) for v in some), isinstance(controls[name], Slide))
             for name, some in values.items()
         ]
         now = tuple(_nearest(some, getattr(choice, name)) for name, some in values.items())
-        return choosers, dict(self.scenes(choice, values)), now
+        scene = self.scene(choice)
+        return Page(scene.title, scene.about, choosers, dict(self.scenes(choice, values)), {"picture": now})
+
+
+def changed(before: Any, after: Any) -> set[str]:
+    """Return the names of the fields in which two choices differ."""
+    return {f.name for f in fields(after) if getattr(before, f.name) != getattr(after, f.name)}
 
 
 def _check(controls: Mapping[str, Control], state: Mapping[str, Any]) -> None:

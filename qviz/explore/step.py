@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from qviz.core.grids import uniform
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import Fixed, search_scale
 from qviz.core.summary import Summary
-from qviz.explore.controls import Control, Slide
+from qviz.explore.controls import Slide, control
 from qviz.explore.model import Model
 from qviz.measure import Measured
 from qviz.plot import panels
@@ -24,7 +25,7 @@ from qviz.plot.scene import Axis, Line, Panel, Points, Rule, Scene
 class StepChoice:
     """The step of the grid, in units of x."""
 
-    step: float
+    step: float = control(1.0, Slide("Step", "The distance between neighboring levels, in units of x."))
 
 
 class StepModel(Model[StepChoice]):
@@ -47,22 +48,19 @@ class StepModel(Model[StepChoice]):
         scales = torch.from_numpy(self.steps)[None]
         sse = self.data.sse(self.book.levels, self.book.borders, scales)
         self.mse = sse[0].numpy() / self.data.numel
-        self.grain = float(f"{self.best / 50:.1g}")  # of the slider, a round number
-        self.start = StepChoice(self._on_slider(self.best))
+        grain = float(f"{self.best / 50:.1g}")  # a round number
+        self.slider = Slide("Step", low=5 * grain, high=200 * grain, step=grain)
+        self.start = StepChoice(self.slider.nearest(self.best))
 
-    def _on_slider(self, step: float) -> float:
-        return float(f"{max(round(min(step / self.grain, 200)), 5) * self.grain:.12g}")
-
-    def controls(self, choice: StepChoice) -> dict[str, Control]:
-        """Return the slider of the step."""
-        low, high = self._on_slider(0.0), self._on_slider(np.inf)
-        return {"step": Slide("Step", low=low, high=high, step=self.grain)}
+    def limits(self, choice: StepChoice) -> dict[str, dict[str, Any]]:
+        """Return the ends of the slider."""
+        return {"step": {"low": self.slider.low, "high": self.slider.high, "step": self.slider.step}}
 
     def dragged(
         self, choice: StepChoice, panel: int, mark: int, index: int, x: float, y: float
     ) -> StepChoice:
         """Bring the step to where its dot was dropped."""
-        return StepChoice(self._on_slider(x))
+        return StepChoice(self.slider.nearest(x))
 
     def scene(self, choice: StepChoice) -> Scene:
         """Return the error against the step, and the levels over the values."""

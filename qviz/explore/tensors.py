@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from qviz.core import _check
 from qviz.core.summary import Summary
 
 BIG = "Gaussian, 1e6 values"
+YOURS = "your tensor"
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +77,28 @@ def _shipped() -> dict[str, Source]:
 def sources() -> dict[str, Source]:
     """Return every tensor that ships with the package, by the name the explorers show."""
     return dict(_shipped())
+
+
+def offered(x: Tensor | np.ndarray | None = None) -> dict[str, Source]:
+    """Return the tensors that an explorer offers: a user's own first, if there is one, then those that ship.
+
+    Raises:
+        TypeError: x is not floating point.
+        ValueError: x is empty, NaN or infinite.
+    """
+    return ({} if x is None else {YOURS: own(x)}) | sources()
+
+
+def first(offer: Mapping[str, Source], name: str | None) -> str:
+    """Return the name of the tensor to start with: ``name``, or the first that is offered.
+
+    Raises:
+        ValueError: There is no such tensor.
+    """
+    name = next(iter(offer)) if name is None else name
+    if name not in offer:
+        raise ValueError(f"unknown tensor {name!r}; there are {list(offer)}")
+    return name
 
 
 @functools.lru_cache(maxsize=4)

@@ -59,7 +59,7 @@ def _box(control: Number, value: Any) -> w.ValueWidget:
 
 def traits(control: Control) -> dict[str, Any]:
     """Return what a widget has to be set to, apart from its value."""
-    found: dict[str, Any] = {"description": control.label}
+    found: dict[str, Any] = {"description": control.label, "tooltip": control.help}
     if isinstance(control, Pick):
         found["options"] = control.options
     if isinstance(control, Number):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +14,6 @@ from typing import Any, Self
 import ipywidgets as w
 from matplotlib.figure import Figure
 
-from qviz.explore.controls import Slide
 from qviz.explore.model import Model
 from qviz.plot import html as pages
 from qviz.plot.draw import bundle, figure
@@ -125,6 +123,10 @@ class Explorer(w.VBox):
 
     # What is shown, as numbers, words and pictures.
 
+    def choice(self) -> Any:
+        """Return the values of all controls, a frozen dataclass."""
+        return self._choice
+
     def scene(self) -> Scene:
         """Return the picture for the controls' present values; changes nothing."""
         return self.model.scene(self._choice)
@@ -150,18 +152,15 @@ class Explorer(w.VBox):
 
         Args:
             path: The file to write; its folder must exist.
-            *names: The controls that the page has, the others keep their values; by default all sliders.
-                There is a picture for every combination of their values.
+            *names: The controls that the page has, the others keep their values; by default all sliders,
+                for :class:`GridExplorer` two columns of every grid at every bit width. There is a picture
+                for every combination of values.
 
         Raises:
             ValueError: A name is no control, or there would be more than 400 pictures.
         """
         with self._lock:
-            specs = self.model.controls(self._choice)
-            names = names or tuple(n for n, spec in specs.items() if isinstance(spec, Slide) and spec.shown)
-            choosers, frames, now = self.model.page(self._choice, names)
-            scene = self.scene()
-        return pages.write(path, scene.title, scene.about, choosers, frames, {"picture": now})
+            return pages.write(path, *self.model.page(self._choice, names))
 
     # The state.
 
@@ -206,11 +205,15 @@ class Explorer(w.VBox):
     def _changed(self, name: str) -> Callable[[dict[str, Any]], None]:
         def handle(change: dict[str, Any]) -> None:
             with self._lock:
-                old, new = getattr(self._choice, name), change["new"]
-                noise = isinstance(new, float) and math.isclose(new, old, rel_tol=1e-9)  # of the page's sums
-                if not self._busy and new != old and not noise:
+                if self._busy:
+                    return
+                old = getattr(self._choice, name)
+                new = self.model.controls(self._choice)[name].taken(change["new"], old)
+                if new != old:
                     wanted = replace(self._choice, **{name: new})
                     self._go(self.model.settled(self._choice, wanted), name)
+                elif new != change["new"]:  # the page rounded what it was sent: nobody's move
+                    self._set(self._choice)
 
         return handle
 

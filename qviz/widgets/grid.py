@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from torch import Tensor
 
 from qviz.core.quantizer import Quantizer
-from qviz.explore.grid import GridChoice, GridModel, Grids
-from qviz.plot import html as pages
+from qviz.explore.grid import GridModel
+from qviz.explore.grids import OwnGrids
 from qviz.widgets.explorer import Explorer
 
 
@@ -27,10 +25,6 @@ class GridExplorer(Explorer):
         bits: The bit width to start with, 2 to 8.
         tensor: The name of the tensor to start with.
 
-    Attributes:
-        tensor, bits, clip, grid_a, grid_b, rule, per_channel, hold: The controls of both grids.
-        level, value, mirror, reset: The controls of the custom grid.
-
     Raises:
         TypeError: x is not floating point, or a grid is neither a Codebook nor callable.
         ValueError: x is empty, NaN or infinite; a grid's name is taken; or there is no such tensor.
@@ -47,32 +41,13 @@ class GridExplorer(Explorer):
     def __init__(
         self,
         x: Tensor | np.ndarray | None = None,
-        grids: Grids | None = None,
+        grids: OwnGrids | None = None,
         *,
         bits: int = 4,
         tensor: str | None = None,
     ) -> None:
         super().__init__(GridModel(x, grids, bits=bits, tensor=tensor))
 
-    def choice(self) -> GridChoice:
-        """Return the values of all controls."""
-        return self._choice
-
     def quantizers(self) -> dict[str, Quantizer]:
         """Return the two quantizers on show, calibrated, under the names of the table."""
         return self.model.quantizers(self._choice)
-
-    def to_html(self, path: str | Path, *names: str) -> Path:
-        """Write one HTML file that works from ``file://``, without kernel or network.
-
-        Args:
-            path: The file to write; its folder must exist.
-            *names: The controls that the page has, as for every explorer; by default two columns with
-                every grid at every bit width on the present tensor.
-        """
-        if names:
-            return super().to_html(path, *names)
-        c = self._choice
-        choosers, frames, first = self.model.grids_page(c)
-        title = f"Grids on {c.tensor}"
-        return pages.write(path, title, f"{self.model.title(c)}.", choosers, frames, first)

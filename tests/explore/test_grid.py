@@ -9,7 +9,8 @@ import torch
 
 from qviz import Summary, uniform
 from qviz.explore import GridModel, tensors
-from qviz.explore.grid import CUSTOM, MANUAL
+from qviz.explore.grids import MANUAL
+from qviz.explore.hand import CUSTOM
 
 X = torch.randn(12, 250, generator=torch.Generator().manual_seed(7))
 
@@ -22,7 +23,7 @@ def model():
 @pytest.mark.parametrize("name", tensors.sources())
 def test_every_tensor_has_a_sound_picture(name):
     model = GridModel(tensor=name)
-    signed = bool((model.summary(name).x < 0).any())
+    signed = bool((tensors.summary(model.sources[name]).x < 0).any())
     for bits in (2, 8):
         c = model.settled(model.start, replace(model.start, bits=bits, grid_a="uniform", grid_b="POT paper"))
         assert c.grid_b == ("POT paper" if bits < 8 else "POT")
@@ -34,8 +35,9 @@ def test_every_tensor_has_a_sound_picture(name):
 
 def test_explorers_share_the_summaries_of_shipped_tensors():
     one, other = GridModel(tensor="Laplace"), GridModel(tensor="Laplace")
-    assert one.summary("Laplace") is other.summary("Laplace")
-    assert GridModel(X).summary("your tensor") is not GridModel(X).summary("your tensor")
+    assert tensors.summary(one.sources["Laplace"]) is tensors.summary(other.sources["Laplace"])
+    yours = [tensors.summary(GridModel(X).sources[tensors.YOURS]) for _ in range(2)]
+    assert yours[0] is not yours[1]
 
 
 def test_a_model_keeps_no_choice(model):
@@ -64,7 +66,7 @@ def test_a_choice_survives_json(model):
 
 def test_a_page_of_all_grids_has_one_error_axis_a_bit_width(model):
     c = replace(model.start, bits=3)
-    choosers, frames, first = model.grids_page(c)
+    _, _, choosers, frames, first = model.page(c)
     assert [chooser.label for chooser in choosers] == ["Bits", "Grid"]
     names = choosers[1].options
     assert first == {"A": (1, names.index("POT")), "B": (1, names.index("POST"))}
@@ -72,18 +74,6 @@ def test_a_page_of_all_grids_has_one_error_axis_a_bit_width(model):
         axes = {scene.panels[2].x.high for (bits, _), scene in frames.items() if bits == i}
         assert len(axes) == 1
     assert {names[g] for bits, g in frames if bits == 0} == set(names) - {CUSTOM}
-
-
-def test_scenes_of_any_controls(model):
-    values = {"bits": (2, 3), "per_channel": (False, True)}
-    scenes = dict(model.scenes(model.start, values))
-    assert set(scenes) == {(0, 0), (0, 1), (1, 0), (1, 1)}
-    assert "3 bits, MSE search, per channel" in scenes[1, 1].title
-    choosers, frames, now = model.page(model.start, ("bits",))
-    assert choosers[0].options == tuple("2345678")
-    assert frames[now].title == model.scene(model.start).title
-    with pytest.raises(ValueError, match="colour"):
-        model.page(model.start, ("colour",))
 
 
 def test_the_dots_of_a_mirrored_grid_keep_their_order(model):
