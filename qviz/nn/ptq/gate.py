@@ -54,6 +54,13 @@ class Gate:
         """Return the error of the network's output."""
         return distance(_run(self.model, self.held), self._wanted)
 
+    def agreement(self) -> float | None:
+        """Return the share of images that get the same class as in floating point; None without classes."""
+        if self._wanted.ndim != 2 or self._wanted.shape[1] < 2:
+            return None
+        same = _run(self.model, self.held).argmax(1) == self._wanted.argmax(1)
+        return float(same.double().mean())
+
     def trial(self, name: str) -> Trial:
         """Remember a block as it is; :meth:`Trial.decide` then judges what became of it.
 

@@ -31,8 +31,8 @@ class Progress:
         self.told = time.monotonic()
         self.started: float | None = None
         self._bar: Any = None
-        if show and (sys.stdout.isatty() or _in_notebook()):
-            self._bar = _bar(steps, done)
+        if show and (sys.stdout.isatty() or in_notebook()):
+            self._bar = bar(steps, done)
 
     def say(self, line: str) -> None:
         """Print a line without tearing the bar."""
@@ -118,12 +118,18 @@ def figures(loss: float, name: str, value: float) -> str:
     return f"loss {loss:.3f}, {name} " + (f"{value:.1%}" if name == "top1" else f"{value:.4g}")
 
 
-def _in_notebook() -> bool:
+def in_notebook() -> bool:
+    """Return whether a Jupyter kernel runs this."""
     shell = sys.modules.get("IPython")
     return shell is not None and getattr(shell.get_ipython(), "kernel", None) is not None
 
 
-def _bar(steps: int, done: int) -> Any:
+def bar(steps: int, done: int = 0, title: str | None = None) -> Any:
+    """Return a tqdm bar on standard output.
+
+    Raises:
+        ImportError: tqdm is not installed.
+    """
     try:
         from tqdm import tqdm
     except ImportError as problem:
@@ -131,6 +137,7 @@ def _bar(steps: int, done: int) -> Any:
     return tqdm(
         total=steps,
         initial=done,
+        desc=title,
         unit="step",
         file=sys.stdout,
         dynamic_ncols=True,

@@ -1,0 +1,191 @@
+"""ptq: from a float network and some hundred images to a quantized one, by one of the field's methods."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from copy import deepcopy
+
+from torch import Tensor, nn
+
+from qviz.methods.method import Pair
+from qviz.nn.calibration import calibrate
+from qviz.nn.convert import convert
+from qviz.nn.modules import evaluating
+from qviz.nn.plan import Order
+from qviz.nn.ptq.blocks import Block, find_blocks
+from qviz.nn.ptq.borders import add_borders, fold_borders
+from qviz.nn.ptq.fold import fold_batchnorm
+from qviz.nn.ptq.gate import Gate
+from qviz.nn.ptq.learn import Options
+from qviz.nn.ptq.progress import Stopped
+from qviz.nn.ptq.reconstruct import jobs, reconstruct
+from qviz.nn.ptq.report import PTQReport
+from qviz.nn.ptq.settings import LEARNED, Settings, checked, pair_of, split
+from qviz.nn.report import report as summary
+from qviz.nn.report import survey
+
+SEEN = 256
+"""So many images set the first steps."""
+
+
+def ptq(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    w_bits: int | None = None,
+    a_bits: int | None = None,
+    method: str = "qdrop",
+    pair: Pair | None = None,
+    first_last: str = "8bit",
+    skip: str | Sequence[str] = (),
+    order: str = "block",
+    blocks: Sequence[Block] | None = None,
+    options: Options | None = None,
+    border: str | None = None,
+    gate: bool = True,
+    seed: int = 0,
+    source: str = "",
+    show: bool = True,
+    resume: PTQReport | None = None,
+) -> PTQReport:
+    """Quantize a trained network in place, from images without labels.
+
+    ===========  ==========================================================================================
+    method       after BatchNorm is folded and every step is set by the least squared error
+    ===========  ==========================================================================================
+    nearest      nothing: weights and activations round to nearest
+    brecq        roundings of weights and steps of activations are learned, block by block
+    qdrop        the same while half of the activations stay unquantized at random
+    aquant       the same, and a border of rounding for each input channel is learned too (INFERRED),
+                 and folded into a table of thresholds at the end
+    ===========  ==========================================================================================
+
+    The result is a converted model as any other: ``evaluate``, ``fit``, ``deconvert`` and ``state_dict`` work
+    on it. To load such a state dict: fold a fresh model, :func:`~qviz.nn.convert` it with
+    ``report.settings.pair`` (for "aquant" then ``add_borders`` and ``fold_borders``), and load.
+
+    A quarter of the images is held out. A block stays as it was learned only if neither its own error nor
+    that of the network's output on these images has grown, else it is taken back and the report says so.
+
+    Args:
+        model: In floating point, in eval mode, trained.
+        images: What it takes, samples in axis 0; 1,024 are usual. Labels are not needed.
+        w_bits: Bits of weights, 1 to 8; 32 leaves them in floating point.
+        a_bits: Bits of activations; by default as many.
+        method: See the table.
+        pair: Quantizers instead of the usual ones (for weights uniform levels with a step and an offset for
+            each output channel, for activations uniform levels). It has the bits.
+        first_last: As for :func:`~qviz.nn.convert`. With "8bit" the first and the last layer round to nearest.
+        skip: As for :func:`~qviz.nn.convert`.
+        order: "block", or "layer" to learn each layer by itself.
+        blocks: Instead of those that the graph of a run shows.
+        options: How a block is learned, instead of the method's way.
+        border: For "aquant": "channel" (default), "layer" or "fused"; see ``add_borders``.
+        gate: False keeps every block, and measures.
+        seed: Of all random numbers.
+        source: What the images are, for the report, such as "training images of this network".
+        show: Whether to show progress.
+        resume: The report of a run that was stopped: goes on where it ended, with the same model and
+            arguments, and comes to the same bits as without the stop.
+
+    Raises:
+        ValueError, TypeError: Images that are too few to hold some out, NaN or infinite, or that the model
+            does not take; an unknown name; bits out of range; a model that is quantized already or in train
+            mode; a fold that would change it; a layer that a method has no meaning for, by name. The model is
+            then as it was.
+
+    Example:
+        >>> from qviz.nn.models import create
+        >>> net = create("resnet20").eval()
+        >>> report = ptq(net, torch.rand(16, 3, 32, 32), w_bits=4, method="nearest", show=False)
+        >>> report.held, round(report.conversion.average_bits, 2)
+        (4, 4.02)
+    """
+    began = time.monotonic()
+    settings = Settings(
+        pair=pair_of(w_bits, a_bits, pair),
+        method=method,
+        first_last=first_last,
+        skip=skip,
+        order=order,
+        options=options,
+        border=border,
+        gate=gate,
+        seed=seed,
+    )
+    fit, held = split(checked(images), seed)
+    if model.training:
+        raise ValueError("the model is in train mode: call model.eval() first")
+    if resume is None:
+        _begin(deepcopy(model), fit, settings, blocks)  # refuses here, before anything is changed
+        report = _begin(model, fit, settings, blocks)
+        report.source, report.images, report.held = source, len(fit), len(held)
+    else:
+        report = _resumed(resume, settings)
+    with evaluating(model):
+        judge = Gate(model, report.reference, held, strict=gate)
+        if resume is None:
+            report.output_first = judge.output_error()
+        try:
+            _carry_out(model, fit, judge, report, show)
+            report.finished = True
+        except Stopped as stop:
+            report.notes.append(str(stop))
+        report.output_last, report.agreement = judge.output_error(), judge.agreement()
+    notes = {row.name: row.note for row in report.conversion.rows}
+    report.conversion = summary(model, notes=notes, first_last=first_last)
+    report.seconds += time.monotonic() - began
+    return report
+
+
+def _begin(model: nn.Module, fit: Tensor, settings: Settings, blocks: Sequence[Block] | None) -> PTQReport:
+    """Fold, convert and calibrate; return the report so far."""
+    fold_batchnorm(model, fit[:1])
+    reference = deepcopy(model)
+    found, notes = ([], []) if settings.method not in LEARNED else find_blocks(reference, fit[:2])
+    conversion = convert(
+        model, pair=settings.pair, first_last=settings.first_last, skip=settings.skip, batch=fit[:SEEN]
+    )
+    ends = _ends(reference, fit[:2]) if settings.first_last == "8bit" else ()
+    if settings.method == "aquant":
+        add_borders(model, settings.border or "channel", skip=ends)
+    calibrate(model, fit[:SEEN], batchnorm=False)
+    if blocks is not None:
+        found, notes = list(blocks), []
+    if settings.method in LEARNED:
+        jobs(model, found, settings.order, ends)  # refuses
+    return PTQReport(settings, conversion, notes=notes, reference=reference, blocks=found, skip=tuple(ends))
+
+
+def _ends(model: nn.Module, batch: Tensor) -> list[str]:
+    layers = {name: layer for name, (layer, obstacle) in survey(model).items() if obstacle is None}
+    return list(Order.of(model, layers, batch).roles())
+
+
+def _resumed(report: PTQReport, settings: Settings) -> PTQReport:
+    if report.finished or report.reference is None:
+        raise ValueError("resume= is the report of a run that has ended: there is nothing to go on with")
+    if name := settings.difference(report.settings):
+        was, now = getattr(report.settings, name), getattr(settings, name)
+        raise ValueError(f"the run that was stopped had {name}={was!r}, got {now!r}")
+    return report
+
+
+def _carry_out(model: nn.Module, fit: Tensor, judge: Gate, report: PTQReport, show: bool) -> None:
+    settings = report.settings
+    if settings.method in LEARNED:
+        reconstruct(
+            model,
+            fit,
+            judge,
+            blocks=report.blocks,
+            order=settings.order,
+            skip=report.skip,
+            options=settings.learning,
+            seed=settings.seed,
+            show=show,
+            done=report.results,
+        )
+    if settings.method == "aquant":
+        fold_borders(model)
