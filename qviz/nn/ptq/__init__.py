@@ -1,1 +1,14 @@
 """Post-training quantization: no labels, a thousand images, minutes."""
+
+from __future__ import annotations
+
+from qviz.nn.ptq.blocks import Block as Block
+from qviz.nn.ptq.blocks import find_blocks as find_blocks
+from qviz.nn.ptq.borders import add_borders as add_borders
+from qviz.nn.ptq.borders import fold_borders as fold_borders
+from qviz.nn.ptq.fold import fold_batchnorm as fold_batchnorm
+from qviz.nn.ptq.front import ptq as ptq
+from qviz.nn.ptq.gate import Gate as Gate
+from qviz.nn.ptq.learn import Options as Options
+from qviz.nn.ptq.reconstruct import reconstruct as reconstruct
+from qviz.nn.ptq.report import PTQReport as PTQReport

@@ -76,7 +76,8 @@ def ptq(
         method: See the table.
         pair: Quantizers instead of the usual ones (for weights uniform levels with a step and an offset for
             each output channel, for activations uniform levels). It has the bits.
-        first_last: As for :func:`~qviz.nn.convert`. With "8bit" the first and the last layer round to nearest.
+        first_last: As for :func:`~qviz.nn.convert`. With "8bit" the first and the last layer round to
+            nearest.
         skip: As for :func:`~qviz.nn.convert`.
         order: "block", or "layer" to learn each layer by itself.
         blocks: Instead of those that the graph of a run shows.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from qviz.nn.layers import QuantLayer
+from qviz.nn.layers import QuantLayer, mixed
 from qviz.nn.ptq.undecided import Undecided, beta
 from qviz.nn.ptq.windows import Windows
 
@@ -189,7 +189,7 @@ def _draw(
         x_float = windows.cut(x_float, place)[0] if options.drop else None
         y = windows.target(y, place)
     if options.drop:
-        x = torch.where(torch.rand(x.shape, generator=generator).to(x.device) < options.drop, x_float, x)
+        x = mixed(x, x_float, options.drop, generator)
     return (x, inside), y
 
 
