@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from qviz.core.codebook import count_below, laid_out, take
+
 SHIFTS = (20, 17)
 """Bits of a float32 that are cut off to get its bucket: 4096 buckets, or 32768 for dense borders."""
 
@@ -47,6 +49,38 @@ class Lookup:
         above.add_(key, alpha=2)
         del key
         return self.values.index_select(0, above).view(u.shape)
+
+
+def select(u: Tensor, borders: Tensor, values: Tensor) -> Tensor:
+    """Return ``values[#{borders < u}]``; floats are NaN where u is NaN.
+
+    A tree of ``where`` when compiled, which fuses; else a :class:`Lookup` (without it POST takes 1.3 x as
+    long at 1e6 values), or comparisons where that is not worth it.
+
+    Args:
+        u: Any shape.
+        borders: (K - 1,), sorted.
+        values: (K,).
+    """
+    if torch.compiler.is_compiling():
+        read = _tree(u, borders, values, 0, values.numel() - 1)
+    else:
+        made = table(borders, values, u.numel())
+        if made is not None:
+            return laid_out(made, u)  # it reads NaN as NaN
+        read = take(values, count_below(u, borders))
+    if not read.is_floating_point():
+        return read
+    nothing = u.clamp(-1.0, 1.0)  # cheap passes, where a mask costs a slow one
+    return read.add_(nothing.sub_(nothing))
+
+
+def _tree(u: Tensor, borders: Tensor, values: Tensor, low: int, high: int) -> Tensor:
+    if low == high:  # a book of one cell has no border that could give u's shape
+        return values[low] if len(borders) else values[low].expand_as(u).clone()
+    middle = (low + high) // 2
+    right = _tree(u, borders, values, middle + 1, high)
+    return torch.where(u > borders[middle], right, _tree(u, borders, values, low, middle))
 
 
 def table(borders: Tensor, values: Tensor, size: int) -> Lookup | None:

@@ -225,7 +225,7 @@ class Quantizer(nn.Module):
         """Return what the fast path needs to know besides tensors; None where only the composition serves."""
         book, slope = self.codebook, self.surrogate.closed_form()
         whole = book.unit and self.rounding.rounds_integers and (book.identity or book.affine is not None)
-        if slope is None:
+        if slope is None or (slope != 1.0 and not whole):
             return None
         return Spec(
             ends=(book.lo, book.hi) if whole else None,

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from qviz.core import _check
 from qviz.core.codebook import Codebook
-from qviz.core.fast import dot, mask, total
+from qviz.core.fast import dot, total
 from qviz.core.grids import uniform
 from qviz.core.quantizer import Quantizer
 from qviz.core.recipe import recipe
@@ -63,17 +63,19 @@ class SigmoidBorder:
 
     def border(self, u: Tensor, b: Tensor) -> Tensor:
         """Return B for each u between the end knots."""
-        v = self.share(u)
-        z = (v * b[2]).add_(b[1]).mul_(v).add_(b[0])
+        z = _logits(self.share(u), b)
         return z.sigmoid_().clamp_(max=top_border(z.dtype, self.lo, self.hi))
 
     def gradient(self, u: Tensor, b: Tensor, grad: Tensor) -> Tensor:
-        """Return the gradient of b: the sums of g B (1 - B) v^i. ``grad``, that of B, is overwritten."""
-        v, border = self.share(u), self.border(u, b)
-        kept = mask(torch.lt, border, top_border(border.dtype, self.lo, self.hi))
-        g = grad.mul_(kept).mul_(border).mul_(border.neg_().add_(1.0))
+        """Return the gradient of b: the sums of g B (1 - B) v^i for ``grad``, that of B."""
+        v = self.share(u)
+        g = torch.ops.aten.sigmoid_backward(grad, _logits(v, b).sigmoid_())
         first = g * v
         return torch.stack([total(g, b[0]), total(first, b[0]), dot(first, v, b[0])])
+
+
+def _logits(v: Tensor, b: Tensor) -> Tensor:
+    return (v * b[2]).add_(b[1]).mul_(v).add_(b[0])
 
 
 class AdaptiveBorder(Rounding):

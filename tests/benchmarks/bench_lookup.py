@@ -16,9 +16,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from qviz.core.fast import select
 from qviz.core.grids import post
-from qviz.core.lookup import table
+from qviz.core.lookup import select, table
 from qviz.recipes import daq_weight
 
 
