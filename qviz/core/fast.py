@@ -119,7 +119,8 @@ class Quantize(torch.autograd.Function):
             movable = mask(torch.gt, v, low).mul_(mask(torch.lt, v, high))
             d_b = spec.bend.gradient(v, grid.b, movable.mul_(inside).mul_(-out))
         if spec.ends is None and grid.levels is not None:
-            du, d_knots = _through_cells(inside, v, grid, out)
+            learns = None if not need_knots else inside * scale if spec.rescale else inside
+            du, d_knots = _through_cells(inside, v, grid, learns)
         else:
             du = _through(inside, v, spec)
         if not spec.clipped:  # outside the grid the gradient passes as it is
@@ -135,7 +136,7 @@ class Quantize(torch.autograd.Function):
         if need_offset and offset is not None:
             d_offset = total(g - du if spec.rescale else -du * per, offset)
         d_x = (du if spec.rescale else du * per).to(x.dtype) if need_x else None
-        return d_x, d_scale, d_offset, d_knots if need_knots else None, None, None, d_b, None
+        return d_x, d_scale, d_offset, d_knots, None, None, d_b, None
 
 
 def _units(x: Tensor, scale: Tensor, offset: Tensor | None) -> Tensor:
@@ -170,16 +171,20 @@ def _through(inside: Tensor, v: Tensor, spec: Spec) -> Tensor:
     return steep if rise == 1.0 else steep.mul_(rise)
 
 
-def _through_cells(inside: Tensor, v: Tensor, grid: Grid, out: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Return the gradients of v and of the knots."""
+def _through_cells(
+    inside: Tensor, v: Tensor, grid: Grid, learns: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return the gradient of v, and that of the knots where ``learns``, the output's, is given."""
     knots, gap = grid.knots, grid.knots.diff()
     slope, inner, end = grid.levels.diff() / gap, knots[1:-1], knots.new_zeros(1)
     cell = select(v, inner, torch.arange(len(gap), dtype=torch.int32, device=v.device))
     steep = select(v, inner, slope) if torch.compiler.is_compiling() else take(slope, cell)
-    first, moment = _cell_sums(cell, len(gap), inside, inside * v)
-    upper = (moment - knots[:-1] * first) / gap  # the sum of g t: the share of a cell's upper knot
-    d_knots = torch.cat([slope * (upper - first), end]) - torch.cat([end, slope * upper])
-    return steep.mul_(inside), d_knots * (out if isinstance(out, float) else out.reshape(()))
+    d_knots = None
+    if learns is not None:
+        first, moment = _cell_sums(cell, len(gap), learns, learns * v)
+        upper = (moment - knots[:-1] * first) / gap  # the sum of g t: the share of a cell's upper knot
+        d_knots = torch.cat([slope * (upper - first), end]) - torch.cat([end, slope * upper])
+    return steep.mul_(inside), d_knots
 
 
 def _cell_sums(cell: Tensor, count: int, *values: Tensor) -> list[Tensor]:

@@ -10,6 +10,7 @@ from qviz import Codebook, Quantizer, StraightThrough
 from qviz.core.fast import Quantize, Spec
 from qviz.core.lookup import _tree, select
 from qviz.methods.lsq import LearnedStep
+from qviz.methods.n2uq import LearnedKnots
 from tests.methods.cases import CASES, CHANNELS, fresh, gradients, ready, sample
 from tests.strategies import same_bits, steps_around
 
@@ -221,6 +222,10 @@ def test_free_combinations_agree_too():
     for clipped in (True, False):
         q = Quantizer(odd, None, StraightThrough(clipped), LearnedStep(1.0, 0.8)).double()
         twins(q, x, rel=1e-12)
+    steps = torch.tensor([0.3, 0.6, 0.9, 1.2])
+    for book in (odd, LearnedKnots(2, start=-0.9)):
+        q = Quantizer(book, range=LearnedStep(1.0, steps, channels=4)).double()
+        twins(q, x.view(4, -1), rel=1e-12)
 
 
 @pytest.mark.parametrize("name", FAST)
