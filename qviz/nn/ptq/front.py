@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import deepcopy
 
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from qviz.nn.ptq.report import PTQReport
 from qviz.nn.ptq.settings import LEARNED, Settings, checked, pair_of, split
 from qviz.nn.report import report as summary
 from qviz.nn.report import survey
+from qviz.nn.train.interrupt import Interrupt
 
 SEEN = 256
 """So many images set the first steps."""
@@ -120,19 +122,19 @@ def ptq(
         raise ValueError("the model is in train mode: call model.eval() first")
     if resume is None:
         _begin(deepcopy(model), fit, settings, blocks)  # refuses here, before anything is changed
-        report = _begin(model, fit, settings, blocks)
+        with Interrupt() as pressed:  # Ctrl-C waits: half a conversion is of no use
+            report = _begin(model, fit, settings, blocks)
         report.source, report.images, report.held = source, len(fit), len(held)
     else:
-        report = _resumed(resume, settings)
+        report, pressed = _resumed(resume, settings), None
     with evaluating(model):
         judge = Gate(model, report.reference, held, strict=gate)
         if resume is None:
             report.output_first = judge.output_error()
-        try:
-            _carry_out(model, fit, judge, report, show)
-            report.finished = True
-        except Stopped as stop:
-            report.notes.append(str(stop))
+        with suppress(Stopped):
+            if pressed is None or not pressed.asked:
+                _carry_out(model, fit, judge, report, show)
+                report.finished = True
         report.output_last, report.agreement = judge.output_error(), judge.agreement()
     notes = {row.name: row.note for row in report.conversion.rows}
     report.conversion = summary(model, notes=notes, first_last=first_last)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from qviz.nn.layers import QuantLayer, mixed
+from qviz.nn.layers import QuantLayer, adapt, mixed
 from qviz.nn.ptq.undecided import Undecided, beta
 from qviz.nn.ptq.windows import Windows
 
@@ -37,6 +37,9 @@ class Options:
         warm_up: The share of the steps before it sets in.
         windows: Whether to work on half-size windows where a block allows it (see
             :class:`~qviz.nn.ptq.windows.Windows`).
+
+    Raises:
+        ValueError: A number is out of range.
     """
 
     iterations: int = 2000
@@ -50,6 +53,18 @@ class Options:
     regularizer: float = 10.0
     warm_up: float = 0.2
     windows: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "batch"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        for name in ("drop", "warm_up"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)!r}")
+        for name in ("round_lr", "step_lr", "border_lr", "bias_lr", "regularizer"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True)
@@ -155,7 +170,6 @@ def _descend(
     optimizer = torch.optim.Adam(groups)
     free = max(sum(int(u.free.sum()) for u in undecided), 1)
     windows = Windows.of(task.float_block, task.x_float[:2]) if options.windows else None
-    roundings = [q.rounding for layer in task.layers if (q := layer.input_quantizer) is not None]
     for step in range(options.iterations):
         x, y = _draw(task, options, windows, generator)
         out = task.block(x[0])
@@ -170,8 +184,7 @@ def _descend(
         left = 0.5 * (1.0 + math.cos(math.pi * (step + 1) / options.iterations))
         for group in optimizer.param_groups:
             group["lr"] = group["start"] * (left if group["falls"] else 1.0)
-        for rounding in roundings:
-            rounding.after_step()
+        adapt(task.block)  # keeps borders monotone
         if tell is not None:
             tell(step, float(now.detach()) * first)
 

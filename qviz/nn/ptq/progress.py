@@ -22,23 +22,22 @@ class Bar:
     Args:
         title: The block.
         steps: How many there will be.
+        pressed: Notes Ctrl-C.
         show: Whether to show anything.
     """
 
-    def __init__(self, title: str, steps: int, *, show: bool) -> None:
+    def __init__(self, title: str, steps: int, pressed: Interrupt, *, show: bool) -> None:
         self.title, self.steps, self.show = title, steps, show
-        self._interrupt, self._bar, self._told = Interrupt(), None, time.monotonic()
+        self._pressed, self._bar, self._told = pressed, None, time.monotonic()
 
     def __enter__(self) -> Bar:
         if self.show and (sys.stdout.isatty() or in_notebook()):
             self._bar = bar(self.steps, title=self.title)
-        self._interrupt.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._interrupt.__exit__(kind, value, trace)
         if self._bar is not None:
             self._bar.close()
 
@@ -54,7 +53,7 @@ class Bar:
         elif self.show and time.monotonic() - self._told >= LOG_SECONDS:
             self._told = time.monotonic()
             print(f"{self.title}: step {step + 1} of {self.steps}, loss {loss:.4g}", flush=True)
-        if self._interrupt.asked:
+        if self._pressed.asked:
             raise Stopped(f"stopped at step {step + 1} of {self.steps} of {self.title}")
 
     def say(self, line: str) -> None:

@@ -16,6 +16,7 @@ from qviz.nn.ptq.gate import Gate, Verdict
 from qviz.nn.ptq.inputs import collect
 from qviz.nn.ptq.learn import Learned, Options, Task, learn
 from qviz.nn.ptq.progress import Bar, Stopped
+from qviz.nn.train.interrupt import Interrupt
 
 MEASURED = 64
 """So many held-out images tell the errors before and after."""
@@ -108,10 +109,13 @@ def reconstruct(
     blocks = find_blocks(gate.reference, images[:2])[0] if blocks is None else blocks
     todo = jobs(model, blocks, order, skip)
     finished = {result.name for result in done}
-    for place, block in enumerate(todo):
-        if block.name not in finished:
+    with Interrupt() as pressed:
+        for place, block in enumerate(todo):
+            if block.name in finished:
+                continue
             generator = torch.Generator().manual_seed(seed * 10_007 + place)
-            with Bar(f"{block.name} ({place + 1} of {len(todo)})", options.iterations, show=show) as bar:
+            title = f"{block.name} ({place + 1} of {len(todo)})"
+            with Bar(title, options.iterations, pressed, show=show) as bar:
                 done.append(_one(model, images, gate, block, options, generator, bar))
                 bar.say(str(done[-1]))
     return done

@@ -24,7 +24,7 @@ class Undecided(nn.Module):
         Nagel et al., "Up or Down?", ICML 2020, arXiv:2004.10568, equations (22) to (24).
     """
 
-    calibrated = True
+    calibrated, adapts = True, False
 
     def __init__(self, quantizer: Quantizer, weight: Tensor) -> None:
         super().__init__()
@@ -52,6 +52,9 @@ class Undecided(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """Return the relaxed weight; the argument, of which this was made, is not looked at."""
         return torch.addcmul(self.low, self.gap, self.rounding.h())
+
+    def after_step(self, weight: Tensor) -> None:
+        """Do nothing: V is all that moves."""
 
     def regularizer(self, beta: float) -> Tensor:
         """Return the sum of 1 - |2 h(V) - 1|^β over the weights that are free."""

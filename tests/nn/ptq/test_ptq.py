@@ -1,0 +1,282 @@
+"""The front: every method on a network of one's own, the gate, stop and resume, bad input."""
+
+import copy
+import signal
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from qviz import recipes
+from qviz.core.rounding import CellBorder
+from qviz.nn import calibrate, convert, deconvert
+from qviz.nn.layers import QuantLayer
+from qviz.nn.ptq import Gate, Options, add_borders, fold_batchnorm, fold_borders, ptq
+from qviz.nn.ptq.errors import errors
+from qviz.nn.ptq.settings import METHODS
+
+LEARNED = ("brecq", "qdrop", "aquant")
+
+
+class Net(nn.Module):
+    """Grouped, depthwise, linear layers, one that runs twice, BatchNorm, a shortcut in a module."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.block = Block()
+        self.twice = nn.Conv2d(8, 8, 1)
+        self.head = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 5))
+
+    def forward(self, x):
+        x = self.block(self.norm(self.stem(x)).relu())
+        x = self.twice(self.twice(x).relu()).relu()
+        return self.head(x.mean((2, 3)))
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=2)
+
+    def forward(self, x):
+        return x + self.grouped(self.norm(self.depthwise(x)).relu())
+
+
+def network():
+    torch.manual_seed(0)
+    net = Net()
+    for norm in (m for m in net.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.running_mean.normal_(std=0.1)
+        norm.running_var.uniform_(0.5, 2.0)
+    return net.eval()
+
+
+def images(n=24):
+    return torch.rand(n, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+
+
+FEW = Options(iterations=30, drop=0.5)
+
+
+def run(net, method="qdrop", **how):
+    how = {"w_bits": 3, "first_last": "quantized", "show": False, **how}
+    if method in LEARNED:
+        how.setdefault("options", FEW)
+    return ptq(net, images(), method=method, **how)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_gives_an_ordinary_converted_network(method):
+    net = network()
+    before = net(images()).detach()
+    done = run(net, method)
+    assert done.finished
+    layers = {name: m for name, m in net.named_modules() if isinstance(m, QuantLayer)}
+    assert set(layers) == {"stem", "block.depthwise", "block.grouped", "twice", "head.0", "head.2"}
+    assert (done.images, done.held) == (18, 6)
+    x = images()
+    if method in LEARNED:
+        assert [result.name for result in done.results] == ["stem", "block", "head.0", "head.2"]
+        assert done.notes == ["'twice' runs 2 times and is left out"]
+        assert done.output_last <= done.output_first  # the gate
+        for result in done.results:
+            if result.verdict.accepted:
+                for name in result.layers:
+                    assert torch.equal(layers[name].quantized_weight(), layers[name].weight)
+    other = network()
+    fold_batchnorm(other, x[:1])
+    assert torch.allclose(other(x), before, atol=1e-5)
+    convert(other, pair=done.settings.pair, first_last="quantized", batch=x)
+    if method == "aquant":
+        add_borders(other)
+        fold_borders(other)
+        assert isinstance(layers["head.2"].input_quantizer.rounding, CellBorder)
+    other.load_state_dict(net.state_dict())
+    assert torch.equal(other(x), net(x))
+    net(x).square().mean().backward()  # it trains on
+    assert layers["block.grouped"].weight.grad is not None
+    assert type(deconvert(net).stem) is nn.Conv2d
+
+
+@pytest.mark.parametrize("pair", ["post", "lsq", "pact", "asq"])
+def test_other_grids(pair):
+    done = run(network(), "brecq", w_bits=None, pair=recipes.pair(pair, 4), gate=False)
+    assert all(result.learned.soft < result.learned.first for result in done.results)
+
+
+@pytest.mark.parametrize(("pair", "why"), [("daq", "another unit"), ("apot", "standardizes")])
+def test_levels_that_are_not_the_weights_are_refused_and_nothing_changes(pair, why):
+    net = network()
+    before, text = copy.deepcopy(net.state_dict()), repr(net)
+    with pytest.raises(ValueError, match=f"layer 'stem' cannot be reconstructed: .*{why}"):
+        run(net, w_bits=None, pair=recipes.pair(pair, 4))
+    assert repr(net) == text
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_a_stage_that_fails_is_taken_back_and_the_report_says_so():
+    wild = Options(iterations=5, step_lr=50.0, weights=False)
+    net, nearest = network(), network()
+    done = run(net, options=wild)
+    run(nearest, "nearest")
+    assert not any(result.verdict.accepted for result in done.results)
+    assert done.output_last == done.output_first
+    assert torch.equal(net(images()), nearest(images()))
+    v = done.results[0].verdict
+    text = str(done)
+    assert "taken back, as held-out images were worse: stem, block, head.0 and 1 more" in text
+    assert f"{v.block_before:.3g}" in text
+    assert f"{v.block_after:.3g}" in text
+    free = run(network(), options=wild, gate=False)
+    assert all(result.verdict.accepted for result in free.results)
+    assert free.output_last > done.output_last
+
+
+class Stop:
+    """Presses Ctrl-C in the n-th step of learning."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __call__(self, module, args, out):
+        if torch.is_grad_enabled() and isinstance(module.grouped, QuantLayer):
+            self.n -= 1
+            if self.n == 0:
+                signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("at", [1, 20])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(at):
+    whole, net = network(), network()
+    run(whole, "aquant")
+    handle = net.block.register_forward_hook(Stop(at))
+    done = run(net, "aquant")
+    handle.remove()
+    assert not done.finished
+    assert [result.name for result in done.results] == ["stem"]
+    assert "stopped before the end" in str(done)
+    assert net(images()).isfinite().all()
+    with pytest.raises(ValueError, match="the run that was stopped had seed=0, got 1"):
+        run(net, "aquant", resume=done, seed=1)
+    again = run(net, "aquant", resume=done)
+    assert again is done
+    assert again.finished
+    state = net.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in whole.state_dict().items())
+    with pytest.raises(ValueError, match="has ended"):
+        run(net, "aquant", resume=done)
+
+
+def test_borders_fold_to_the_same_codes():
+    net = network()
+    x = images()
+    fold_batchnorm(net, x[:1])
+    convert(net, pair=recipes.pair("lsq", 3), first_last="quantized", batch=x)
+    assert add_borders(net, skip=["twice"]) == [
+        "stem",
+        "block.depthwise",
+        "block.grouped",
+        "head.0",
+        "head.2",
+    ]
+    calibrate(net, x)
+    q = net.block.grouped.input_quantizer
+    with torch.no_grad():
+        q.rounding.b.normal_(generator=torch.Generator().manual_seed(0))
+        q.rounding.guard()
+    u = torch.rand(50, 8, 9, 9) * 8 * q.scale
+    before, bend = q.codes(u), net(x)
+    assert "block.grouped" in fold_borders(net)
+    assert torch.equal(net.block.grouped.input_quantizer.codes(u), before)
+    assert torch.equal(net(x), bend)
+
+
+def test_the_errors_of_a_layer_add_up():
+    net, x = network(), images()
+    reference = run(net, "nearest").reference
+    found = errors(net, reference, x, ["block.depthwise"])
+    seen = []
+    layer, twin = net.block.depthwise, reference.block.depthwise
+    handles = [m.register_forward_pre_hook(lambda m, a: seen.append(a[0])) for m in (layer, twin)]
+    with torch.no_grad():
+        net(x), reference(x)
+    for handle in handles:
+        handle.remove()
+    (x_tilde, u), w, w_hat = seen, twin.weight, layer.quantized_weight()
+    x_hat = layer.input_quantizer(x_tilde)
+
+    def product(a, w):
+        return F.conv2d(a.double(), w.double(), padding=1, groups=8)
+
+    with torch.no_grad():
+        terms = product(x_hat, w_hat - w), product(x_hat - x_tilde, w), product(x_tilde - u, w)
+        total = product(x_hat, w_hat) - product(u, w)
+        torch.testing.assert_close(sum(terms), total)
+    want = [t.square().mean().item() for t in (*terms, total)]
+    assert [found.weight, found.activation, found.propagated, found.total] == pytest.approx(want, rel=1e-4)
+
+
+def broken(value):
+    x = images()
+    x[3, 0, 2, 2] = value
+    return x
+
+
+@pytest.mark.parametrize(
+    ("x", "how", "message"),
+    [
+        (torch.rand(0, 3, 12, 12), {}, "at least 8"),
+        (images(7), {}, "at least 8"),
+        (broken(float("nan")), {}, "1 of 24 images hold NaN"),
+        (images().double().long(), {}, "floating-point"),
+        (torch.rand(16, 4, 12, 12), {}, "channels"),
+        (images(), {"w_bits": 9}, "9"),
+        (images(), {"w_bits": None}, "give w_bits"),
+        (images(), {"method": "best"}, "got 'best'"),
+        (images(), {"order": "net"}, "got 'net'"),
+        (images(), {"method": "nearest", "options": FEW}, "learns nothing"),
+        (images(), {"border": "cell"}, "no border"),
+        (images(), {"seed": -1}, "seed"),
+        (images(), {"skip": "nowhere"}, "nowhere"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_changes_nothing(x, how, message):
+    net = network()
+    before, text = copy.deepcopy(net.state_dict()), repr(net)
+    with pytest.raises((ValueError, TypeError, RuntimeError), match=message):
+        ptq(net, x, **{"w_bits": 3, "show": False, **how})
+    assert repr(net) == text
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"iterations": 0}, {"iterations": 1.5}, {"batch": 0}, {"drop": 1.5}, {"round_lr": -1.0}]
+)
+def test_options_out_of_range(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Options(**wrong)
+
+
+def test_a_network_that_is_quantized_already_or_in_train_mode():
+    net = network()
+    run(net, "nearest")
+    with pytest.raises(ValueError, match="quantized already"):
+        run(net)
+    with pytest.raises(ValueError, match="train mode"):
+        run(network().train())
+
+
+def test_the_report_has_the_figures():
+    net = network()
+    done = run(net, "aquant", source="drawn at random")
+    gate = Gate(net, done.reference, images()[:6])
+    assert gate.agreement() is not None
+    figures = done.to_dict()
+    assert figures["method"] == "aquant"
+    assert figures["results"][1]["layers"] == ("block.depthwise", "block.grouped")
+    assert [row["a_recipe"][:6] for row in figures["conversion"]["rows"]][1] == "aquant"
+    assert "18 images (drawn at random), and 6 held out; no label was read" in str(done)
