@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.nn.parameter import is_lazy
 
 from qviz.core.quantizer import Quantizer
 from qviz.nn.batches import Batch, batches_of, forward, samples
@@ -59,8 +60,8 @@ def calibrate(
 
     Raises:
         TypeError: The batch is nothing that a model takes.
-        ValueError: The model has no quantized layer; the batch does not reach one; a layer ran without its
-            quantizers; a weight or an input is NaN or infinite.
+        ValueError: The model has no quantized layer, a lazy one, or one on the meta device; the batch does
+            not reach one; a layer ran without its quantizers; a weight or an input is NaN or infinite.
 
     Warns:
         UserWarning: An input has negative values and its quantizer no negative levels.
@@ -164,7 +165,18 @@ def _quantizers(layer: QuantLayer) -> list[Quantizer]:
 
 @torch.no_grad()
 def run(model: nn.Module, batch: Batch, layers: Iterable[nn.Module], hook: Callable[..., None]) -> None:
-    """Run the model once with a hook before each of the layers; leave its buffers and RNG as they were."""
+    """Run the model once with a hook before each of the layers; leave its buffers and RNG as they were.
+
+    Raises:
+        ValueError: A parameter or a buffer has no values, as it is lazy or on the meta device.
+    """
+    for name, t in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(t):
+            raise ValueError(f"{name} is lazy and has no shape yet: run the model on a batch before convert")
+        if t.is_meta:
+            raise ValueError(
+                f"{name} is on the meta device and has no values: load the model's weights first"
+            )
     handles = [layer.register_forward_pre_hook(hook, with_kwargs=True) for layer in layers]
     try:
         with _untouched(model):

@@ -124,8 +124,9 @@ class Recipes:
             source = self.pair.with_bits(*bits) if isinstance(bits, tuple) else self.pair.with_bits(bits)
         weight = _for_layer(source.weight, "weight", name)
         act = _for_layer(source.act, "act", name)
-        w = None if weight is None else _quantizer(weight(layer), "weight", name)
-        a = None if act is None else _quantizer(act(layer, signed), "act", name)
+        with torch.device("cpu"):  # whatever the default is: they follow the layer later
+            w = None if weight is None else _quantizer(weight(layer), "weight", name)
+            a = None if act is None else _quantizer(act(layer, signed), "act", name)
         return Plan(
             w,
             a,
@@ -137,7 +138,8 @@ class Recipes:
 
 def eight_bits(signed: bool) -> Plan:
     """Return the plan of the policy "8bit": LSQ."""
-    return Plan(lsq(8), lsq(8, signed=signed), note="8-bit LSQ")
+    with torch.device("cpu"):
+        return Plan(lsq(8), lsq(8, signed=signed), note="8-bit LSQ")
 
 
 def _for_layer(recipe: Any, what: str, name: str) -> Any:

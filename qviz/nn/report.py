@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
@@ -175,7 +175,8 @@ def survey(model: nn.Module) -> dict[str, tuple[nn.Module, str | None]]:
     """Find every layer by its name, with the reason why it cannot be quantized, or None where it can.
 
     A layer is a module that itself holds a parameter of two or more dimensions; a parametrized one counts as
-    one layer. What belongs to a quantizer is left out.
+    one layer, and so does one that torch.ao has quantized, whose weight is no parameter. What belongs to a
+    quantizer is left out.
     """
     inside: set[int] = set()
     bypassed: set[int] = set()
@@ -190,6 +191,8 @@ def survey(model: nn.Module) -> dict[str, tuple[nn.Module, str | None]]:
             bypassed |= {id(module.linear1), id(module.linear2)}
         if is_parametrized(module):
             inside |= {id(m) for m in module.parametrizations.modules()}
+        if _packed(module):
+            inside |= {id(m) for m in module.modules()}
         if any(is_lazy(p) or p.ndim > 1 for p in _held(module).values()):
             found[name] = module, _obstacle(module, bypassed)
     return found
@@ -204,6 +207,8 @@ def _obstacle(module: nn.Module, bypassed: set[int]) -> str | None:
         return "not quantized: its parameters are parametrized"
     if any(is_lazy(p) for p in _held(module).values()):
         return "not quantized: lazy, its shape is not known before a first batch"
+    if foreign := next((p.dtype for p in _held(module).values() if not p.is_floating_point()), None):
+        return f"not quantized: its weight is {foreign}, not floating point"
     if kind not in (nn.Conv2d, nn.Linear):
         for base in (nn.Conv2d, nn.Linear):
             if isinstance(module, base):
@@ -215,13 +220,18 @@ def _obstacle(module: nn.Module, bypassed: set[int]) -> str | None:
         return "not quantized: nn.TransformerEncoderLayer reads this weight past the layer in eval mode"
     if "weight" not in _held(module):
         return "not quantized: a hook computes its weight (weight norm, spectral norm or pruning)"
-    if not module.weight.is_floating_point():
-        return f"not quantized: its weight is {module.weight.dtype}"
     return None
 
 
-def _held(module: nn.Module) -> dict[str, nn.Parameter]:
+def _packed(module: nn.Module) -> bool:
+    """Return whether it is one of torch.ao's quantized layers."""
+    return hasattr(module, "_packed_params") and callable(getattr(module, "weight", None))
+
+
+def _held(module: nn.Module) -> dict[str, Tensor]:
     """Return the parameters of the float layer itself, those of its parametrizations included."""
+    if _packed(module):
+        return {"weight": module.weight()}
     held = dict(module.named_parameters(recurse=False))
     if isinstance(module, QuantLayer):
         held.pop("output_scale", None)
@@ -267,6 +277,6 @@ def _kind(module: nn.Module) -> str:
 
 def _shown(bits: int, levels: int | None, recipe: str) -> str:
     if levels is None:
-        return f"fp{bits}"
+        return f"fp{bits}" if bits > 8 else f"{bits} bits"
     made_by = f", {recipe.partition('(')[0]}" if recipe else ""
     return f"{bits} bit{'s' * (bits > 1)}, {levels} levels{made_by}"

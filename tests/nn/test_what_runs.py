@@ -150,6 +150,51 @@ def test_nothing_quantized_says_why():
         convert(net, pair=PAIR)
 
 
+def on_meta():
+    with torch.device("meta"):
+        return nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))
+
+
+SHELLS = {
+    "meta": (on_meta, "0.weight is on the meta device and has no values: load"),
+    "lazy": (lambda: nn.Sequential(nn.Linear(8, 8), nn.LazyLinear(2)), "1.weight is lazy and has no shape"),
+}
+
+
+@pytest.mark.parametrize("kind", SHELLS)
+def test_a_model_without_values_is_refused_where_it_would_run(kind):
+    build, message = SHELLS[kind]
+    with pytest.raises(ValueError, match=message):
+        convert(build(), pair=PAIR, batch=torch.randn(4, 8))
+    net = build()
+    convert(net, pair=PAIR, first_last="quantized")
+    with pytest.raises(ValueError, match=message):
+        calibrate(net, torch.randn(4, 8))
+
+
+def test_a_default_device_does_not_matter():
+    net = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 2))
+    with torch.device("meta"):
+        convert(net, pair=PAIR, first_last="8bit", signed={"1": True, "2": True})
+    calibrate(net, torch.randn(4, 8))
+    assert not any(t.is_meta for t in (*net.parameters(), *net.buffers()))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize_per_tensor")
+def test_a_layer_that_another_library_made_integer_is_named():
+    net = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(8, 8)), {nn.Linear})
+    bytewise = nn.Linear(8, 4)
+    bytewise.weight = nn.Parameter(torch.ones(4, 8, dtype=torch.int8), requires_grad=False)
+    net.append(bytewise).append(nn.Linear(4, 2))
+    done = convert(net, pair=PAIR, first_last="quantized")
+    assert [(row.name, row.w_bits, row.weights, row.note) for row in done.rows] == [
+        ("0", 8, 64, "not quantized: its weight is torch.qint8, not floating point"),
+        ("1", 8, 32, "not quantized: its weight is torch.int8, not floating point"),
+        ("2", 3, 8, "first and last layer"),
+    ]
+    assert "fp8" not in str(done)
+
+
 def test_all_calls_of_a_layer_set_it():
     """LSQ's start by its formula, 2 mean|x| / sqrt(top), over what a hook sees."""
     torch.manual_seed(0)
