@@ -14,7 +14,7 @@ from qviz.methods.method import Pair
 from qviz.nn.batches import Batch
 from qviz.nn.calibration import calibrate as calibrate
 from qviz.nn.layers import QuantLayer
-from qviz.nn.plan import Act, Bits, Names, Order, Plan, Recipes, Weight, eight_bits
+from qviz.nn.plan import Bits, Names, Order, Plan, eight_bits, pairs, plan
 from qviz.nn.report import Report as Report
 from qviz.nn.report import Row as Row
 from qviz.nn.report import report as report
@@ -26,11 +26,7 @@ POLICIES = ("fp", "8bit", "quantized")
 def convert(
     model: nn.Module,
     *,
-    pair: Pair | None = None,
-    weight: Weight | Mapping[str, Weight | None] | None = None,
-    act: Act | Mapping[str, Act | None] | None = None,
-    standardize: bool = False,
-    output_scale: bool = False,
+    pair: Pair | Mapping[str, Pair | None],
     bits: Mapping[str, Bits] | None = None,
     first_last: str = "fp",
     skip: str | Iterable[str] = (),
@@ -45,18 +41,12 @@ def convert(
     after the calibration, other than by training, is warned of when the model runs in eval mode, and stands
     in its :func:`report`.
 
-    What quantizes is given as a ``pair``, or as its parts:
-
     Args:
         model: any module. Layers of other types, subclasses, and layers whose weight is computed
             (parametrized, weight norm, lazy) stay as they are, with the reason in the report.
-        pair: a :func:`qviz.recipes.pair`; stands for the next four arguments.
-        weight: (output channels) -> quantizer, or such a function for each layer by name. None: weights stay.
-        act: (input channels, signed) -> quantizer, or such a function for each layer by name. None: inputs
-            stay.
-        standardize: standardize weights (DAQ).
-        output_scale: learn an output scale (DAQ).
-        bits: with ``pair``, for mixed precision: the weight bits of some layers by name, or their (weight,
+        pair: what quantizes: a :func:`qviz.recipes.pair`, a :class:`~qviz.methods.method.Pair` of your own
+            functions, or one for each layer by name, where None leaves the layer as it is.
+        bits: with one pair, for mixed precision: the weight bits of some layers by name, or their (weight,
             activation) bits; the others have the pair's. An allocation of :mod:`qviz.nn.allocate` is applied
             by ``bits=dict(zip(layers, allocation.bits))``.
         first_last: what becomes of the first and the last layer: "fp", nothing; "8bit", LSQ with 8 bits for
@@ -71,10 +61,10 @@ def convert(
             registration, the first layer's input is signed and all others are not (they follow a ReLU).
 
     Raises:
-        ValueError: no layer that could be quantized; a name or pattern that matches none; bits for a layer
-            that is left out or first or last; a pair together with its parts; a layer that is already
-            quantized; what the recipes refuse.
-        TypeError: a recipe does not return a quantizer.
+        ValueError: no layer that could be quantized; a name or pattern that matches none; bits or a pair for
+            a layer that is left out, or none for one that is not; a layer that is already quantized; what the
+            recipes refuse.
+        TypeError: a pair is none, or a recipe does not return a quantizer.
 
     Example:
         >>> from qviz import recipes
@@ -90,12 +80,11 @@ def convert(
         >>> net(images).shape
         torch.Size([1, 2])
     """
-    recipes = Recipes.of(pair, weight, act, standardize, output_scale, bits)
     if first_last not in POLICIES:
         raise ValueError(f"first_last must be one of {', '.join(POLICIES)}, got {first_last!r}")
     layers = _candidates(model)
     names = Names(model, layers)
-    recipes = recipes.renamed(names)
+    given, named = pairs(pair, bits, names)
     left = dict.fromkeys(names.matching(skip), "skipped")
     signs = {names.one(name, "signed"): bool(value) for name, value in (signed or {}).items()}
     order = Order.of(model, layers, batch)
@@ -111,10 +100,14 @@ def convert(
             left[name] = f"{roles[name]} layer, left in floating point"
         elif name in roles and first_last == "8bit":
             plans[name] = eight_bits(sign)
+        elif name not in given:
+            raise ValueError(f"pair has no entry for layer {name!r}; give None to leave it as it is")
         else:
-            plans[name] = recipes.plan(name, layer, sign)
-    recipes.refuse_unused(plans.keys() - (roles.keys() if first_last == "8bit" else ()))
-    for name in [name for name, plan in plans.items() if plan.empty]:
+            plans[name] = plan(given[name], name, layer, sign)
+    if unused := named - (plans.keys() - (roles.keys() if first_last == "8bit" else ())):
+        what = "pair" if isinstance(pair, Mapping) else "bits"
+        raise ValueError(f"{what} names {min(unused)!r}, which skip= or first_last= leave out")
+    for name in [name for name, made in plans.items() if made.empty]:
         left[name] = "left in floating point"
         del plans[name]
     _carry_out(plans, layers)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,8 +17,6 @@ from qviz.nn.batches import Batch, batches_of
 from qviz.nn.calibration import run, several
 from qviz.nn.layers import QuantConv2d, QuantLayer, QuantLinear
 
-Weight = Callable[[nn.Module], Quantizer | None]
-Act = Callable[[nn.Module, bool], Quantizer | None]
 Bits = int | tuple[int, int]
 
 
@@ -49,91 +47,43 @@ class Plan:
         )
 
 
-@dataclass(frozen=True)
-class Recipes:
-    """Where the quantizers of each layer come from: a pair with exceptions, or its parts.
+def pairs(
+    pair: Pair | Mapping[str, Pair | None], bits: Mapping[str, Bits] | None, names: Names
+) -> tuple[dict[str, Pair | None], set[str]]:
+    """Return the pair of each layer, and the layers that were named.
 
-    Attributes:
-        weight, act, standardize, output_scale: as a pair has them; the first two may be mappings by layer
-            name.
-        pair: None if the parts were given.
-        bits: by layer name.
+    Raises:
+        TypeError: a pair is none.
+        ValueError: a name is that of no layer; bits without one pair for all; what the recipes refuse.
     """
+    if isinstance(pair, Mapping):
+        if bits:
+            raise ValueError(f"bits by layer go with one pair, and not with a pair by layer; got bits={bits}")
+        given = {names.one(name, "pair"): value for name, value in pair.items()}
+    else:
+        given = dict.fromkeys(names.layers, pair)
+    for one in given.values():
+        if not (isinstance(one, Pair) or (one is None and isinstance(pair, Mapping))):
+            raise TypeError(f"pair must be a Pair as qviz.recipes.pair returns it, got {one!r}")
+    exceptions = {names.one(name, "bits"): value for name, value in (bits or {}).items()}
+    for name, value in exceptions.items():
+        given[name] = pair.with_bits(*value) if isinstance(value, tuple) else pair.with_bits(value)
+    return given, set(given if isinstance(pair, Mapping) else exceptions)
 
-    weight: Weight | Mapping[str, Weight | None] | None
-    act: Act | Mapping[str, Act | None] | None
-    standardize: bool
-    output_scale: bool
-    pair: Pair | None
-    bits: Mapping[str, Bits]
 
-    @classmethod
-    def of(
-        cls,
-        pair: Pair | None,
-        weight: Weight | Mapping[str, Weight | None] | None,
-        act: Act | Mapping[str, Act | None] | None,
-        standardize: bool,
-        output_scale: bool,
-        bits: Mapping[str, Bits] | None,
-    ) -> Recipes:
-        """Check that there is one source, and only one."""
-        if pair is None:
-            if bits:
-                raise ValueError(f"bits by layer need pair=, which can make others, got bits={dict(bits)}")
-            return cls(weight, act, standardize, output_scale, None, {})
-        if not isinstance(pair, Pair):
-            raise TypeError(f"pair must be a Pair as qviz.recipes.pair returns it, got {pair!r}")
-        if weight is not None or act is not None or standardize or output_scale:
-            raise ValueError("give a pair, or weight, act, standardize and output_scale, but not both")
-        return cls(pair.weight, pair.act, pair.standardize, pair.output_scale, pair, dict(bits or {}))
+def plan(pair: Pair | None, name: str, layer: nn.Module, signed: bool) -> Plan:
+    """Make the quantizers of one layer; none for None.
 
-    def renamed(self, names: Names) -> Recipes:
-        """Return the same with each layer under its first name.
-
-        Raises:
-            ValueError: a name is that of no layer.
-        """
-        first = {
-            key: {names.one(name, key): value for name, value in given.items()}
-            for key, given in self._by_layer().items()
-        }
-        return replace(self, **first)
-
-    def refuse_unused(self, planned: Collection[str]) -> None:
-        """Raise ValueError if bits or a recipe are given for a layer that does not get them."""
-        for key, given in self._by_layer().items():
-            for name in given:
-                if name not in planned:
-                    raise ValueError(f"{key} names {name!r}, which skip= or first_last= leave out")
-
-    def _by_layer(self) -> dict[str, Mapping[str, Any]]:
-        given = {"bits": self.bits, "weight": self.weight, "act": self.act}
-        return {key: value for key, value in given.items() if isinstance(value, Mapping)}
-
-    def plan(self, name: str, layer: nn.Module, signed: bool) -> Plan:
-        """Make the quantizers of one layer.
-
-        Raises:
-            ValueError: a mapping lacks the layer; what the recipes refuse.
-            TypeError: what a recipe returns is no quantizer.
-        """
-        source: Recipes | Pair = self
-        if name in self.bits:
-            bits = self.bits[name]
-            source = self.pair.with_bits(*bits) if isinstance(bits, tuple) else self.pair.with_bits(bits)
-        weight = _for_layer(source.weight, "weight", name)
-        act = _for_layer(source.act, "act", name)
-        with torch.device("cpu"):  # whatever the default is: they follow the layer later
-            w = None if weight is None else _quantizer(weight(layer), "weight", name)
-            a = None if act is None else _quantizer(act(layer, signed), "act", name)
-        return Plan(
-            w,
-            a,
-            source.standardize,
-            source.output_scale,
-            _substitute(act, a),
-        )
+    Raises:
+        ValueError: what the recipes refuse.
+        TypeError: what a recipe returns is no quantizer.
+    """
+    if pair is None:
+        return Plan(None, None)
+    with torch.device("cpu"):  # whatever the default is: they follow the layer later
+        w = None if pair.weight is None else _quantizer(pair.weight(layer), "weight", name)
+        a = None if pair.act is None else _quantizer(pair.act(layer, signed), "act", name)
+    return Plan(w, a, pair.standardize, pair.output_scale, _substitute(pair.act, a))
 
 
 def eight_bits(signed: bool) -> Plan:
@@ -142,21 +92,13 @@ def eight_bits(signed: bool) -> Plan:
         return Plan(lsq(8), lsq(8, signed=signed), note="8-bit LSQ")
 
 
-def _for_layer(recipe: Any, what: str, name: str) -> Any:
-    if not isinstance(recipe, Mapping):
-        return recipe
-    if name not in recipe:
-        raise ValueError(f"{what} has no entry for layer {name!r}; give None to leave it as it is")
-    return recipe[name]
-
-
 def _quantizer(made: Any, what: str, name: str) -> Quantizer | None:
     if made is not None and not isinstance(made, Quantizer):
         raise TypeError(f"{what} must return a Quantizer for layer {name!r}, got {type(made).__name__}")
     return made
 
 
-def _substitute(act: Act | None, made: Quantizer | None) -> str:
+def _substitute(act: Callable[..., Quantizer] | None, made: Quantizer | None) -> str:
     """Return a note where a signed input gets another recipe than the pair is named for."""
     usual = getattr(act, "name", "")
     if not usual or made is None or made.recipe is None or made.recipe.name == usual:
@@ -217,10 +159,14 @@ class Names:
     Args:
         model: that has them.
         layers: by their first name.
+
+    Attributes:
+        layers: these first names.
     """
 
     def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
         first = {layer: name for name, layer in layers.items()}
+        self.layers = tuple(layers)
         everywhere = model.named_modules(remove_duplicate=False)
         self._first = {name: first[module] for name, module in everywhere if module in first}
 

@@ -191,8 +191,6 @@ def survey(model: nn.Module) -> dict[str, tuple[nn.Module, str | None]]:
             bypassed |= {id(module.linear1), id(module.linear2)}
         if is_parametrized(module):
             inside |= {id(m) for m in module.parametrizations.modules()}
-        if _packed(module):
-            inside |= {id(m) for m in module.modules()}
         if any(is_lazy(p) or p.ndim > 1 for p in _held(module).values()):
             found[name] = module, _obstacle(module, bypassed)
     return found

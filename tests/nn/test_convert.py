@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from qviz import recipes
+from qviz.methods.method import Pair
 from qviz.methods.pairs import pair
 from qviz.nn import allocate
 from qviz.nn.convert import calibrate, convert, deconvert, report
@@ -243,7 +244,8 @@ def test_the_geometry_of_a_layer_is_kept():
     kinds = {"groups": 4, "dilation": 2, "stride": (2, 1), "padding": 3, "padding_mode": "reflect"}
     layer = nn.Conv2d(8, 8, 3, bias=False, **kinds)
     fine = copy.deepcopy(layer)
-    convert(fine, weight=lambda layer: recipes.lsq(8, channels=layer.out_channels), first_last="quantized")
+    own = Pair("mine", 8, 32, weight=lambda layer: recipes.lsq(8, channels=layer.out_channels), act=None)
+    convert(fine, pair=own, first_last="quantized")
     x = torch.randn(2, 8, 12, 12)
     calibrate(fine, x)
     with torch.no_grad():
@@ -299,7 +301,7 @@ def test_what_cannot_be_quantized_is_in_the_report_with_the_reason():
         "spectral": "its parameters are parametrized",
         "pruned": "a hook computes its weight (weight norm, spectral norm or pruning)",
         "lazy": "lazy, its shape is not known before a first batch",
-        "complex": "its weight is torch.complex64",
+        "complex": "its weight is torch.complex64, not floating point",
     }
     assert (done.row("spectral").weights, done.row("pruned").weights, done.row("lazy").weights) == (16, 16, 0)
     assert parametrize.is_parametrized(model.spectral)
@@ -360,7 +362,8 @@ def test_told_signs_override_the_batch():
 
 def test_an_offset_makes_an_unsigned_grid_signed():
     model = Bottleneck()
-    convert(model, act=lambda channels, signed: recipes.lsq_plus(4, signed=False))
+    own = Pair("mine", 32, 4, weight=None, act=lambda layer, signed: recipes.lsq_plus(4, signed=False))
+    convert(model, pair=own)
     calibrate(model, images())  # and no warning
 
 
@@ -768,35 +771,20 @@ def test_bits_of_some_layers():
     assert model.layer3[0].conv2.output_scale is not None
 
 
-def test_recipes_by_layer():
+def test_a_pair_by_layer():
     model = resnet()
-    weight = {name: (lambda layer: recipes.lsq(4, channels=layer.out_channels)) for name in INSIDE}
-    act = dict.fromkeys(INSIDE, lambda layer, signed: recipes.lsq(3, signed=signed))
-    weight["layer1.0.conv2"] = None
-    weight["layer2.0.conv1"] = act["layer2.0.conv1"] = None
-    done = convert(model, weight=weight, act=act, batch=images())
-    assert done.row("layer1.0.conv1").w_levels == 16
-    assert (done.row("layer1.0.conv2").w_levels, done.row("layer1.0.conv2").a_levels) == (None, 8)
+    given = dict.fromkeys(INSIDE, pair("lsq", 4, 3))
+    given["layer1.0.conv2"] = pair("daq", 2)
+    given["layer2.0.conv1"] = None
+    done = convert(model, pair=given, batch=images())
+    assert [(done.row(n).w_levels, done.row(n).a_levels) for n in INSIDE[:3]] == [
+        (16, 8),
+        (4, 4),
+        (None, None),
+    ]
     assert done.row("layer2.0.conv1").note == "left in floating point"
     assert type(model.layer2[0].conv1) is nn.Conv2d
-    assert model.layer2[0].conv2.weight_quantizer.range.channels == 16
-
-
-def test_the_parts_of_a_pair_are_the_pair():
-    p = pair("daq", 2)
-    one, two = converted("daq", 2), resnet()
-    convert(
-        two,
-        weight=p.weight,
-        act=p.act,
-        standardize=p.standardize,
-        output_scale=p.output_scale,
-        batch=images(),
-    )
-    for model in (one, two):
-        calibrate(model, images())
-    assert_same_state(two, fingerprint(one))
-    assert torch.equal(one(images()), two(images()))
+    assert [model.get_submodule(n).standardize for n in INSIDE[:2]] == [False, True]
 
 
 def test_fp32_changes_nothing():
@@ -822,10 +810,19 @@ REFUSED = {
     "policy": ({"pair": pair("lsq", 4), "first_last": "float"}, ValueError, "one of fp, 8bit, .*got 'float'"),
     "skip": ({"pair": pair("lsq", 4), "skip": ["fc", "layer9.*"]}, ValueError, "'layer9.*', which matches"),
     "skip norm": ({"pair": pair("lsq", 4), "skip": "bn1"}, ValueError, "'bn1', which matches no layer"),
-    "both": ({"pair": pair("lsq", 4), "weight": recipes.lsq}, ValueError, "but not both"),
-    "both flags": ({"pair": pair("lsq", 4), "output_scale": True}, ValueError, "but not both"),
     "name": ({"pair": "lsq"}, TypeError, "must be a Pair .*got 'lsq'"),
-    "bits alone": ({"weight": recipes.lsq, "bits": {"fc": 4}}, ValueError, "need pair="),
+    "name by layer": ({"pair": dict.fromkeys(INSIDE, "lsq")}, TypeError, "must be a Pair .*got 'lsq'"),
+    "nothing": ({"pair": None}, TypeError, "must be a Pair .*got None"),
+    "bits and a pair by layer": (
+        {"pair": {INSIDE[0]: pair("lsq", 4)}, "bits": {INSIDE[0]: 4}},
+        ValueError,
+        "bits by layer go with one pair",
+    ),
+    "a pair for the first": (
+        {"pair": dict.fromkeys([*INSIDE, "conv1"], pair("lsq", 4))},
+        ValueError,
+        "pair names 'conv1', which skip= or first_last=",
+    ),
     "bits nowhere": ({"pair": pair("lsq", 4), "bits": {"layer9": 4}}, ValueError, "bits names 'layer9'"),
     "bits of the first": ({"pair": pair("lsq", 4), "bits": {"conv1": 4}}, ValueError, "bits names 'conv1'"),
     "bits of the first at 8": (
@@ -840,12 +837,16 @@ REFUSED = {
     ),
     "bits": ({"pair": pair("post", 4), "bits": {INSIDE[-1]: 1}}, ValueError, "between 2 and 8, got 1"),
     "signed": ({"pair": pair("lsq", 4), "signed": {"layer9": True}}, ValueError, "signed names 'layer9'"),
-    "recipe": ({"weight": broken}, ValueError, "no such width"),
-    "type": ({"act": lambda channels, signed: "lsq"}, TypeError, "act must return a Quantizer .*got str"),
+    "recipe": ({"pair": Pair("mine", 4, 32, broken, None)}, ValueError, "no such width"),
+    "type": (
+        {"pair": Pair("mine", 32, 4, None, lambda layer, signed: "lsq")},
+        TypeError,
+        "act must return a Quantizer .*got str",
+    ),
     "missing": (
-        {"weight": {INSIDE[0]: broken}},
+        {"pair": {INSIDE[0]: pair("lsq", 4)}},
         ValueError,
-        "weight has no entry for layer 'layer1.0.conv2'",
+        "pair has no entry for layer 'layer1.0.conv2'",
     ),
 }
 

@@ -234,9 +234,10 @@ def test_baking_a_tied_weight_changes_no_output(tie):
         net = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
         x = torch.randn(6, 8)
     net[1].weight = net[0].weight
-    recipe = {"0": lambda layer: recipes.lsq(4), "1": lambda layer: recipes.lsq(2)}
-    weight = recipe if tie == "layer" else {"1": recipe["1"]}
-    convert(net, weight=weight, first_last="quantized", batch=x)
+    by_layer = {"0": recipes.pair("lsq", 4, 32), "1": recipes.pair("lsq", 2, 32)}
+    if tie == "embedding":
+        del by_layer["0"]
+    convert(net, pair=by_layer, first_last="quantized", batch=x)
     calibrate(net, x)
     want = net(x)
     torch.testing.assert_close(deconvert(net, bake=True)(x), want)
