@@ -16,6 +16,7 @@ at run time, learned, and aware of global errors): the form of B, one border a c
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,11 +52,12 @@ def squash(z: Tensor, lo: float, hi: float) -> Tensor:
 @dataclass(frozen=True)
 class SigmoidBorder:
     """B(v) for the fast path: :func:`squash` of :func:`logits`, without their scratch memory, and its
-    gradient.
+    gradient, which comes from values no further than ``window`` from their border.
     """
 
     lo: float
     hi: float
+    window: float = math.inf
 
     def share(self, u: Tensor) -> Tensor:
         """Return where u lies between the end knots, 0 to 1."""
@@ -69,9 +71,17 @@ class SigmoidBorder:
     def gradient(self, u: Tensor, b: Tensor, grad: Tensor) -> Tensor:
         """Return the gradient of b: the sums of g B (1 - B) v^i for ``grad``, that of B."""
         v = self.share(u)
-        g = torch.ops.aten.sigmoid_backward(grad, _logits(v, b).sigmoid_())
+        border = _logits(v, b).sigmoid_()
+        if self.window < math.inf:
+            grad = grad * near(u, border, self.window)
+        g = torch.ops.aten.sigmoid_backward(grad, border)
         first = g * v
         return torch.stack([total(g, b[0]), total(first, b[0]), dot(first, v, b[0])])
+
+
+def near(u: Tensor, border: Tensor, window: float) -> Tensor:
+    """Return where the fraction of u lies no further than ``window`` from its border."""
+    return (u - u.floor() - border).abs() <= window
 
 
 def _logits(v: Tensor, b: Tensor) -> Tensor:
@@ -89,13 +99,16 @@ class AdaptiveBorder(Rounding):
         channels: one border function for each channel, or None for one in all.
         axis: the channel axis.
         degree: 0, 1 or 2; higher coefficients stay 0.
+        window: only values whose fraction lies no further than this from their border give it a gradient;
+            by default all inside the range do. A border decides values next to it, and about the others its
+            straight-through gradient knows nothing.
         fused: add a depthwise 3 x 3 convolution of the logits (identity at the start), for (N, C, H, W).
 
     Attributes:
         b: coefficients, float32, shape (3,) or (3, C).
 
     Raises:
-        ValueError: a degree other than 0, 1, 2; fused without channels.
+        ValueError: a degree other than 0, 1, 2; a window that is not positive; fused without channels.
 
     References:
         Li et al., "Efficient Adaptive Activation Rounding for Post-Training Quantization" (AQuant), 2022,
@@ -116,21 +129,20 @@ class AdaptiveBorder(Rounding):
         channels: int | None = None,
         axis: int = 1,
         degree: int = 2,
+        window: float = math.inf,
         fused: bool = False,
     ) -> None:
         super().__init__()
         if degree not in (0, 1, 2):
             raise ValueError(f"degree must be 0, 1 or 2, got {degree}")
+        if not window > 0:
+            raise ValueError(f"window must be positive, got {window}")
         if channels is not None and channels < 1:
             raise ValueError(f"channels must be positive, got {channels}")
         if fused and channels is None:
             raise ValueError("fusion works on channels; give their number, got channels=None")
-        self.steps, self.channels, self.axis, self.degree = (
-            int(steps),
-            channels,
-            axis,
-            degree,
-        )
+        self.steps, self.channels, self.axis, self.degree = int(steps), channels, axis, degree
+        self.window = float(window)
         self.b = nn.Parameter(torch.zeros(3) if channels is None else torch.zeros(3, channels))
         self.kernel = nn.Parameter(torch.zeros(channels, 1, 3, 3)) if fused else None
         if fused:
@@ -202,8 +214,11 @@ class AdaptiveBorder(Rounding):
 
     def element(self, v: Tensor, codebook: Codebook) -> Tensor:
         """Return B for each element; the gradient goes to the coefficients, not back to v."""
-        z = self.logits((v.detach() - codebook.lo) / self.steps)
-        return squash(z, codebook.lo, codebook.hi)
+        v = v.detach()
+        border = squash(self.logits((v - codebook.lo) / self.steps), codebook.lo, codebook.hi)
+        if self.window == math.inf:
+            return border
+        return torch.where(near(v, border, self.window), border, border.detach())
 
     def bend(self, x: Tensor, codebook: Codebook) -> tuple[SigmoidBorder, Tensor] | None:
         """Return B and its coefficients for x; None where the logits are fused (the composition takes
@@ -211,7 +226,7 @@ class AdaptiveBorder(Rounding):
         """
         if self.kernel is not None:
             return None
-        return SigmoidBorder(codebook.lo, codebook.hi), self._coefficients(x)
+        return SigmoidBorder(codebook.lo, codebook.hi, self.window), self._coefficients(x)
 
     def borders(self, codebook: Codebook) -> None:
         """Return None: the border depends on the value."""
@@ -300,6 +315,7 @@ def aquant_activation(
     *,
     channels: int | None = None,
     degree: int = 2,
+    window: float = math.inf,
     fused: bool = False,
     step: float | None = None,
     start: str = "lsq",
@@ -312,12 +328,14 @@ def aquant_activation(
         bits: 1 to 8.
         channels: Number of channels (axis 1) with a border each; None for one border in all.
         degree: 0, 1 or 2; coefficients above it stay 0.
+        window: How far from its border a value may lie to give it a gradient, as a fraction of the cell.
         fused: Add a depthwise convolution of the logits; it needs ``channels``.
         step: The step to start with, > 0, in the unit of x; default: ``observe``.
         start: What ``observe`` does, "lsq" or "mse"; see :class:`~qviz.methods.lsq.LearnedStep`.
 
     Raises:
-        ValueError: Bits or degree are out of range, step or channels are not positive, or start is unknown.
+        ValueError: Bits or degree are out of range, step, window or channels are not positive, or start is
+            unknown.
 
     References:
         Li et al., 2022, arXiv:2208.11945. INFERRED: the form and granularity of the border, and its fusion.
@@ -332,7 +350,9 @@ def aquant_activation(
         ([1.0, 2.0], [1.0, 1.0])
     """
     book = uniform(bits, signed=False)
-    rounding = AdaptiveBorder(int(book.hi - book.lo), channels=channels, degree=degree, fused=fused)
+    rounding = AdaptiveBorder(
+        int(book.hi - book.lo), channels=channels, degree=degree, window=window, fused=fused
+    )
     return Quantizer(book, rounding, range=LearnedStep(book.hi, step, start=start))
 
 

@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from qviz import Quantizer, recipes
+from qviz import Fixed, Quantizer, recipes, uniform
 from qviz.methods.aquant import AdaptiveBorder
+from qviz.methods.aquant_cells import CellwiseBorder
 from tests import oracles
 from tests.methods.checks import GRADIENT, VALUE, close, normal, run
+from tests.nn.ptq import oracles as ptq
 
 
 def aquant(bits: int, b, *, step: float = 0.25, **kwargs) -> Quantizer:
@@ -298,3 +300,47 @@ def test_aquants_border_gets_no_gradient_from_values_on_the_ends():
     q = recipes.aquant_activation(2, step=1.0)
     q(torch.tensor([0.0] * 90 + [1.5] * 10 + [3.0] * 50)).sum().backward()
     assert q.rounding.b.grad[0].item() == pytest.approx(-2.5)
+
+
+@pytest.mark.parametrize("window", [math.inf, 0.15])
+@pytest.mark.parametrize("path", ["forward", "reference"])
+def test_the_borders_gradient_comes_from_inside_its_window(window, path):
+    b = (0.4, -1.8, 1.35)
+    q = aquant(2, b, window=window)
+    x = torch.cat([torch.zeros(20).double(), normal(400).abs() * 0.5])  # many exact zeros, as after a ReLU
+    g = normal(420, 1)
+    getattr(q, path)(x).backward(g)
+    b = q.rounding.b.tolist()
+    want = ptq.border_gradient(x.numpy(), g.numpy(), 0.25, 3, b, within=window)
+    close(q.rounding.b.grad.numpy(), want, GRADIENT, 10)
+    whole = ptq.border_gradient(x.numpy(), g.numpy(), 0.25, 3, b)
+    assert np.allclose(want, whole) == (window == math.inf)
+
+
+@pytest.mark.parametrize("channels", [None, 4])
+def test_a_border_for_each_cell(channels):
+    book = uniform(2, signed=False)
+    rounding = CellwiseBorder(3, channels=channels)
+    q = Quantizer(book, rounding, range=Fixed(0.5))
+    x = normal((40, 4)) * 0.8 + 0.6
+    x[:3] = torch.tensor([[0.0, 0.5, 1.0, 1.5]]).double()  # levels stay
+    assert torch.equal(q(x), Quantizer(book, range=Fixed(0.5))(x))  # zeros: to nearest
+    with torch.no_grad():
+        rounding.b.copy_(normal(rounding.b.shape, 1) * 2)
+    q.double()
+    border = torch.sigmoid(rounding.b.detach()).double()
+    u = (x / 0.5).clamp(0, 3)
+    cell = u.floor().clamp(0, 2).long()
+    own = border[cell] if channels is None else border[cell, torch.arange(4).expand(40, 4)]
+    want = 0.5 * (cell + (u - cell > own)).double()
+    torch.testing.assert_close(q(x).detach(), want, rtol=0, atol=0)
+    g = normal((40, 4), 2)
+    q(x).backward(g)
+    pulled = -0.5 * g * own * (1 - own) * ((u > 0) & (u < 3))
+    found = (
+        torch.zeros(3, 4).double().index_put_((cell, torch.arange(4).expand(40, 4)), pulled, accumulate=True)
+    )
+    torch.testing.assert_close(rounding.b.grad.double(), found.sum(1) if channels is None else found)
+    codes = q.codes(x)
+    q.rounding = rounding.freeze(book)
+    assert torch.equal(q.codes(x), codes)

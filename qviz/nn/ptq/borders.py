@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 from torch import nn
@@ -9,13 +10,16 @@ from torch import nn
 from qviz.core.quantizer import Quantizer
 from qviz.core.rounding import Nearest
 from qviz.methods.aquant import AdaptiveBorder, aquant_activation
+from qviz.methods.aquant_cells import CellwiseBorder
 from qviz.methods.method import inputs
 from qviz.nn.layers import QuantLayer
 
-KINDS = ("channel", "layer", "fused")
+KINDS = ("channel", "layer", "cell", "fused")
 
 
-def add_borders(model: nn.Module, kind: str = "channel", *, skip: Collection[str] = ()) -> list[str]:
+def add_borders(
+    model: nn.Module, kind: str = "channel", *, window: float = math.inf, skip: Collection[str] = ()
+) -> list[str]:
     """Give the layers' input quantizers a rounding border each, in place; at first nothing changes.
 
     Only unsigned uniform grids with rounding to nearest get one: a border is a function of the activation
@@ -23,8 +27,10 @@ def add_borders(model: nn.Module, kind: str = "channel", *, skip: Collection[str
 
     Args:
         model: Converted.
-        kind: "channel", a border for each input channel; "layer", one in all; "fused", one for each channel
-            that also sees the neighbors (no table stands for it then).
+        kind: "channel", a border function for each input channel; "layer", one in all; "cell", a number for
+            each cell and channel; "fused", a function for each channel that also sees the neighbors (no table
+            stands for it then).
+        window: As in :class:`~qviz.methods.aquant.AdaptiveBorder`.
         skip: Names of layers that get none.
 
     Returns:
@@ -42,14 +48,24 @@ def add_borders(model: nn.Module, kind: str = "channel", *, skip: Collection[str
     for name, layer in model.named_modules():
         q = layer.input_quantizer if isinstance(layer, QuantLayer) else None
         if q is not None and name not in skip and _fits(q):
-            channels = None if kind == "layer" else inputs(layer)
-            made = aquant_activation(q.bits, channels=channels, fused=kind == "fused", start="mse")
-            made.range = q.range
+            made = _bordered(q, kind, inputs(layer), window)
             layer.input_quantizer = made.to(layer.weight.device).train(q.training)
             done.append(name)
     if not done:
         raise ValueError("no layer has an unsigned uniform input quantizer that rounds to nearest")
     return done
+
+
+def _bordered(q: Quantizer, kind: str, channels: int, window: float) -> Quantizer:
+    """Return a quantizer with a border and with the range of q."""
+    if kind == "cell":
+        made = Quantizer(q.codebook, CellwiseBorder(len(q.codebook) - 1, channels=channels), range=q.range)
+        made.recipe = q.recipe
+        return made
+    channels = None if kind == "layer" else channels
+    made = aquant_activation(q.bits, channels=channels, window=window, fused=kind == "fused", start="mse")
+    made.range = q.range
+    return made
 
 
 def _fits(q: Quantizer) -> bool:
@@ -78,7 +94,13 @@ def fold_borders(model: nn.Module) -> list[str]:
     done = []
     for name, layer in model.named_modules():
         q = layer.input_quantizer if isinstance(layer, QuantLayer) else None
-        if q is not None and isinstance(q.rounding, AdaptiveBorder) and q.rounding.kernel is None:
+        if q is not None and _folds(q):
             q.rounding = q.rounding.freeze(q.codebook)
             done.append(name)
     return done
+
+
+def _folds(q: Quantizer) -> bool:
+    if isinstance(q.rounding, AdaptiveBorder):
+        return q.rounding.kernel is None
+    return isinstance(q.rounding, CellwiseBorder)

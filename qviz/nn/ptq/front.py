@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -45,6 +46,7 @@ def ptq(
     blocks: Sequence[Block] | None = None,
     options: Options | None = None,
     border: str | None = None,
+    window: float = math.inf,
     gate: bool = True,
     seed: int = 0,
     source: str = "",
@@ -84,7 +86,8 @@ def ptq(
         order: "block", or "layer" to learn each layer by itself.
         blocks: Instead of those that the graph of a run shows.
         options: How a block is learned, instead of the method's way.
-        border: For "aquant": "channel" (default), "layer" or "fused"; see ``add_borders``.
+        border: For "aquant": "channel" (default), "layer", "cell" or "fused"; see ``add_borders``.
+        window: For "aquant": how far from its border a value may lie to move it, as a fraction of a cell.
         gate: False keeps every block, and measures.
         seed: Of all random numbers.
         source: What the images are, for the report, such as "training images of this network".
@@ -114,6 +117,7 @@ def ptq(
         order=order,
         options=options,
         border=border,
+        window=window,
         gate=gate,
         seed=seed,
     )
@@ -152,7 +156,7 @@ def _begin(model: nn.Module, fit: Tensor, settings: Settings, blocks: Sequence[B
     )
     ends = _ends(reference, fit[:2]) if settings.first_last == "8bit" else ()
     if settings.method == "aquant":
-        add_borders(model, settings.border or "channel", skip=ends)
+        add_borders(model, settings.border or "channel", window=settings.window, skip=ends)
     calibrate(model, fit[:SEEN], batchnorm=False)
     if blocks is not None:
         found, notes = list(blocks), []

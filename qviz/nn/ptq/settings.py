@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -37,6 +38,7 @@ class Settings:
     order: str = "block"
     options: Options | None = None
     border: str | None = None
+    window: float = math.inf
     gate: bool = True
     seed: int = 0
 

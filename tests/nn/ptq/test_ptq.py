@@ -195,6 +195,16 @@ def test_borders_fold_to_the_same_codes():
     assert torch.equal(net(x), bend)
 
 
+@pytest.mark.parametrize("kind", ["layer", "cell", "fused"])
+def test_other_borders_learn_and_fold(kind):
+    net = network()
+    done = run(net, "aquant", border=kind, window=0.2 if kind == "layer" else 1.0, gate=False)
+    assert done.finished
+    kinds = {type(layer.input_quantizer.rounding) for layer in net.modules() if isinstance(layer, QuantLayer)}
+    assert (CellBorder in kinds) == (kind != "fused")
+    assert net(images()).isfinite().all()
+
+
 def test_the_errors_of_a_layer_add_up():
     net, x = network(), images()
     reference = run(net, "nearest").reference
