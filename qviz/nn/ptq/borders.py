@@ -29,7 +29,7 @@ def add_borders(
         model: Converted.
         kind: "channel", a border function for each input channel; "layer", one in all; "cell", a number for
             each cell and channel; "fused", a function for each channel that also sees the neighbors (no table
-            stands for it then).
+            stands for it then; linear layers, which have no neighbors, get "channel").
         window: As in :class:`~qviz.methods.aquant.AdaptiveBorder`.
         skip: Names of layers that get none.
 
@@ -48,7 +48,8 @@ def add_borders(
     for name, layer in model.named_modules():
         q = layer.input_quantizer if isinstance(layer, QuantLayer) else None
         if q is not None and name not in skip and _fits(q):
-            made = _bordered(q, kind, inputs(layer), window)
+            one = "channel" if kind == "fused" and isinstance(layer, nn.Linear) else kind
+            made = _bordered(q, one, inputs(layer), window)
             layer.input_quantizer = made.to(layer.weight.device).train(q.training)
             done.append(name)
     if not done:
