@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from qviz import recipes
 from qviz.core.rounding import CellBorder
+from qviz.methods.aquant import AdaptiveBorder
 from qviz.nn import calibrate, convert, deconvert
 from qviz.nn.layers import QuantLayer
 from qviz.nn.ptq import Gate, Options, add_borders, fold_batchnorm, fold_borders, ptq
@@ -201,7 +202,8 @@ def test_other_borders_learn_and_fold(kind):
     done = run(net, "aquant", border=kind, window=0.2 if kind == "layer" else 1.0, gate=False)
     assert done.finished
     kinds = {type(layer.input_quantizer.rounding) for layer in net.modules() if isinstance(layer, QuantLayer)}
-    assert (CellBorder in kinds) == (kind != "fused")
+    assert (AdaptiveBorder in kinds) == (kind == "fused")
+    assert CellBorder in kinds
     assert net(images()).isfinite().all()
 
 
