@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from qviz.methods.method import Pair
 from qviz.nn.batches import Batch
 from qviz.nn.calibration import calibrate as calibrate
 from qviz.nn.layers import QuantLayer
+from qviz.nn.own_forward import quantized
 from qviz.nn.plan import Bits, Names, Order, Plan, eight_bits, pairs, plan
 from qviz.nn.report import Report as Report
 from qviz.nn.report import Row as Row
@@ -32,6 +33,7 @@ def convert(
     skip: str | Iterable[str] = (),
     signed: Mapping[str, bool] | None = None,
     batch: Batch | None = None,
+    also: type[nn.Module] | Iterable[type[nn.Module]] = (),
 ) -> Report:
     """Quantize every nn.Conv2d and nn.Linear of a model, in place, and report what was and was not done.
 
@@ -59,12 +61,15 @@ def convert(
             that run first and last, an input is signed if it has any negative value (in any process), and
             layers that the batch does not reach are left out. Without it, first and last are those of
             registration, the first layer's input is signed and all others are not (they follow a ReLU).
+        also: subclasses of nn.Conv2d and nn.Linear to quantize too. Their own forward pass runs, with the
+            quantized input and weight: right for one that pads or casts (timm's Conv2dSame); one that
+            standardizes its weight is refused by :func:`calibrate`.
 
     Raises:
         ValueError: no layer that could be quantized; a name or pattern that matches none; bits or a pair for
             a layer that is left out, or none for one that is not; a layer that is already quantized; what the
             recipes refuse.
-        TypeError: a pair is none, or a recipe does not return a quantizer.
+        TypeError: a pair is none, a recipe does not return a quantizer, or ``also`` has other classes.
 
     Example:
         >>> from qviz import recipes
@@ -82,7 +87,7 @@ def convert(
     """
     if first_last not in POLICIES:
         raise ValueError(f"first_last must be one of {', '.join(POLICIES)}, got {first_last!r}")
-    layers = _candidates(model)
+    layers = _candidates(model, _classes(also, model))
     names = Names(model, layers)
     given, named = pairs(pair, bits, names)
     left = dict.fromkeys(names.matching(skip), "skipped")
@@ -119,9 +124,21 @@ def convert(
     return report(model, notes=notes, first_last=first_last)
 
 
-def _candidates(model: nn.Module) -> dict[str, nn.Module]:
+def _classes(also: type[nn.Module] | Iterable[type[nn.Module]], model: nn.Module) -> set[type[nn.Module]]:
+    """Return the classes that ``also`` names, checked."""
+    classes = {also} if isinstance(also, type) else set(also)
+    for kind in classes:
+        quantized(kind)
+    if unused := classes - {type(module) for module in model.modules()}:
+        raise ValueError(
+            f"also names {min(kind.__name__ for kind in unused)}, which no layer of the model is"
+        )
+    return classes
+
+
+def _candidates(model: nn.Module, also: Collection[type[nn.Module]]) -> dict[str, nn.Module]:
     """Return the layers that can be quantized, by name."""
-    surveyed = survey(model)
+    surveyed = survey(model, also)
     for name, (layer, _) in surveyed.items():
         if isinstance(layer, QuantLayer):
             raise ValueError(f"layer {name!r} is quantized already: deconvert the model first")

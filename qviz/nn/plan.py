@@ -15,7 +15,8 @@ from qviz.methods.lsq import lsq
 from qviz.methods.method import Pair
 from qviz.nn.batches import Batch, batches_of
 from qviz.nn.calibration import run, several
-from qviz.nn.layers import QuantConv2d, QuantLayer, QuantLinear
+from qviz.nn.layers import QuantLayer
+from qviz.nn.own_forward import quantized
 
 Bits = int | tuple[int, int]
 
@@ -37,8 +38,7 @@ class Plan:
 
     def carry_out(self, layer: nn.Module) -> QuantLayer:
         """Quantize the layer and return it."""
-        kind = QuantConv2d if type(layer) is nn.Conv2d else QuantLinear
-        return kind.adopt(
+        return quantized(type(layer)).adopt(
             layer,
             weight_quantizer=self.weight_quantizer,
             input_quantizer=self.input_quantizer,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -171,7 +171,9 @@ def report(
     return Report(rows, _count(own), _count(added.values()), first_last)
 
 
-def survey(model: nn.Module) -> dict[str, tuple[nn.Module, str | None]]:
+def survey(
+    model: nn.Module, also: Collection[type[nn.Module]] = ()
+) -> dict[str, tuple[nn.Module, str | None]]:
     """Find every layer by its name, with the reason why it cannot be quantized, or None where it can.
 
     A layer is a module that itself holds a parameter of two or more dimensions; a parametrized one counts as
@@ -179,7 +181,7 @@ def survey(model: nn.Module) -> dict[str, tuple[nn.Module, str | None]]:
     quantizer is left out.
     """
     inside: set[int] = set()
-    bypassed: set[int] = set()
+    bypassed: dict[int, str] = {}
     found: dict[str, tuple[nn.Module, str | None]] = {}
     for name, module in model.named_modules():
         if id(module) in inside:
@@ -188,15 +190,21 @@ def survey(model: nn.Module) -> dict[str, tuple[nn.Module, str | None]]:
             inside |= {id(m) for m in module.modules()}
             continue
         if isinstance(module, nn.TransformerEncoderLayer):
-            bypassed |= {id(module.linear1), id(module.linear2)}
+            reason = "not quantized: nn.TransformerEncoderLayer reads this weight past the layer in eval mode"
+            bypassed |= {id(module.linear1): reason, id(module.linear2): reason}
+        if isinstance(module, nn.MultiheadAttention):
+            reason = "not quantized: nn.MultiheadAttention reads this weight past the layer"
+            bypassed[id(module.out_proj)] = reason
         if is_parametrized(module):
             inside |= {id(m) for m in module.parametrizations.modules()}
         if any(is_lazy(p) or p.ndim > 1 for p in _held(module).values()):
-            found[name] = module, _obstacle(module, bypassed)
+            found[name] = module, _obstacle(module, bypassed, also)
     return found
 
 
-def _obstacle(module: nn.Module, bypassed: set[int]) -> str | None:
+def _obstacle(
+    module: nn.Module, bypassed: Mapping[int, str], also: Collection[type[nn.Module]]
+) -> str | None:
     """Return why a layer cannot be quantized; None where it can, or is already."""
     kind = type(module)
     if isinstance(module, QuantLayer):
@@ -207,15 +215,15 @@ def _obstacle(module: nn.Module, bypassed: set[int]) -> str | None:
         return "not quantized: lazy, its shape is not known before a first batch"
     if foreign := next((p.dtype for p in _held(module).values() if not p.is_floating_point()), None):
         return f"not quantized: its weight is {foreign}, not floating point"
-    if kind not in (nn.Conv2d, nn.Linear):
+    if id(module) in bypassed:
+        return bypassed[id(module)]
+    if kind not in (nn.Conv2d, nn.Linear, *also):
         for base in (nn.Conv2d, nn.Linear):
             if isinstance(module, base):
-                return f"not quantized: a subclass of {base.__name__}, whose forward pass is its own"
+                return f"not quantized: {kind.__name__}, a subclass of {base.__name__}, is not named by also="
         return f"not quantized: only Conv2d and Linear are, this is a {kind.__name__}"
     if "forward" in vars(module):
         return OWN_FORWARD
-    if id(module) in bypassed:
-        return "not quantized: nn.TransformerEncoderLayer reads this weight past the layer in eval mode"
     if "weight" not in _held(module):
         return "not quantized: a hook computes its weight (weight norm, spectral norm or pruning)"
     return None
@@ -268,7 +276,7 @@ def _row(name: str, module: nn.Module, note: str) -> Row:
 
 def _kind(module: nn.Module) -> str:
     kind = module.float_type if isinstance(module, QuantLayer) else type(module)
-    if kind is nn.Conv2d and module.groups > 1:
+    if issubclass(kind, nn.Conv2d) and module.groups > 1:
         return f"{'depthwise' if module.groups == module.in_channels else 'grouped'} {kind.__name__}"
     return kind.__name__
 
