@@ -296,6 +296,43 @@ def test_other_data_are_refused(tmp_path):
         fit(quantized(), Blobs(32), config(), folder=tmp_path, resume=True, progress=False)
 
 
+def root_of_loss(logits, y):
+    return F.cross_entropy(logits, y).sqrt()
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        ({"loss": root_of_loss}, r"objective \{'loss': None, .* now it is \{'loss': 'root_of_loss'"),
+        ({"metric": lambda out, y: (out.argmax(1) == y).float().mean()}, "'metric': '.*<lambda>'"),
+        ({"teacher": plain(5)}, "'teacher': 'Sequential with weights [0-9a-f]{12}', 'teacher_share': 1.0"),
+    ],
+)
+def test_another_objective_is_refused_and_the_model_stays_as_it_is(tmp_path, other, says):
+    run(plain(), tmp_path, on_step=stopped_at(5))
+    model, before = plain(3), plain(3)
+    with pytest.raises(CheckpointError, match=says):
+        run(model, tmp_path, resume=True, **other)
+    assert_same_state(model, before)
+
+
+def test_a_teacher_is_told_by_its_weights_and_its_share(tmp_path):
+    run(plain(), tmp_path, on_step=stopped_at(5), teacher=plain(5))
+    for other in ({"teacher": plain(6)}, {"teacher": plain(5), "teacher_share": 0.5}, {}):
+        with pytest.raises(CheckpointError, match="with the objective"):
+            run(plain(), tmp_path, resume=True, **other)
+    assert run(plain(), tmp_path, resume=True, teacher=plain(5)).finished
+
+
+def test_a_checkpoint_that_does_not_tell_its_objective_is_gone_on_with(tmp_path):
+    run(plain(), tmp_path, on_step=stopped_at(5))
+    history = History.load(tmp_path)
+    del history.meta["objective"]
+    with rewritten(last(tmp_path), "history.safetensors") as file:
+        file.write(history.pack())
+    assert run(plain(), tmp_path, resume=True).meta["objective"]["loss"] is None
+
+
 def test_a_run_is_not_overwritten_by_accident(tmp_path):
     run(quantized(), tmp_path, on_step=stopped_at(5))
     with pytest.raises(FileExistsError, match="resume=True goes on"):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from qviz.core._text import count, some
 from qviz.core.quantizer import Quantizer
 from qviz.nn.modules import split
 from qviz.nn.train.config import TrainConfig
+from qviz.nn.train.packing import hash_weights
 
 PLAIN = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -58,6 +61,31 @@ def facts(model: nn.Module, per_epoch: int, machine: dict[str, Any]) -> dict[str
         "quantized": [line.strip() for line in quantized(model)],
         **machine,
     }
+
+
+def objective(
+    loss: Callable[..., Any] | None,
+    metric: Callable[..., Any] | None,
+    teacher: nn.Module | None,
+    teacher_share: float,
+) -> dict[str, Any]:
+    """Return what a run learns and is judged by, so that it is not gone on with by something else.
+
+    Functions are told by their qualified names, modules by their classes, a teacher by its weights too; what
+    is not given is None.
+    """
+    found: dict[str, Any] = {"loss": _named(loss), "metric": _named(metric), "teacher": None}
+    if teacher is not None:
+        state = {name: value for name, value in teacher.state_dict().items() if isinstance(value, Tensor)}
+        found["teacher"] = f"{_named(teacher)} with weights {hash_weights(state)[:12]}"
+        found["teacher_share"] = teacher_share
+    return found
+
+
+def _named(what: Callable[..., Any] | None) -> str | None:
+    while isinstance(what, partial):
+        what = what.func
+    return None if what is None else getattr(what, "__qualname__", type(what).__qualname__)
 
 
 def describe(model: nn.Module, config: TrainConfig, per_epoch: int, start: int, machine: str) -> str:

@@ -34,9 +34,10 @@ class History:
         best: Epoch, steps and val_top1 (or val_metric, or val_loss where there is neither) of the best epoch
             on ``val``; None without ``val``.
         interrupted: Whether the run was stopped by hand. finished: whether it came to its end.
-        meta: Model, config, config_sha256, steps_per_epoch, quantized (sentences), device, versions; and of
-            the quantizers ``tracked`` (indices of the weights that are followed, by layer), ``levels`` and
-            ``scales`` (those that do not move, by quantizer).
+        meta: Model, config, config_sha256, objective (loss, metric, teacher; None for the usual ones),
+            steps_per_epoch, quantized (sentences), device, versions; and of the quantizers ``tracked``
+            (indices of the weights that are followed, by layer), ``levels`` and ``scales`` (those that do not
+            move, by quantizer).
 
     Step s is the state after the s-th update; step 0, the start, is in ``scalars`` and ``vectors`` only. All
     series have the last step of the run.

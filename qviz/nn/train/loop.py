@@ -78,7 +78,8 @@ def fit(
         ValueError: Arguments do not fit together, or a quantizer is not calibrated.
         TypeError: A batch or the model's output is of a kind that needs a ``loss``.
         FileExistsError: The folder holds a run, and ``resume`` is False.
-        CheckpointError: The checkpoint is damaged, or of another configuration or model.
+        CheckpointError: The checkpoint is damaged, or of another configuration or model; or it was written
+            with another teacher, or with a loss or metric of another name.
         DivergenceError: The loss is NaN or infinite; the last good checkpoint stays.
         OSError: A checkpoint cannot be written; those before it stay.
 

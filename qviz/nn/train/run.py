@@ -18,7 +18,7 @@ from qviz.nn.layers import adapt
 from qviz.nn.modules import evaluating, modes_kept, quantizers
 from qviz.nn.train import batch as batches
 from qviz.nn.train import seeds
-from qviz.nn.train.announce import describe, facts
+from qviz.nn.train.announce import describe, facts, objective
 from qviz.nn.train.config import TrainConfig
 from qviz.nn.train.errors import DivergenceError
 from qviz.nn.train.evaluate import Loss, Metric, Stopped, batches_of, evaluate
@@ -71,6 +71,7 @@ class Run:
         if job.teacher is not None:
             machine.place(job.teacher)
         self.figure = "top1" if job.metric is None else "metric"
+        learned = objective(job.loss, job.metric, job.teacher, job.teacher_share)
         self.state = State(
             model=self.model,
             config=self.config,
@@ -79,7 +80,7 @@ class Run:
             stop=self.stop,
             optimizers=optimizers(self.model, self.config),
             recorder=Recorder(self.model, self.config.record_every),
-            history=History(figure=self.figure),
+            history=History({"objective": learned}, figure=self.figure),
         )
         self.meter = Meter(machine.device, machine.world)
         self.saver = Saver(job.folder)
@@ -111,7 +112,7 @@ class Run:
         self.net = self.machine.wrap(self.model)
         if not resumed:
             seeds.seed_all(self.config.seed, self.machine.rank)
-            self.state.history.meta = facts(self.model, self.per_epoch, self.machine.facts())
+            self.state.history.meta |= facts(self.model, self.per_epoch, self.machine.facts())
             self.state.recorder.start(self.state.history)
         self.state.history.meta |= {"config": self.config.to_dict(), "config_sha256": self.config.sha256}
         self.state.history.interrupted = False

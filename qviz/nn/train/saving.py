@@ -95,7 +95,8 @@ class Saver:
         """Bring the state to where the checkpoint was written.
 
         Raises:
-            CheckpointError: It is damaged, or of another configuration, model, data or number of processes.
+            CheckpointError: It is damaged, or of another configuration, objective, model, data or number of
+                processes.
         """
         parts, manifest = self.store.read(path)
         try:
@@ -115,9 +116,13 @@ class Saver:
         ):
             if there != here:
                 raise CheckpointError(f"{path} was written with {there} {what}; now there are {here}")
+        history = History.unpack(parts[HISTORY], path / HISTORY)
+        here = state.history.meta["objective"]
+        there = history.meta.setdefault("objective", here)  # earlier versions did not say
+        if there != here:
+            raise CheckpointError(f"{path} was written with the objective {there}; now it is {here}")
         tensors, _ = unpack_weights(parts[WEIGHTS], path / WEIGHTS)
         load_into(state.model, tensors, path, held["extra"])
-        history = History.unpack(parts[HISTORY], path / HISTORY)
         try:
             state.restore(held, held["processes"][state.machine.rank], history)
         except ValueError as problem:
