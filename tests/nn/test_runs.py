@@ -157,6 +157,89 @@ def test_the_hash_is_of_the_weights_wherever_they_lie(tmp_path):
         tiny(start=str(tmp_path / "none.safetensors")).sha256("sample")
 
 
+# --- a network and data of one's own
+
+
+def three_layers():
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3))
+
+
+def largest(seed, targets=lambda x: x[:, :3].argmax(1)):
+    """Batches of which the class is the largest of the first three numbers; no held-out ones."""
+    x = torch.randn(128, 8, generator=torch.Generator().manual_seed(seed))
+    batches = [(part, targets(part)) for part in x.split(32)]
+    return batches, None, batches[:2]
+
+
+OWN = {
+    "recipe": "lsq",
+    "w_bits": 4,
+    "model": "three-layers",
+    "make": three_layers,
+    "data": "largest",
+    "loaders": largest,
+    "overrides": {"batch_size": 32, "epochs": 2},
+}
+
+
+def test_a_network_and_data_of_ones_own_have_a_row(tmp_path):
+    ledger, mine = Ledger(tmp_path / "results.json"), Experiment(**OWN, seeds=(0, 1))
+    got = run(mine, folder=tmp_path, ledger=ledger, progress=False)
+    assert (got.method, got.w_levels, got.model, got.data) == ("lsq", 16, "three-layers", "largest")
+    assert (got.epochs, got.n_seeds, got.paper_top1) == (2, 2, None)
+    assert got.top1_std > 0  # seeds have other samples and other weights
+    assert known(mine, ledger) == got
+    for name in ("model", "data"):
+        assert known(replace(mine, **{name: "another"}), ledger) is None
+    mixed = run(replace(mine, average_bits=3, seeds=(0,)), folder=tmp_path, progress=False)
+    assert 2 <= mixed.w_bits <= 3
+
+
+def test_a_network_of_ones_own_starts_as_it_is_made_or_from_a_file(tmp_path):
+    torch.manual_seed(3)
+    save_file(three_layers().state_dict(), tmp_path / "w.safetensors")
+    fields = OWN | {"recipe": "fp32"}
+    one, two, loaded = (
+        prepare(Experiment(**fields, start=start), seed=seed).model.state_dict()["0.weight"]
+        for start, seed in ((None, 3), (None, 4), (str(tmp_path / "w.safetensors"), 4))
+    )
+    assert torch.equal(one, loaded)
+    assert not torch.equal(one, two)
+
+
+def test_a_network_of_ones_own_reads_the_data_of_qviz():
+    ready = prepare(tiny(model="mine", make=lambda: create("resnet20"), start=None))
+    assert (ready.source, ready.train.samples) == ("sample", 96)
+    assert sum(row.quantized for row in ready.report.rows) == 18
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"make": None, "loaders": None}, "model must be one of"),
+        ({"loaders": None}, "data must be one of"),
+        ({"make": None, "model": "resnet20"}, "loaders of your own need a network of your own"),
+        ({"make": "three_layers"}, "make must be a function, got 'three_layers'"),
+        ({"model": 3}, "with make, model must be a name of your own, .* got 3"),
+        ({"model": "resnet20"}, "with make, model must be a name of your own, .* got 'resnet20'"),
+        ({"data": "../x"}, r"with loaders, data must be a name of your own, .* got '\.\./x'"),
+        ({"start": "scratch"}, "start must be made or a file, got 'scratch'"),
+        ({"make": None, "loaders": None, **tiny().to_dict(), "start": "made"}, "start must be shipped"),
+        ({"size": "smoke"}, "size='smoke' is for the data of qviz"),
+        ({"held_out": False}, "held_out=False is for the data of qviz"),
+    ],
+)
+def test_what_does_not_go_with_ones_own_is_refused(fields, says):
+    with pytest.raises((TypeError, ValueError), match=says):
+        Experiment(**{**OWN, **fields})
+
+
+def test_targets_that_are_no_classes_are_refused_before_the_training(tmp_path):
+    mine = Experiment(**OWN | {"loaders": lambda seed: largest(seed, lambda x: x[:, :3])})
+    with pytest.raises(TypeError, match=r"'largest' must be classes \(int64\), got torch.float32"):
+        run(mine, folder=tmp_path, progress=False)
+
+
 # --- prepare
 
 

@@ -30,6 +30,7 @@ STARTS = {
     "shipped": "from the shipped FP32 checkpoint",
     "published": "from torchvision's published weights",
     "scratch": "from random weights",
+    "made": "as its function makes it",
 }
 POLICIES = {
     "fp": "left in floating point",
@@ -133,6 +134,8 @@ def _method(experiment: Experiment) -> str:
 
 
 def _data(experiment: Experiment, source: str) -> str:
+    if experiment.loaders is not None:
+        return f"{experiment.data}, of loaders of your own"
     if experiment.data == "imagenet":
         if source == "full":
             return "ImageNet (ILSVRC 2012) from a local folder; tested on its 50,000 validation images"
@@ -151,7 +154,9 @@ def _data(experiment: Experiment, source: str) -> str:
     return words
 
 
-def _test_images(experiment: Experiment, source: str) -> int:
+def _test_images(experiment: Experiment, source: str) -> int | None:
+    if experiment.loaders is not None:
+        return None
     if experiment.data == "imagenet":
         return _ILSVRC_VAL if source == "full" else _CLASSES * _VAL
     return IMAGES[source][2]
@@ -182,24 +187,26 @@ def _row(experiment: Experiment, source: str, rows: list[Row]) -> Row | None:
     return next((known[key] for key in wanted if key in known), None)
 
 
-def _expected(experiment: Experiment, row: Row | None, ledger: Ledger, images: int) -> str:
+def _expected(experiment: Experiment, row: Row | None, ledger: Ledger, images: int | None) -> str:
     if experiment.size == "smoke":
         return (
             "nothing: a smoke run shows that everything works; after so few steps its accuracy means nothing"
         )
     if row is None:
         return f"not known: the ledger ({ledger.path.name}) has no row of this experiment on these data"
-    share = row.top1_mean / 100
-    error = 100 * math.sqrt(share * (1 - share) / images)
     words = f"{row.top1_mean:.2f}"
     if row.top1_std is not None:
         words += f" ± {row.top1_std:.2f}"
-    words += f" % of the {images:,} test images, after the last epoch; "
+    words += f" % of the {'' if images is None else f'{images:,} '}test images, after the last epoch; "
     if row.top1_std is None:
-        words += "one seed, so the spread over seeds is not known; "
+        words += "one seed, so the spread over seeds is not known"
     else:
-        words += f"± is the standard deviation of {row.n_seeds} seeds; "
-    return words + f"so many images leave a standard error of {error:.2f}"
+        words += f"± is the standard deviation of {row.n_seeds} seeds"
+    if images is None:
+        return words
+    share = row.top1_mean / 100
+    error = 100 * math.sqrt(share * (1 - share) / images)
+    return words + f"; so many images leave a standard error of {error:.2f}"
 
 
 def _minutes(row: Row | None) -> str:

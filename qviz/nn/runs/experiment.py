@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from qviz.core._files import file_sha256
 from qviz.methods.pairs import FLOAT, NAMES, pair
@@ -20,7 +23,9 @@ from qviz.nn.weights import PUBLISHED
 from qviz.shipped import checkpoint
 
 SHIPPED = "resnet20_fp32.safetensors"
-STARTS = ("shipped", "published", "scratch")
+STARTS = ("shipped", "published", "scratch", "made")
+OF_QVIZ = {"size": "laptop", "images": None, "held_out": True, "source": None}
+"""Fields, with their defaults, that say which part of qviz's data is taken, and for how long."""
 SENSITIVITIES = ("fisher", "loss_rise")
 
 
@@ -32,14 +37,15 @@ class Experiment:
         recipe: A name of ``qviz.recipes.pair``.
         w_bits: Bits of the weights.
         a_bits: Bits of the activations; None for the same as the weights.
-        model: A name of ``qviz.nn.models``.
-        data: "cifar10" or "imagenet".
+        model: A name of ``qviz.nn.models``, or with ``make`` one of your own.
+        data: "cifar10" or "imagenet", or with ``loaders`` a name of your own.
         size: "smoke" (a minute, shows that all of it runs), "laptop" (two cores) or "full" (the paper's
             schedule).
         seeds: Whole numbers, all different; one run each.
         first_last: What becomes of the first and last layer, as for ``convert``.
         start: The weights to begin with: "shipped" (the FP32 ResNet-20 in data/), "published" (torchvision's
-            file), "scratch", or the path of a safetensors file; None for the usual one.
+            file), "scratch", or the path of a safetensors file; None for the usual one. A network of your own
+            starts as it is "made", or from a file.
         average_bits: Mixed precision: weight bits from ``candidates`` by layer, this many on average.
         candidates: The bits to choose from.
         sensitivity: "fisher" or "loss_rise".
@@ -50,6 +56,12 @@ class Experiment:
         weight_options: Further arguments of the weights' recipe.
         act_options: The same for activations.
         overrides: Fields of the TrainConfig to change.
+        make: A function that returns a network of your own, in floating point, made anew. What random
+            weights it has depends on the seed. The ledger knows it by ``model`` alone, so another network
+            needs another name.
+        loaders: A function from a seed to loaders of training, held-out (or None) and test samples of your
+            own, as for :func:`~qviz.nn.train.fit`; targets are classes. The ledger knows them by ``data``
+            alone. The schedule is that of the size "laptop" with ``overrides``.
 
     Raises:
         ValueError, TypeError: A name that is unknown, bits that the recipe does not have.
@@ -78,12 +90,15 @@ class Experiment:
     weight_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     act_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     overrides: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    make: Callable[[], nn.Module] | None = None
+    loaders: Callable[[int], tuple[Iterable[Any], Iterable[Any] | None, Iterable[Any]]] | None = None
 
     def __post_init__(self) -> None:
+        self._check_own()
         for name, value, allowed in (
             ("recipe", self.recipe, NAMES),
-            ("model", self.model, MODELS),
-            ("data", self.data, DATA),
+            ("model", self.model, MODELS if self.make is None else (self.model,)),
+            ("data", self.data, DATA if self.loaders is None else (self.data,)),
             ("size", self.size, SIZES),
             ("first_last", self.first_last, POLICIES),
             ("sensitivity", self.sensitivity, SENSITIVITIES),
@@ -114,10 +129,34 @@ class Experiment:
         self.pair()  # refuses bits and options here
         self.config("sample")
 
+    def _check_own(self) -> None:
+        for what, name, names in (("make", "model", MODELS), ("loaders", "data", DATA)):
+            own, value = getattr(self, what), getattr(self, name)
+            if own is None:
+                continue
+            if not callable(own):
+                raise TypeError(f"{what} must be a function, got {own!r}")
+            if value in names or not (isinstance(value, str) and re.fullmatch(r"[\w.+-]+", value)):
+                raise ValueError(
+                    f"with {what}, {name} must be a name of your own, of letters, digits and . _ + -, "
+                    f"got {value!r}"
+                )
+        allowed = ("made",) if self.make is not None else STARTS[:3]
+        if self.start in STARTS and self.start not in allowed:
+            raise ValueError(f"start must be {', '.join(allowed)} or a file, got {self.start!r}")
+        if self.loaders is not None:
+            if self.make is None:
+                raise ValueError(f"loaders of your own need a network of your own (make), got {self.model!r}")
+            for name, default in OF_QVIZ.items():
+                if (value := getattr(self, name)) != default:
+                    raise ValueError(f"{name}={value!r} is for the data of qviz, not for loaders of your own")
+
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
     def _usual_start(self) -> str:
+        if self.make is not None:
+            return "made"
         if self.recipe == "fp32" or (self.model == "resnet20" and self.data != "cifar10"):
             return "scratch"
         return "shipped" if self.model == "resnet20" else "published"
@@ -156,8 +195,10 @@ class Experiment:
         return f"{self.model}-{self.recipe}-w{weights}a{self.a_bits}-{self.size}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields as plain values."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        """Return all fields as plain values; functions of your own are known by the names beside them."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        del fields["make"], fields["loaders"]
+        return json.loads(json.dumps(fields))
 
     def weights(self) -> str | Path | None:
         """Return the file, or the address, of the weights to begin with; None for random ones.
@@ -169,7 +210,7 @@ class Experiment:
             return checkpoint(SHIPPED)
         if self.start == "published":
             return PUBLISHED[self.model]
-        return None if self.start == "scratch" else Path(self.start).expanduser()
+        return None if self.start in ("scratch", "made") else Path(self.start).expanduser()
 
     def sha256(self, source: str) -> str:
         """Return the hash of all that a result depends on: fields, configuration, weights to begin with.

@@ -22,6 +22,7 @@ from qviz.nn.download import cache_dir
 from qviz.nn.models import create
 from qviz.nn.runs.experiment import Experiment
 from qviz.nn.train import TrainConfig
+from qviz.nn.train.evaluate import batches_of
 from qviz.nn.weights import load_weights
 
 ILSVRC = "imagenet"
@@ -83,15 +84,16 @@ def prepare(experiment: Experiment, *, seed: int | None = None, root: str | Path
     config = experiment.config(source, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _model(experiment, train.num_classes)
+        model = _model(experiment, train)
         report = allocation = None
         if experiment.recipe != "fp32":
             report, allocation = _quantize(experiment, model, train)
     return Prepared(model, train, val, test, config, report, allocation, source, words)
 
 
-def _model(experiment: Experiment, classes: int) -> nn.Module:
-    model = create(experiment.model, num_classes=classes)
+def _model(experiment: Experiment, train: Loader) -> nn.Module:
+    own = experiment.make
+    model = create(experiment.model, num_classes=train.num_classes) if own is None else own()
     weights = experiment.weights()
     if experiment.start == "published":
         whole = load_weights(create(experiment.model), weights)
@@ -104,7 +106,7 @@ def _model(experiment: Experiment, classes: int) -> nn.Module:
 
 
 def _quantize(experiment: Experiment, model: nn.Module, train: Loader) -> tuple[Report, Allocation | None]:
-    images = next(iter(train.batches(0)))[0]
+    images, _ = next(batches_of(train))
     bits = found = None
     if experiment.average_bits is not None:
         layers = quantized_layers(experiment, model, images)
@@ -149,7 +151,7 @@ def allocate_bits(experiment: Experiment, model: nn.Module, layers: list[str], t
         return lambda w: recipe(SimpleNamespace(weight=w)).observe(w)(w)
 
     measure = fisher if experiment.sensitivity == "fisher" else loss_rise
-    batches = list(islice(train.batches(0), CALIBRATION))
+    batches = list(islice(batches_of(train), CALIBRATION))
     omega = measure(model, layers, batches, loss, quantizer, experiment.candidates)
     sizes = [model.get_submodule(name).weight.numel() for name in layers]
     return exact(omega, sizes, experiment.average_bits, experiment.candidates)
@@ -161,6 +163,8 @@ def source_of(experiment: Experiment, root: str | Path | None = None) -> str:
     Raises:
         FileNotFoundError: The data that the experiment asks for are not there.
     """
+    if experiment.loaders is not None:
+        return "full"
     if experiment.data == "imagenet":
         return "full" if "full" in (experiment.size, experiment.source) else "sample"
     return cifar10_source(**_where(experiment, root))
@@ -175,6 +179,15 @@ def _where(experiment: Experiment, root: str | Path | None) -> dict[str, Any]:
 def _data(
     experiment: Experiment, seed: int, root: str | Path | None
 ) -> tuple[Loader, Loader | None, Loader, str, str]:
+    if experiment.loaders is not None:
+        train, val, test = experiment.loaders(seed)
+        _, classes = next(batches_of(test))
+        if not (isinstance(classes, Tensor) and classes.dtype == torch.int64):
+            raise TypeError(
+                f"a row of the ledger has an accuracy, so the targets of {experiment.data!r} must be classes "
+                f"(int64), got {getattr(classes, 'dtype', type(classes).__name__)}; trials() takes any"
+            )
+        return train, val, test, "full", experiment.data
     return (_cifar10 if experiment.data == "cifar10" else _imagenet)(experiment, seed, root)
 
 
