@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import jupytext
 import nbformat
+import numpy as np
 import pytest
+import torch
 
+from qviz.methods.lsq import lsq
 from qviz.methods.pairs import NAMES
 from qviz.nn.data import imagenet_like
 from qviz.nn.runs import Experiment, read_queue, run
 from qviz.nn.runs.schedule import FULL, SIZES
+from qviz.plot import panels
 from tests.nn.real import MOBILENET
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks" / "training"
@@ -126,3 +131,56 @@ def test_the_queue_of_the_sample_runs_what_the_notebooks_run(stem, monkeypatch):
     queued = read_queue(FOLDER / "sample.toml")
     for experiment in experiments(stem, "laptop", monkeypatch):
         assert replace(experiment, seeds=(0, 1, 2)) in queued
+
+
+# --- pictures that say something
+
+SPIKE = 90
+"""A histogram of which one bar has so many percent of the values shows that bar, and nothing else."""
+
+
+def picture_problems(text):
+    """What is wrong with a picture, by the words that stand for it."""
+    found = []
+    if "held-out goes" in text and re.search(r"FP32[^.]* is \d", text):
+        found.append("an FP32 line, which is of test images, over curves of held-out ones")
+    if re.search(r" (is|are) \S+ at \w", text):
+        found.append("a curve of one point")
+    if any(int(share) >= SPIKE for share in re.findall(r"tallest bar, (\d+) %", text)):
+        found.append("a histogram of one bar")
+    spreads = re.findall(r"values from (\S+) to (\S+), mean \S+, standard deviation (\S+)\.(?: |$)", text)
+    if any(float(std) < 0.02 * (float(high) - float(low)) for low, high, std in spreads):
+        found.append("a histogram that is one spike")
+    return found
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_every_picture_says_something(stem):
+    read = nbformat.read(FOLDER / f"{stem}.ipynb", as_version=4)
+    outputs = [output for cell in read.cells for output in cell.get("outputs", [])]
+    told = [output.data["text/plain"] for output in outputs if "image/png" in output.get("data", {})]
+    assert told
+    assert {text: wrong for text in told if (wrong := picture_problems(text))} == {}
+
+
+HELD_OUT = {"held-out": ([28, 56], [0.5, 0.6])}
+WIDE, NARROW = np.linspace(-1, 1, 4001), np.r_[-1, np.full(9998, 0.001), 1]
+
+
+@pytest.mark.parametrize(
+    ("panel", "wrong"),
+    [
+        (panels.curve(HELD_OUT, references={"FP32, the start": 0.9}), ["an FP32 line"]),
+        (panels.curve({"test": HELD_OUT["held-out"]}, references={"FP32": 0.9}), []),
+        (panels.curve(HELD_OUT, references={"guessing": 0.1}), []),
+        (panels.curve({"held-out": ([28], [0.5])}), ["a curve of one point"]),
+        (panels.histogram({"w": NARROW}), ["a histogram that is one spike"]),
+        (panels.histogram({"w": WIDE}), []),
+        (panels.levels(torch.tensor(NARROW), {"q": lsq(2, step=0.5)}), ["a histogram of one bar"]),
+        (panels.levels(torch.tensor(WIDE), {"q": lsq(2, step=0.5)}), []),
+    ],
+)
+def test_a_picture_that_says_nothing_is_seen(panel, wrong):
+    found = picture_problems(panel.text)
+    assert len(found) == len(wrong)
+    assert all(what.startswith(start) for what, start in zip(found, wrong, strict=True))
