@@ -144,7 +144,7 @@ def picture_problems(text):
     found = []
     if "held-out goes" in text and re.search(r"FP32[^.]* is \d", text):
         found.append("an FP32 line, which is of test images, over curves of held-out ones")
-    if re.search(r" (is|are) \S+ at \w", text):
+    if re.search(r" is \S+ at \w", text):
         found.append("a curve of one point")
     if any(int(share) >= SPIKE for share in re.findall(r"tallest bar, (\d+) %", text)):
         found.append("a histogram of one bar")

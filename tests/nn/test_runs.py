@@ -187,7 +187,9 @@ def test_a_network_and_data_of_ones_own_have_a_row(tmp_path):
     got = run(mine, folder=tmp_path, ledger=ledger, progress=False)
     assert (got.method, got.w_levels, got.model, got.data) == ("lsq", 16, "three-layers", "largest")
     assert (got.epochs, got.n_seeds, got.paper_top1) == (2, 2, None)
-    assert got.top1_std > 0  # seeds have other samples and other weights
+    assert got.top1_std > 0
+    one, other = (next(iter(prepare(mine, seed=seed).train))[0] for seed in (0, 1))
+    assert not torch.equal(one, other)
     assert known(mine, ledger) == got
     for name in ("model", "data"):
         assert known(replace(mine, **{name: "another"}), ledger) is None
