@@ -192,6 +192,7 @@ _DRAWERS: dict[type[Mark], Any] = {
 def _table(ax: Axes, table: Table) -> None:
     """Write a table, each row's name in the color of its curves."""
     ax.set_axis_off()
+    ax.text(0.0, 0.0, "\n".join(table.notes), transform=ax.transAxes, fontsize="small", wrap=True)
     columns = zip(table.headers, *table.rows, strict=True)
     widths = [max(map(len, column)) + 2 for column in columns]
     drawn = ax.table(

@@ -30,6 +30,7 @@ STYLE = """
 .qviz-table caption { text-align: left; padding: 4px 10px 4px 0; }
 .qviz-table td, .qviz-table th { padding: 2px 10px; text-align: right; }
 .qviz-table th:first-child { text-align: left; padding-left: 0; }
+.qviz-table tfoot td { text-align: left; padding-left: 0; }
 .qviz-swatch { display: inline-block; width: 2em; vertical-align: middle; margin-right: .5em; }
 .qviz-legend { display: flex; flex-wrap: wrap; gap: 0 1.2em; }
 """
@@ -113,7 +114,10 @@ def table_html(table: Table, caption: str = "") -> str:
         for role, cells in zip(roles, table.rows, strict=True)
     )
     caption = f"<caption>{html.escape(caption)}</caption>" if caption else ""
-    return f'<table class="qviz-table">{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    notes = "<br>".join(map(html.escape, table.notes))
+    foot = f'<tfoot><tr><td colspan="{len(table.headers)}">{notes}</td></tr></tfoot>' if notes else ""
+    body = f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody>"
+    return f'<table class="qviz-table">{caption}{body}{foot}</table>'
 
 
 def legend_html(panels: Sequence[Panel]) -> str:

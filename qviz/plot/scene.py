@@ -161,6 +161,7 @@ class Table:
         rows: One tuple of texts per row, as long as the headers.
         roles: The role of each row, for its swatch; empty for a table without swatches.
         values: The same as plain numbers, {row: {column: value}}, ready for strict JSON.
+        notes: What one should know to read the figures, a line each, below the table.
 
     Raises:
         ValueError: A row has another length than the headers, or the roles have another than the rows.
@@ -170,6 +171,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     roles: tuple[str, ...] = ()
     values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what is not a table."""
@@ -181,17 +183,18 @@ class Table:
 
     @classmethod
     def of(cls, comparison: Comparison, roles: tuple[str, ...] = ()) -> Table:
-        """Return the table of a comparison."""
-        return cls(tuple(HEADERS), tuple(comparison.cells()), roles, comparison.to_dict())
+        """Return the table of a comparison, with its notes."""
+        figures = tuple(comparison.cells()), roles, comparison.to_dict()
+        return cls(tuple(HEADERS), *figures, tuple(comparison.notes()))
 
     @property
     def text(self) -> str:
-        """One sentence per row."""
+        """One sentence per row, and the notes."""
         said = []
         for name, *cells in self.rows:
             columns = zip(self.headers[1:], cells, strict=True)
             said.append(f"{name}: " + ", ".join(f"{header} {cell}" for header, cell in columns) + ".")
-        return " ".join(said)
+        return " ".join([*said, *(f"{note}." for note in self.notes)])
 
 
 class Pictured:

@@ -49,7 +49,8 @@ class Shown:
         static, metadata = explorer._repr_mimebundle_()
         view = static.pop(VIEW)
         if not fetches_widgets():
-            display({VIEW: view, "text/plain": f"{type(explorer).__name__}, live"}, raw=True)
+            text = f"Run this cell to use the {type(explorer).__name__}; below is how it was left."
+            display({VIEW: view, "text/plain": text}, raw=True)
         if self._id is None:
             self._id = f"qviz-{explorer.model_id}"
             if shell := get_ipython():

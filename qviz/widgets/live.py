@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -113,6 +114,7 @@ def _made(mark: Mark, **traits: Any) -> bqplot.Mark:
     return bqplot.Lines(stroke_width=1.4 if isinstance(mark, Rule) else 2, **traits)
 
 
+@functools.lru_cache(maxsize=64)
 def _ticks(axis: Axis) -> dict[str, Any]:
     """Return label, round tick values and a format with as many decimals as they need."""
     if axis.log:

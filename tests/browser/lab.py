@@ -130,6 +130,7 @@ def open_lab(
     chromium: str | None = None,
     viewport: tuple[int, int] = (1500, 1000),
     timeout_s: float = 120,
+    run: bool = True,
 ) -> Iterator[Lab]:
     """Open a copy of ``notebook`` and its folder, run every cell, and yield it.
 
@@ -139,6 +140,7 @@ def open_lab(
         chromium: the browser, default :func:`find_chromium`.
         viewport: width and height in pixels.
         timeout_s: for each of: server start, opening, running.
+        run: whether to run the cells; else what was saved is shown.
 
     Raises:
         RuntimeError: no Chromium; the server does not start; the notebook does not open or does not end.
@@ -162,13 +164,13 @@ def open_lab(
             try:
                 lab = Lab(context.pages[0], server, {"start": round(time.monotonic() - start, 2)})
                 lab.page.set_default_timeout(timeout_s * 1000)
-                _run(lab, f"lab/tree/{notebook.name}")
+                _open(lab, f"lab/tree/{notebook.name}", run=run)
                 yield lab
             finally:
                 context.close()
 
 
-def _run(lab: Lab, address: str) -> None:
+def _open(lab: Lab, address: str, *, run: bool) -> None:
     """Open the notebook, run it, and set the probe on it."""
     page = lab.page
     page.on("console", lambda message: lab.console.append(message.text) if message.type == "error" else None)
@@ -179,8 +181,9 @@ def _run(lab: Lab, address: str) -> None:
         page.wait_for_selector(f"{PANEL} .jp-Cell")
         page.wait_for_function(IDLE)
         opened = time.monotonic()
-        page.evaluate(RUN_ALL)
-        page.wait_for_function(ALL_RAN)
+        if run:
+            page.evaluate(RUN_ALL)
+            page.wait_for_function(ALL_RAN)
     except Timeout as error:
         asked = " | ".join(page.locator(".jp-Dialog-content").all_inner_texts())
         raise RuntimeError(f"{address} did not open and run; Lab asks: {asked or 'nothing'}") from error

@@ -10,6 +10,8 @@
   const pictures = (node, found = []) => {
     for (const element of node.querySelectorAll("*")) {
       if (element.shadowRoot) pictures(element.shadowRoot, found);
+      // Not bqplot's canvases: they are for WebGL marks, and reading them costs 34 ms a key press, garbage apart.
+      if (element.tagName === "CANVAS" && element.closest(".bqplot")) continue;
       if (["IMG", "CANVAS", "svg"].includes(element.tagName)) found.push(element);
     }
     return found;

@@ -15,7 +15,7 @@ from matplotlib.text import Text
 
 import qviz
 import qviz.plot
-from qviz import Fixed, Quantizer, compare, post, pot, uniform
+from qviz import Fixed, Quantizer, compare, post, pot, recipes, uniform
 from qviz.plot import panels
 from qviz.plot.draw import DASHES, draw, figure, png
 from qviz.plot.scene import Axis, Band, Line, Panel, Points, Rug, Scene, Steps, Table
@@ -292,6 +292,17 @@ def test_scene_text_has_every_number_of_the_table():
     for row, cells in zip(table.rows, table.cells(), strict=True):
         assert f"{row.mse:#.4g}" in text
         assert all(cell in text for cell in cells)
+
+
+def test_what_one_should_know_of_the_figures_is_told_with_them():
+    units = {"DAQ": recipes.daq_weight(4).observe(X), "wide": Quantizer(uniform(8), range=Fixed(10.0))}
+    table = Table.of(compare(X, units))
+    assert "DAQ: its outputs have a unit of their own" in table.notes[0]
+    assert "levels unused" in table.notes[1]
+    scene = Scene("s", (PANELS["error"],), table)
+    assert all(note in scene.text for note in table.notes)
+    written = [text.get_text() for text in figure(scene).axes[1].texts]
+    assert "\n".join(table.notes) in written
 
 
 def test_numbers_of_a_panel_are_its_marks():

@@ -78,6 +78,13 @@ def test_a_table_escapes_its_cells_and_shows_its_roles():
     assert "qviz-swatch" not in table_html(Table(("h",), (("r",),)))
 
 
+def test_a_tables_notes_stand_below_it():
+    text = table_html(Table(("h", "v"), (("r", "c"),), notes=("r: <note>", "another")))
+    assert text.index("<tfoot") > text.index("</tbody>")
+    assert '<td colspan="2">r: &lt;note&gt;<br>another</td>' in text
+    assert "tfoot" not in table_html(Table(("h",), (("r",),)))
+
+
 def test_without_a_table_there_is_a_legend():
     panels = FRAMES[0, 1].panels
     assert "my &quot;best&quot; &lt;b&gt;" in legend_html(panels)
