@@ -12,3 +12,5 @@ from qviz.nn.ptq.gate import Gate as Gate
 from qviz.nn.ptq.learn import Options as Options
 from qviz.nn.ptq.reconstruct import reconstruct as reconstruct
 from qviz.nn.ptq.report import PTQReport as PTQReport
+from qviz.nn.ptq.room import Room as Room
+from qviz.nn.ptq.room import room as room
