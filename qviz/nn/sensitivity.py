@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,32 +30,36 @@ def fisher(
     loss: Loss,
     quantizer: Factory,
     bits: Sequence[int] = (2, 3, 4),
+    *,
+    what: str = "weight",
 ) -> Tensor:
     """Return Ω_l(b) = 1/2 Σ_i F_ii (w_i - Q_b(w_i))², F_ii the mean over the batches of (∂loss/∂w_i)².
 
     The second-order estimate of the rise in loss with the Hessian replaced by the diagonal of the empirical
     Fisher matrix: one backward pass for each batch. Gradients are those of a batch's loss; for a mean over N
     samples they shrink with N, so all batches should have one size, and values compare between layers, not
-    with a loss.
+    with a loss. Of activations it is the same estimate for what the layer reads, x instead of w in each
+    batch: Ω_l(b) = 1/2 Σ_i (∂loss/∂x_i)² (x_i - Q_b(x_i))², the mean over the batches.
 
     The model is put in eval mode meanwhile (no dropout, fixed batch statistics). Afterwards weights, buffers,
     modes, ``requires_grad`` and ``.grad`` are as they were.
 
     Args:
         model: any module.
-        layers: names of submodules with a parameter ``weight``.
+        layers: names of submodules, for weights with a parameter ``weight``.
         batches: calibration batches, in whatever form ``loss`` takes.
         loss: (model, batch) -> scalar.
         quantizer: bits -> a function w -> Q(w) in the unit of w; a :class:`~qviz.core.quantizer.Quantizer` is
-            calibrated on w first.
+            calibrated on w, or on each x, first.
         bits: candidates, increasing.
+        what: "weight", or "activation" for the layer's (first) input.
 
     Returns:
         float64, shape (L, B), non-negative.
 
     Raises:
         ValueError: no layers, no batches, candidates not increasing, Q(w) of another shape, a value not
-            finite.
+            finite, or another ``what``.
         TypeError: a layer has no parameter ``weight``, or the loss is no scalar tensor.
 
     References:
@@ -70,7 +75,12 @@ def fisher(
         >>> omega.round(decimals=4).tolist()  # g = 1.4, errors 0.2 and 0.05
         [[0.0392, 0.0025]]
     """
-    weights, batches, bits = _prepare(model, layers, batches, bits)
+    weights, batches, bits = _prepare(model, layers, batches, bits, what)
+    if what == "activation":
+        with _as_it_was(model, []), torch.enable_grad():
+            return _check.finite(
+                _of_inputs(model, layers, batches, loss, quantizer, bits), "the sensitivities"
+            )
     information = [torch.zeros_like(w, dtype=torch.float64) for w in weights]
     with _as_it_was(model, weights), torch.enable_grad():
         for batch in batches:
@@ -96,19 +106,22 @@ def loss_rise(
     loss: Loss,
     quantizer: Factory,
     bits: Sequence[int] = (2, 3, 4),
+    *,
+    what: str = "weight",
 ) -> Tensor:
-    """Return Ω_l(b) = max(0, L(w with layer l alone at b bits) - L(w)), L the mean loss over the batches.
+    """Return Ω_l(b) = max(0, L(layer l alone at b bits) - L), L the mean loss over the batches.
 
     Measured, not estimated: 1 + L B evaluations of all batches. The model is left as :func:`fisher` leaves
     it.
 
     Args:
         model: any module.
-        layers: names of submodules with a parameter ``weight``.
+        layers: names of submodules, for weights with a parameter ``weight``.
         batches: calibration batches.
         loss: (model, batch) -> scalar.
         quantizer: as for :func:`fisher`.
         bits: candidates, increasing.
+        what: "weight", or "activation" for the layer's (first) input.
 
     Returns:
         float64, shape (L, B), non-negative.
@@ -129,7 +142,8 @@ def loss_rise(
         >>> omega.round(decimals=4).tolist()
         [[0.04, 0.0025]]
     """
-    weights, batches, bits = _prepare(model, layers, batches, bits)
+    layers = list(layers)
+    weights, batches, bits = _prepare(model, layers, batches, bits, what)
 
     def mean_loss() -> float:
         return sum(float(_scalar(loss(model, batch))) for batch in batches) / len(batches)
@@ -137,14 +151,11 @@ def loss_rise(
     rows = []
     with _as_it_was(model, weights):
         base = mean_loss()
-        for w in weights:
-            original, row = w.data, []
-            try:
-                for b in bits:
-                    w.data = _quantized(quantizer, b, original).to(original.dtype)
+        for name in layers:
+            row = []
+            for b in bits:
+                with _changed(model.get_submodule(name), what, partial(_quantized, quantizer, b)):
                     row.append(mean_loss() - base)
-            finally:
-                w.data = original
             rows.append(row)
     return _check.finite(torch.tensor(rows, dtype=torch.float64), "the sensitivities").clamp_(min=0.0)
 
@@ -157,14 +168,74 @@ def candidates(bits: Sequence[int]) -> tuple[int, ...]:
     return bits
 
 
+def _of_inputs(
+    model: nn.Module,
+    layers: Sequence[str],
+    batches: list[Any],
+    loss: Loss,
+    quantizer: Factory,
+    bits: tuple[int, ...],
+) -> Tensor:
+    omega = torch.zeros(len(layers), len(bits), dtype=torch.float64)
+    read: list[tuple[int, Tensor, list[Tensor]]] = []
+
+    def keep(at: int, x: Tensor) -> Tensor:
+        x = x if x.requires_grad else x.detach().requires_grad_()
+        errors = [(x.detach().double() - _quantized(quantizer, b, x)).square() for b in bits]
+        read.append((at, x, errors))
+        return x
+
+    for batch in batches:
+        read.clear()
+        with ExitStack() as stack:
+            for at, name in enumerate(layers):
+                stack.enter_context(_changed(model.get_submodule(name), "activation", partial(keep, at)))
+            value = _scalar(loss(model, batch))
+        if not value.requires_grad or not read:
+            raise ValueError(f"the loss depends on none of the layers {list(layers)}")
+        gradients = torch.autograd.grad(value, [x for _, x, _ in read], allow_unused=True)
+        for (at, _, errors), g in zip(read, gradients, strict=True):
+            if g is not None:
+                squares = g.double().square()
+                omega[at] += torch.stack([(squares * e).sum().cpu() for e in errors]) / (2 * len(batches))
+    return omega
+
+
+@contextmanager
+def _changed(module: nn.Module, what: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let a layer compute with a changed weight, or on a changed input."""
+
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        if args:
+            return (change(args[0]).to(args[0].dtype), *args[1:]), kwargs
+        first = next(iter(kwargs))
+        return args, kwargs | {first: change(kwargs[first]).to(kwargs[first].dtype)}
+
+    if what == "activation":
+        handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+        return
+    original = module.weight.data
+    module.weight.data = change(original).to(original.dtype)
+    try:
+        yield
+    finally:
+        module.weight.data = original
+
+
 def _prepare(
-    model: nn.Module, layers: Sequence[str], batches: Iterable[Any], bits: Sequence[int]
+    model: nn.Module, layers: Sequence[str], batches: Iterable[Any], bits: Sequence[int], what: str
 ) -> tuple[list[nn.Parameter], list[Any], tuple[int, ...]]:
     layers, batches = list(layers), list(batches)
+    if what not in ("weight", "activation"):
+        raise ValueError(f'what must be "weight" or "activation", got {what!r}')
     if not layers or not batches:
         raise ValueError(f"need layers and batches, got {len(layers)} layers and {len(batches)} batches")
     weights = []
-    for name in layers:
+    for name in layers if what == "weight" else ():
         w = getattr(model.get_submodule(name), "weight", None)
         if not isinstance(w, nn.Parameter):
             raise TypeError(f"layer {name!r} has no parameter weight, got {type(w).__name__}")

@@ -214,6 +214,45 @@ def test_the_sensitivities_are_those_of_the_formula(network, measure, oracle):
     assert torch.equal(measure(model, ["2"], iter(batches), squared, factory), got[1:])
 
 
+def test_the_sensitivities_of_activations_are_those_of_the_formula(network):
+    model, batches = network
+    first, second = (model[i].weight.detach() for i in (0, 2))
+    estimated, measured = (torch.zeros(2, len(BITS), dtype=torch.float64) for _ in range(2))
+    for x, y in batches:
+        z = x @ first.T
+        error = (z.relu() @ second.T - y) * 2 / y.numel()  # dL/doutput, L = mean of squares
+        to_hidden = error @ second
+        to_input = (to_hidden * (z > 0)) @ first
+        for i, b in enumerate(BITS):
+            for at, (g, v) in enumerate([(to_input, x), (to_hidden, z.relu())]):
+                estimated[at, i] += (g.square() * (v - quantize(b, v)).square()).sum() / 2 / len(batches)
+            rough = (quantize(b, x) @ first.T).relu() @ second.T, quantize(b, z.relu()) @ second.T
+            rise = [(out - y).square().mean() - (z.relu() @ second.T - y).square().mean() for out in rough]
+            measured[:, i] += torch.stack(rise) / len(batches)
+    for measure, expected in ((fisher, estimated), (loss_rise, measured.clamp(min=0.0))):
+        got = measure(model, ["0", "2"], iter(batches), squared, factory, what="activation")
+        torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-15)
+        assert (got > 0).any()
+    assert all(not m._forward_pre_hooks for m in model.modules())
+
+
+def test_a_layer_that_reads_a_keyword_and_has_no_weight_has_a_sensitivity_of_activations():
+    class Keyword(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act = nn.Identity()
+
+        def forward(self, x):
+            return self.act(input=x)
+
+    x = torch.tensor([0.3, 0.2], dtype=torch.float64)  # Q at one bit: 0.5, 0; L = Σ x², dL/dx = 2 x
+    for measure, expected in ((fisher, (0.6**2 + 0.4**2) * 0.04 / 2), (loss_rise, 0.25 - 0.13)):
+        got = measure(
+            Keyword(), ["act"], [x], lambda m, b: m(b).square().sum(), factory, (1,), what="activation"
+        )
+        assert got.item() == pytest.approx(expected)
+
+
 def test_loss_rise_is_clipped_at_zero(network):
     """Weights that quantization improves: their loss falls, their sensitivity is 0 and not negative."""
     model, batches = network
@@ -320,6 +359,8 @@ def test_a_layer_that_the_loss_ignores_has_no_sensitivity(network):
 @pytest.mark.parametrize("measure", [fisher, loss_rise])
 def test_bad_calls_are_refused(network, measure):
     model, batches = network
+    with pytest.raises(ValueError, match='weight" or "activation", got \'input\''):
+        measure(model, ["0"], batches, squared, factory, what="input")
     with pytest.raises(ValueError, match="1 layers and 0 batches"):
         measure(model, ["0"], [], squared, factory)
     with pytest.raises(ValueError, match="0 layers and 3 batches"):
