@@ -101,13 +101,12 @@ class Quantize(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of x, scale, offset, knots and b."""
         x, scale, offset, y, *tensors = ctx.saved_tensors
-        spec, (need_x, need_scale, need_offset, need_knots, *_, need_b, _) = ctx.spec, ctx.needs_input_grad
+        spec, (_, need_scale, need_offset, need_knots, *_, need_b, _) = ctx.spec, ctx.needs_input_grad
         grid = Grid(*tensors, spec)
         d_scale = d_offset = d_knots = d_b = None
         plain = spec.rescale and not spec.clipped and spec.slope is None and grid.levels is None
         if plain and not need_scale:  # all of it passes (ADQ); the arithmetic below would take 1.7 x
             return grad, *[None] * 7
-        out, per = (scale, 1.0) if spec.rescale else (1.0, scale.reciprocal())
         g, u = grad.to(scale.dtype), _units(x, scale, offset)
         low, high = spec.ends or (grid.knots[0], grid.knots[-1])
         v = torch.clamp(u, low, high)
@@ -117,7 +116,7 @@ class Quantize(torch.autograd.Function):
         inside.mul_(g)  # a product with a float mask; where() branches, and a random mask costs it 6 x
         if need_b:  # no border moves a value on an end
             movable = mask(torch.gt, v, low).mul_(mask(torch.lt, v, high))
-            d_b = spec.bend.gradient(v, grid.b, movable.mul_(inside).mul_(-out))
+            d_b = spec.bend.gradient(v, grid.b, movable.mul_(inside).mul_(-scale if spec.rescale else -1.0))
         if spec.ends is None and grid.levels is not None:
             learns = None if not need_knots else inside * scale if spec.rescale else inside
             du, d_knots = _through_cells(inside, v, grid, learns)
@@ -125,18 +124,18 @@ class Quantize(torch.autograd.Function):
             du = _through(inside, v, spec)
         if not spec.clipped:  # outside the grid the gradient passes as it is
             du = du + (g - inside)
+        du = du if spec.rescale else du.div_(scale)
         if need_scale:
             seen = v if spec.clipped else torch.where(u.isfinite(), u, v.nan_to_num())  # inf * 0 would be NaN
-            d_scale = -dot(du, seen, scale) * per
+            d_scale = -dot(du, seen, scale)
             if spec.soft:
                 d_scale = d_scale + dot(g, v, scale)
             elif spec.rescale:  # in half precision y is too coarse
                 y = _value(x, scale, offset, grid) if y is None else y
                 d_scale = d_scale + dot(g, y if offset is None else y - offset, scale) / scale
         if need_offset and offset is not None:
-            d_offset = total(g - du if spec.rescale else -du * per, offset)
-        d_x = (du if spec.rescale else du * per).to(x.dtype) if need_x else None
-        return d_x, d_scale, d_offset, d_knots, None, None, d_b, None
+            d_offset = total(g - du if spec.rescale else -du, offset)
+        return du.to(x.dtype), d_scale, d_offset, d_knots, None, None, d_b, None
 
 
 def _units(x: Tensor, scale: Tensor, offset: Tensor | None) -> Tensor:
