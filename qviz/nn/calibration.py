@@ -15,6 +15,7 @@ from qviz.core.quantizer import Quantizer
 from qviz.nn.batches import Batch, batches_of, forward, samples
 from qviz.nn.batchnorm import reestimate_batchnorm
 from qviz.nn.layers import QuantLayer, Reduce
+from qviz.nn.modules import hooked
 
 KEPT = 2**20
 """So many values of one call of a layer are kept, for the case that the layer runs again."""
@@ -83,14 +84,10 @@ def calibrate(
         worked.add(q)
 
     worked: set[nn.Module] = set()
-    handles = [q.register_forward_hook(after) for layer in names for q in _quantizers(layer)]
     batches = list(batches_of(batch))
-    try:
+    with hooked([q for layer in names for q in _quantizers(layer)], after=after):
         for one in batches:
             run(model, one, names, before)
-    finally:
-        for handle in handles:
-            handle.remove()
     if missed := [repr(one.name) for one in seen.values() if not one.calls]:
         raise ValueError(
             f"the batch does not reach {', '.join(missed)} in this mode of the model: "
@@ -177,13 +174,8 @@ def run(model: nn.Module, batch: Batch, layers: Iterable[nn.Module], hook: Calla
             raise ValueError(
                 f"{name} is on the meta device and has no values: load the model's weights first"
             )
-    handles = [layer.register_forward_pre_hook(hook, with_kwargs=True) for layer in layers]
-    try:
-        with _untouched(model):
-            forward(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooked(layers, before=hook), _untouched(model):
+        forward(model, batch)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from qviz.nn.batches import Batch, batches_of, forward
-from qviz.nn.modules import evaluating
+from qviz.nn.modules import evaluating, hooked
 
 
 @dataclass
@@ -46,23 +46,16 @@ def tap(model: nn.Module, layers: Iterable[str]) -> Iterator[dict[str, Tapped]]:
     modules, names = dict(model.named_modules()), list(layers)
     if unknown := [name for name in names if name not in modules]:
         raise ValueError(f"the model has no layer {unknown[0]!r}")
-    seen = {name: Tapped() for name in names}
-    handles = []
-    for name in names:
+    seen = {modules[name]: Tapped() for name in names}
 
-        def before(module: nn.Module, args: tuple, kwargs: dict[str, Any], to: Tapped = seen[name]) -> None:
-            to.inputs.append(_copy(args[0] if args else next(iter(kwargs.values()))))
+    def before(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        seen[module].inputs.append(_copy(args[0] if args else next(iter(kwargs.values()))))
 
-        def after(module: nn.Module, args: tuple, output: Any, to: Tapped = seen[name]) -> None:
-            to.outputs.append(_copy(output))
+    def after(module: nn.Module, args: tuple, output: Any) -> None:
+        seen[module].outputs.append(_copy(output))
 
-        handles.append(modules[name].register_forward_pre_hook(before, with_kwargs=True))
-        handles.append(modules[name].register_forward_hook(after))
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooked(seen, before=before, after=after):
+        yield {name: seen[modules[name]] for name in names}
 
 
 def _copy(value: Any) -> Any:

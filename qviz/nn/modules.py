@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from torch import distributed, nn
 
@@ -36,6 +36,23 @@ def split(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Param
         {name: p for name, p in learning if id(p) not in own},
         {name: p for name, p in learning if id(p) in own},
     )
+
+
+@contextmanager
+def hooked(
+    modules: Iterable[nn.Module],
+    *,
+    before: Callable[..., None] | None = None,
+    after: Callable[..., None] | None = None,
+) -> Iterator[None]:
+    """Call ``before(module, args, kwargs)`` and ``after(module, args, output)`` around each module's runs."""
+    with ExitStack() as handles:
+        for module in modules:
+            if before is not None:
+                handles.enter_context(module.register_forward_pre_hook(before, with_kwargs=True))
+            if after is not None:
+                handles.enter_context(module.register_forward_hook(after))
+        yield
 
 
 @contextmanager
