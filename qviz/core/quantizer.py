@@ -38,7 +38,9 @@ class Quantizer(nn.Module):
 
     Raises:
         TypeError, ValueError: (in use) x is not floating point, is empty, or lacks the range's axis.
-        RuntimeError: (in use) the range has not observed anything yet.
+        RuntimeError: (in use) the range has not observed anything yet; (from torch, in the backward pass) y
+            was changed in place, by ``F.relu_(q(x))`` or ``+=``. It is kept for the gradients: computing it
+            anew would take up to 1.5 times as long. The output of a quantized *layer* may be changed.
 
     Example:
         >>> import torch

@@ -9,7 +9,7 @@ from torch import Tensor
 from qviz import Codebook, Quantizer, StraightThrough
 from qviz.core.fast import Quantize, Spec
 from qviz.core.lookup import _tree, select
-from qviz.methods.lsq import LearnedStep
+from qviz.methods.lsq import LearnedStep, lsq
 from qviz.methods.n2uq import LearnedKnots
 from tests.methods.cases import CASES, CHANNELS, fresh, gradients, ready, sample
 from tests.strategies import same_bits, steps_around
@@ -261,6 +261,12 @@ def test_select_is_the_count_of_borders_below():
         borders = torch.randn(size - 1, generator=g).sort().values
         u, values = torch.cat([torch.randn(500, generator=g), borders]), torch.randn(size, generator=g)
         assert torch.equal(_tree(u, borders, values, 0, size - 1), select(u, borders, values))
+
+
+def test_an_operation_in_place_on_the_output_is_torchs_error():
+    x = torch.randn(20, requires_grad=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.relu_(lsq(3, step=0.5)(x)).sum().backward()
 
 
 def test_a_second_derivative_is_refused_and_the_reference_has_it():

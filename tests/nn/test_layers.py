@@ -468,6 +468,18 @@ def test_float64_is_computed_in_float64():
     assert layer(x).dtype == torch.float64
 
 
+def test_the_output_may_be_changed_in_place():
+    """As by ReLU(inplace=True), for every recipe that a layer can have."""
+    for name in QUANTIZED:
+        p = pair(name, 3)
+        layer = QuantConv2d(3, 4, 3, standardize=p.standardize, output_scale=p.output_scale)
+        layer.weight_quantizer, layer.input_quantizer = p.weight(layer), p.act(layer, False)
+        x = data(2, 3, 9, 9).abs()
+        layer.observe(x)
+        want = torch.autograd.grad(F.relu(layer(x)).sum(), layer.weight)[0]
+        assert torch.equal(torch.autograd.grad(F.relu_(layer(x)).sum(), layer.weight)[0], want), name
+
+
 # --- adapt -------------------------------------------------------------------------------------------------
 
 
