@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -21,6 +22,7 @@ from safetensors.torch import save_file
 
 import qviz
 from qviz.cli import doctor, lab, main, usage
+from qviz.nn.ptq.progress import Bar
 
 
 def run(capsys, *args):
@@ -71,6 +73,18 @@ def weights():
         (["train", "--queue", "absent.toml", "--compile"], "leave out --compile"),
         (["train", "--recipe", "lsq", "--bits", "2", "--seeds", "0,0"], "seeds must differ"),
         (["train", "--recipe", "lsq", "--bits", "2", "--images", "0"], "at least 1, or None, got 0"),
+        (["ptq"], "give --method"),
+        (["ptq", "--method", "qdrop"], "give --method (such as qdrop) and --bits"),
+        (["ptq", "--method", "gptqq", "--bits", "2"], "got 'gptqq'"),
+        (["ptq", "--method", "qdrop", "--bits", "two"], "--bits takes whole numbers"),
+        (["ptq", "--method", "qdrop", "--bits", "12"], "12"),
+        (["ptq", "--method", "qdrop", "--bits", "2", "--images", "3"], "at least 8, got 3"),
+        (["ptq", "--method", "qdrop", "--bits", "2", "--iterations", "0"], "at least 1, got 0"),
+        (["ptq", "--method", "nearest", "--bits", "2", "--bias"], "nearest learns nothing"),
+        (["ptq", "--method", "nearest", "--bits", "2", "--border", "layer"], "nearest has no border"),
+        (["ptq", "--method", "qdrop", "--bits", "2", "--start", "absent.safetensors"], "absent.safetensors"),
+        (["ptq", "--queue", "absent.toml"], "absent.toml: no such file"),
+        (["ptq", "--queue", "absent.toml", "--no-gate", "--images", "8"], "leave out --images, --no-gate"),
         (["results", "--ledger", "absent.json"], "absent.json: no such file"),
         (["results", "--json", "--markdown"], "not allowed with"),
         (["doctor", "extra"], "extra"),
@@ -591,7 +605,44 @@ def test_a_queue_skips_what_the_ledger_has(capsys, tmp_path):
     assert [row["method"] for row in json.loads((tmp_path / "r.json").read_text())["rows"]] == ["ste", "daq"]
 
 
+# --- ptq
+
+
+@pytest.mark.slow
+def test_a_stopped_queue_of_quantizations_goes_on(capsys, tmp_path, monkeypatch):
+    queue, ledger = tmp_path / "q.toml", tmp_path / "r.json"
+    queue.write_text(
+        '[defaults]\nsource = "sample"\nimages = 8\nw_bits = 2\n'
+        '[[run]]\nmethod = "nearest"\n[[run]]\nmethod = "qdrop"\niterations = 3\n'
+    )
+    args = ("ptq", "--queue", queue, "--ledger", ledger, "--folder", tmp_path / "runs")
+    step = Bar.step
+
+    def pressed(*told):
+        signal.raise_signal(signal.SIGINT)
+        step(*told)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bar, "step", pressed)
+        code, out, err = run(capsys, *args)
+    assert (code, err) == (usage.STOPPED, "")
+    assert out.endswith("stopped; the same command goes on with the seeds that are left\n")
+    assert out.index("resnet20-nearest-w2a2-ptq\nmethod ") < out.index("seed 0: 8 images, into ")
+    assert [row["method"] for row in json.loads(ledger.read_text())["rows"]] == ["nearest"]
+    code, out, err = run(capsys, *args)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"resnet20-nearest-w2a2-ptq: in {ledger} already\n")
+    rows = json.loads(ledger.read_text())["rows"]
+    assert [(row["kind"], row["method"], row["iterations"]) for row in rows] == [
+        ("PTQ", "nearest", None),
+        ("PTQ", "qdrop", 3),
+    ]
+    code, out, err = run(capsys, "results", "--ledger", ledger)
+    assert (code, err, len(out.splitlines())) == (0, "", 3)
+
+
 def test_an_empty_ledger_says_so(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("qviz.nn.runs.ledger.data_dir", lambda: tmp_path)
     monkeypatch.setattr("qviz.nn.runs.ledger.default_ledger", lambda: tmp_path / "results.json")
     code, out, _ = run(capsys, "results")
     assert code == 0

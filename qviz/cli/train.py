@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qviz.cli.usage import STOPPED, UsageError, install, missing
+from qviz.cli.experiments import carry_out, numbers, queue
+from qviz.cli.usage import UsageError, install, missing
 from qviz.core._text import some
 
 if TYPE_CHECKING:
-    from qviz.nn.runs import Experiment, Ledger
+    from qviz.nn.runs import Experiment, Row
 
 NUMBERS = {"epochs": int, "batch_size": int, "lr": float, "max_steps": int}
 
@@ -54,40 +54,24 @@ def run(options: argparse.Namespace) -> int:
     absent = missing("train")
     if absent:
         raise UsageError(f"training needs {', '.join(absent)}: {install('train')}")
-    from qviz.nn.runs import Ledger
+    from qviz.nn.runs import Experiment, Ledger, contract, known, run
 
     ledger = Ledger(options.ledger)
-    experiments = _queue(options) if options.queue else [_experiment(options)]
-    for experiment in experiments:
-        if not _one(experiment, ledger, options):
-            return STOPPED
-    return 0
 
+    def begin(experiment: Experiment) -> Row | None:
+        if options.resume and options.queue is None:
+            _say_what_resumes(experiment, options.folder)
+        resume = options.resume or options.queue is not None
+        return run(experiment, folder=options.folder, ledger=ledger, resume=resume)
 
-def _one(experiment: Experiment, ledger: Ledger, options: argparse.Namespace) -> bool:
-    """Run one experiment unless the ledger has it; False if it was stopped by hand."""
-    from qviz.nn.runs import contract, known, run
-    from qviz.nn.runs.ledger import table
-
-    try:
-        row = known(experiment, ledger) if options.queue else None
-        if row is None:
-            ledger.check()
-            if int(os.environ.get("RANK", "0")) == 0:
-                print(contract(experiment, ledger=ledger), flush=True)
-            if options.resume and options.queue is None:
-                _say_what_resumes(experiment, options.folder)
-            resume = options.resume or options.queue is not None
-            row = run(experiment, folder=options.folder, ledger=ledger, resume=resume)
-        else:
-            print(f"{experiment.name}: in {ledger.path} already")
-    except (ValueError, OSError) as error:
-        raise UsageError(f"{experiment.name}: {error}") from error
-    if row is None:
-        print("stopped; the same command with --resume goes on")
-        return False
-    print(table([row]))
-    return True
+    return carry_out(
+        queue(options, Experiment, WITH_QUEUE) if options.queue else [_experiment(options)],
+        ledger,
+        known=lambda experiment: known(experiment, ledger) if options.queue else None,
+        contract=lambda experiment: contract(experiment, ledger=ledger),
+        run=begin,
+        stopped="stopped; the same command with --resume goes on",
+    )
 
 
 def _say_what_resumes(experiment: Experiment, folder: Path | None) -> None:
@@ -113,11 +97,11 @@ def _experiment(options: argparse.Namespace) -> Experiment:
     names = ("recipe", "model", "data", "size", "first_last", "average_bits", "start", "images", "source")
     fields = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.bits is not None:
-        fields |= dict(zip(("w_bits", "a_bits"), _numbers("bits", options.bits, most=2), strict=False))
+        fields |= dict(zip(("w_bits", "a_bits"), numbers("bits", options.bits, most=2), strict=False))
     elif options.recipe != "fp32":
         raise UsageError(f"--recipe {options.recipe} needs --bits, such as 2 or 4,8")
     if options.seeds is not None:
-        fields["seeds"] = tuple(_numbers("seeds", options.seeds))
+        fields["seeds"] = tuple(numbers("seeds", options.seeds))
     overrides = {name: getattr(options, name) for name in (*NUMBERS, "precision")}
     overrides = {name: value for name, value in overrides.items() if value is not None}
     if options.compile:
@@ -125,28 +109,4 @@ def _experiment(options: argparse.Namespace) -> Experiment:
     try:
         return Experiment(**fields, overrides=overrides)
     except (TypeError, ValueError) as error:
-        raise UsageError(str(error)) from error
-
-
-def _numbers(option: str, text: str, most: int | None = None) -> list[int]:
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise UsageError(f"--{option} takes whole numbers separated by commas, got {text!r}") from error
-    if most is not None and len(numbers) > most:
-        raise UsageError(f"--{option} takes at most {most} numbers, got {text!r}")
-    return numbers
-
-
-def _queue(options: argparse.Namespace) -> list[Experiment]:
-    from qviz.nn.runs import read_queue
-
-    given = [name for name, value in vars(options).items() if value is not None and value is not False]
-    if others := [f"--{name.replace('_', '-')}" for name in given if name not in WITH_QUEUE]:
-        raise UsageError(f"--queue takes its experiments from the file; leave out {', '.join(others)}")
-    try:
-        return read_queue(options.queue)
-    except FileNotFoundError as error:
-        raise UsageError(f"{options.queue}: no such file") from error
-    except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error

@@ -7,6 +7,7 @@ from pathlib import Path
 from qviz.nn.runs import Experiment, Ledger
 from qviz.nn.runs.ledger import table
 from qviz.nn.runs.queue import read_queue
+from qviz.nn.runs.tables import PTQ
 from qviz.shipped import data_dir
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +29,17 @@ def markers(name: str) -> tuple[str, str]:
 
 def comparison(ledger: Ledger) -> str:
     """Return the table of the runs on all of CIFAR-10."""
-    return table([row for row in ledger if row.data == "cifar10"], markdown=True)
+    return _table(ledger, "training")
+
+
+def quantizations(ledger: Ledger) -> str:
+    """Return the table of post-training quantizations that were tested on all of CIFAR-10."""
+    return _table(ledger, PTQ)
+
+
+def _table(ledger: Ledger, kind: str) -> str:
+    rows = [row for row in ledger if row.data == "cifar10" and row.kind == kind]
+    return table(rows, markdown=True) if rows else "No row yet."
 
 
 def ablation(ledger: Ledger, queue: list[Experiment]) -> str:
@@ -52,7 +63,11 @@ def ablation(ledger: Ledger, queue: list[Experiment]) -> str:
 def rendered(text: str) -> str:
     """Return the README's text with the committed ledger's figures."""
     ledger = Ledger(data_dir() / "results.json")
-    tables = {"results": comparison(ledger), "ablation": ablation(ledger, read_queue(QUEUE))}
+    tables = {
+        "results": comparison(ledger),
+        "ablation": ablation(ledger, read_queue(QUEUE)),
+        "ptq": quantizations(ledger),
+    }
     for name, made in tables.items():
         start, end = markers(name)
         if start not in text or end not in text:

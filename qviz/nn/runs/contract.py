@@ -9,6 +9,7 @@ import tempfile
 import textwrap
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qviz.core._text import count
 from qviz.nn.runs.experiment import Experiment
@@ -17,8 +18,12 @@ from qviz.nn.runs.prepare import HELD_OUT, IMAGES_A_CLASS, SMOKE_IMAGES, source_
 from qviz.nn.runs.published import published
 from qviz.nn.runs.run import folder_of
 from qviz.nn.runs.schedule import SOURCES
+from qviz.nn.runs.tables import PTQ, top1
 from qviz.nn.train import TrainConfig
 from qviz.nn.train.progress import TIMED, WARM_UP
+
+if TYPE_CHECKING:
+    from qviz.nn.runs.ptq_experiment import PTQExperiment
 
 IMAGES = {"full": (45_000, 5_000, 10_000), "sample": (1_800, 200, 2_000)}
 """CIFAR-10's images for training, those held out of it, and for the test, by source."""
@@ -62,7 +67,7 @@ def contract(experiment: Experiment, *, ledger: Ledger | None = None, root: str 
     source = source_of(experiment, root)
     config = experiment.config(source)
     rows = with_shipped(ledger)
-    row = _row(experiment, source, rows)
+    row = row_of(experiment, source, rows)
     quantized = experiment.recipe != "fp32"
     policy = POLICIES[experiment.first_last] if quantized else "in floating point, like the others"
     entries = [
@@ -73,7 +78,7 @@ def contract(experiment: Experiment, *, ledger: Ledger | None = None, root: str 
         ("seeds", ", ".join(map(str, experiment.seeds))),
         ("first, last", f"first and last layer {policy}"),
         ("expected", _expected(experiment, row, ledger, _test_images(experiment, source))),
-        ("minutes", _minutes(row)),
+        ("minutes", minutes(row, f"fit gives an estimate after {WARM_UP + TIMED} steps")),
     ]
     entries += [("beside it", _short(other)) for other in _beside(experiment, rows, row)]
     paper = published(
@@ -81,7 +86,7 @@ def contract(experiment: Experiment, *, ledger: Ledger | None = None, root: str 
     )
     if paper[0] is not None:
         entries.append(("published", f"{paper[0]:g} % top-1: {paper[1]}"))
-    return "\n".join([f"{experiment.name}", *(_entry(*entry) for entry in entries)])
+    return "\n".join([f"{experiment.name}", *(line(*entry) for entry in entries)])
 
 
 def run_folder(experiment: Experiment, source: str, *, seed: int | None = None) -> Path:
@@ -103,7 +108,8 @@ def run_folder(experiment: Experiment, source: str, *, seed: int | None = None) 
     return folder_of(experiment, source) / f"seed{seed}"
 
 
-def _entry(label: str, text: str) -> str:
+def line(label: str, text: str) -> str:
+    """Return an entry: a label, and a text that is broken into lines beside it."""
     return textwrap.fill(
         text, WIDTH, initial_indent=f"{label:<{LABEL}}", subsequent_indent=" " * LABEL, break_on_hyphens=False
     )
@@ -180,7 +186,7 @@ def _schedule(experiment: Experiment, config: TrainConfig, quantized: bool) -> s
     return f"{words}. {experiment.schedule_source.replace('as asq', f'as asq ({told})')}"
 
 
-def _row(experiment: Experiment, source: str, rows: list[Row]) -> Row | None:
+def row_of(experiment: Experiment | PTQExperiment, source: str, rows: list[Row]) -> Row | None:
     """Return the row of this experiment, best with the seeds that tell a spread."""
     known = {row.config_sha256: row for row in rows}
     wanted = [replace(experiment, seeds=seeds).sha256(source) for seeds in (SEEDS, experiment.seeds)]
@@ -192,12 +198,15 @@ def _expected(experiment: Experiment, row: Row | None, ledger: Ledger, images: i
         return (
             "nothing: a smoke run shows that everything works; after so few steps its accuracy means nothing"
         )
+    return accuracy(row, ledger, images, "the last epoch")
+
+
+def accuracy(row: Row | None, ledger: Ledger, images: int | None, when: str) -> str:
+    """Return what a row lets expect, with the error that so many test images leave."""
     if row is None:
         return f"not known: the ledger ({ledger.path.name}) has no row of this experiment on these data"
-    words = f"{row.top1_mean:.2f}"
-    if row.top1_std is not None:
-        words += f" ± {row.top1_std:.2f}"
-    words += f" % of the {'' if images is None else f'{images:,} '}test images, after the last epoch; "
+    number = "" if images is None else f"{images:,} "
+    words = f"{top1(row)} % of the {number}test images, after {when}; "
     if row.top1_std is None:
         words += "one seed, so the spread over seeds is not known"
     else:
@@ -209,28 +218,29 @@ def _expected(experiment: Experiment, row: Row | None, ledger: Ledger, images: i
     return words + f"; so many images leave a standard error of {error:.2f}"
 
 
-def _minutes(row: Row | None) -> str:
+def minutes(row: Row | None, until: str) -> str:
+    """Return what a row says of the time; ``until`` is said where there is none."""
     if row is None:
-        return f"not measured yet; fit gives an estimate after {WARM_UP + TIMED} steps"
+        return f"not measured yet; {until}"
     return f"{row.minutes:.1f} a seed on {row.hardware}"
 
 
 def _beside(experiment: Experiment, rows: list[Row], row: Row | None) -> list[Row]:
-    """Return rows of the same method, bits and network that are not this experiment's."""
+    """Return trainings with the same method, bits and network that are not this experiment's."""
     key = (experiment.recipe, experiment.model, experiment.a_bits)
     return [
         other
         for other in rows
-        if other != row
+        if other.kind != PTQ
+        and other != row
         and (other.method, other.model, other.a_bits) == key
         and abs(other.w_bits - _w_bits(experiment)) < 0.05
     ]
 
 
 def _short(row: Row) -> str:
-    spread = "" if row.top1_std is None else f" ± {row.top1_std:.2f}"
     return (
-        f"{row.top1_mean:.2f}{spread} % on {row.data}, {row.epochs} epochs, {count(row.n_seeds, 'seed')}"
+        f"{top1(row)} % on {row.data}, {row.epochs} epochs, {count(row.n_seeds, 'seed')}"
         f", first and last {row.first_last}, {row.minutes:.1f} minutes on "
         f"{row.hardware}" + (f" ({row.note})" if row.note else "")
     )

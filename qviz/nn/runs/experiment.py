@@ -29,6 +29,20 @@ OF_QVIZ = {"size": "laptop", "images": None, "held_out": True, "source": None}
 SENSITIVITIES = ("fisher", "loss_rise")
 
 
+def checked_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
+    """Return the seeds of an experiment.
+
+    Raises:
+        ValueError: There is none, one is no whole number of at least 0, or two are equal.
+    """
+    found = tuple(seeds)
+    if not found or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in found):
+        raise ValueError(f"seeds must be whole numbers of at least 0, one or more, got {seeds!r}")
+    if len(set(found)) < len(found):
+        raise ValueError(f"seeds must differ, because equal ones give equal runs, got {seeds!r}")
+    return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """A method on a network and a data set, at a size, with one or more seeds.
@@ -105,11 +119,7 @@ class Experiment:
         ):
             if value not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-        seeds = tuple(self.seeds)
-        if not seeds or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in seeds):
-            raise ValueError(f"seeds must be whole numbers of at least 0, one or more, got {self.seeds!r}")
-        if len(set(seeds)) < len(seeds):
-            raise ValueError(f"seeds must differ, because equal ones give equal runs, got {self.seeds!r}")
+        seeds = checked_seeds(self.seeds)
         if self.images is not None and (
             isinstance(self.images, bool) or not isinstance(self.images, int) or self.images < 1
         ):

@@ -15,6 +15,8 @@ from typing import Any, get_type_hints
 from qviz.core import _text
 from qviz.core._files import locked, write_atomically
 from qviz.nn.download import cache_dir
+from qviz.nn.runs.tables import PTQ
+from qviz.nn.runs.tables import table as table
 from qviz.shipped import data_dir
 
 NAME = "results.json"
@@ -42,6 +44,11 @@ class Row:
         paper_top1, paper_conditions: What the paper reports, and for what; None where it reports nothing,
             and for runs on a part of the data.
         note: What else a reader must know.
+        kind: "training", or "PTQ" for post-training quantization. Of that, ``method`` is one of
+            ``qviz.nn.ptq``, ``epochs`` is 0, and ``minutes`` are those of the quantization alone.
+        calibration: How many images a post-training quantization saw, those that it held out included.
+        iterations: Its steps of a block, None where it learns nothing.
+        fp_top1: Percent of the test images before the quantization.
     """
 
     method: str
@@ -64,9 +71,21 @@ class Row:
     paper_top1: float | None = None
     paper_conditions: str | None = None
     note: str = ""
+    kind: str = "training"
+    calibration: int | None = None
+    iterations: int | None = None
+    fp_top1: float | None = None
 
 
 FIELDS = tuple(f.name for f in dataclasses.fields(Row))
+
+OF_PTQ = ("kind", "calibration", "iterations", "fp_top1")
+"""The fields that are written for post-training quantization only, so that older readers know all others."""
+
+
+def _written(row: Row) -> dict[str, Any]:
+    """Return what the file has of a row."""
+    return {name: value for name, value in as_dict(row).items() if row.kind == PTQ or name not in OF_PTQ}
 
 
 @cache
@@ -173,39 +192,12 @@ class Ledger:
             rows = self.rows()
             at = next((i for i, r in enumerate(rows) if r.config_sha256 == row.config_sha256), len(rows))
             rows[at : at + 1] = [row]
-            text = json.dumps({"rows": [dataclasses.asdict(r) for r in rows]}, indent=1) + "\n"
+            text = json.dumps({"rows": [_written(r) for r in rows]}, indent=1) + "\n"
             write_atomically(self.path, text.encode())
 
     def table(self, *, markdown: bool = False) -> str:
         """Return the rows as a text or Markdown table: method, bits, model, accuracy, minutes."""
         return table(self.rows(), markdown=markdown)
-
-
-HEADS = ("method", "W bits", "A bits", "model", "data", "epochs", "seeds", "top-1 %", "paper %", "minutes")
-
-
-def table(rows: list[Row], *, markdown: bool = False) -> str:
-    """Return rows as an aligned text table, or in Markdown."""
-    body = [_cells(row) for row in rows]
-    return _text.markdown(HEADS, body) if markdown else _text.table(HEADS, body)
-
-
-def _cells(row: Row) -> list[str]:
-    spread = "" if row.top1_std is None else f" ± {row.top1_std:.2f}"
-    name = row.method + (f" ({row.note})" if row.note else "")
-    name += "" if row.first_last == "fp" or row.method == "fp32" else f", first and last {row.first_last}"
-    return [
-        name,
-        f"{row.w_bits:g}",
-        f"{row.a_bits:g}",
-        row.model,
-        row.data,
-        str(row.epochs),
-        str(row.n_seeds),
-        f"{row.top1_mean:.2f}{spread}",
-        "–" if row.paper_top1 is None else f"{row.paper_top1:g}",
-        f"{row.minutes:.0f}" if row.minutes >= 10 else f"{row.minutes:.1f}",
-    ]
 
 
 def as_dict(row: Row) -> dict[str, Any]:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from qviz.nn.runs.experiment import Experiment
 
+T = TypeVar("T")
 
-def read_queue(path: str | Path) -> list[Experiment]:
+
+def read_queue(path: str | Path, kind: type[T] = Experiment) -> list[T]:
     """Return the experiments of a queue file.
 
-    Each ``[[run]]`` has fields of an :class:`Experiment`; a table ``[defaults]`` has those that all share.
+    Each ``[[run]]`` has fields of an experiment; a table ``[defaults]`` has those that all share.
+
+    Args:
+        path: The file.
+        kind: What they are: :class:`Experiment`, or ``PTQExperiment``.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -30,15 +36,15 @@ def read_queue(path: str | Path) -> list[Experiment]:
             f"{path} must hold [[run]] tables and, if you like, [defaults]; "
             f"it holds {', '.join(found) or 'nothing'}"
         )
-    return [_experiment(found.get("defaults", {}), run, f"{path}, run {i}") for i, run in enumerate(runs, 1)]
+    defaults = found.get("defaults", {})
+    return [_experiment(kind, {**defaults, **run}, f"{path}, run {i}") for i, run in enumerate(runs, 1)]
 
 
-def _experiment(defaults: dict[str, Any], own: dict[str, Any], where: str) -> Experiment:
-    fields = {**defaults, **own}
-    unknown = set(fields) - {field.name for field in dataclasses.fields(Experiment)}
+def _experiment(kind: type[T], fields: dict[str, Any], where: str) -> T:
+    unknown = set(fields) - {field.name for field in dataclasses.fields(kind)}
     if unknown:
         raise ValueError(f"{where}: an experiment has no field {', '.join(sorted(unknown))}")
     try:
-        return Experiment(**fields)
+        return kind(**fields)
     except (TypeError, ValueError) as problem:
         raise ValueError(f"{where}: {problem}") from problem

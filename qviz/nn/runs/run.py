@@ -198,10 +198,11 @@ def _note(experiment: Experiment, before: int) -> str:
 
 def hardware(history: History) -> str:
     """Return what a run was computed on: a GPU's name or the processor's, with threads and precision."""
-    return history.meta["device"].replace("CPU", f"CPU ({_processor()})", 1)
+    return history.meta["device"].replace("CPU", f"CPU ({processor()})", 1)
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the processor's name."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text(encoding="utf-8", errors="replace").splitlines():

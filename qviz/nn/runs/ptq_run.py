@@ -1,0 +1,256 @@
+"""Run of a post-training quantization: quantize with each seed of an experiment, test, and write its row."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qviz.core._files import file_sha256, write_atomically
+from qviz.core._text import count
+from qviz.nn.data import Cifar10, CifarLoader, Loader, cifar10
+from qviz.nn.data.augment import CIFAR10_MEAN, CIFAR10_STD, normalize
+from qviz.nn.data.cifar import cifar10_source
+from qviz.nn.data.loader import balanced
+from qviz.nn.models import create
+from qviz.nn.ptq import PTQReport, ptq
+from qviz.nn.runs.ledger import Ledger, Row, table
+from qviz.nn.runs.ptq_experiment import PTQExperiment
+from qviz.nn.runs.run import folder_of, processor, revision
+from qviz.nn.runs.tables import PTQ, SEEN
+from qviz.nn.train import evaluate
+from qviz.nn.train.packing import pack_weights, unpack_weights
+from qviz.nn.weights import load_weights
+
+
+@dataclass(frozen=True)
+class PTQPrepared:
+    """What :func:`qviz.nn.ptq.ptq` takes, and what tests it.
+
+    Attributes:
+        model: The network in floating point, in eval mode.
+        images: Those to calibrate on, normalized, shape (N, 3, 32, 32).
+        test: The test images.
+        source: "full" or "sample".
+        description: The data in words.
+        origin: The calibration images in words.
+    """
+
+    model: nn.Module
+    images: Tensor
+    test: Loader
+    source: str
+    description: str
+    origin: str
+
+
+def prepare_ptq(
+    experiment: PTQExperiment, *, seed: int | None = None, root: str | Path | None = None
+) -> PTQPrepared:
+    """Load the weights, and draw the calibration images.
+
+    These are training images without augmentation, drawn at random by the seed while classes take turns; all
+    methods see the same ones.
+
+    Args:
+        experiment: The experiment to prepare.
+        seed: The seed; by default the experiment's first.
+        root: The folder of the data; by default ``$QVIZ_DATA`` or ``~/.cache/qviz``.
+
+    Raises:
+        FileNotFoundError: Data or weights that were asked for are not there.
+        ValueError: A file is damaged, or there are fewer training images than were asked for.
+    """
+    seed = experiment.seeds[0] if seed is None else seed
+    source = source_of_ptq(experiment, root)
+    where = {"source": source} if source == "sample" else {"source": source, "root": root}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_weights(create(experiment.model, num_classes=10), experiment.weights()).eval()
+    return PTQPrepared(
+        model.to(device),
+        _drawn(cifar10("train", **where), experiment.images, seed).to(device),
+        CifarLoader(cifar10("test", **where), 1000),
+        source,
+        "cifar10" if source == "full" else "cifar10 sample (2,000 + 2,000 images)",
+        origin_of(experiment),
+    )
+
+
+def origin_of(experiment: PTQExperiment) -> str:
+    """Return what the calibration images are, in words."""
+    return "training images of " + ("this network" if experiment.start == "shipped" else "cifar10")
+
+
+def source_of_ptq(experiment: PTQExperiment, root: str | Path | None = None) -> str:
+    """Return "full" or "sample": the data that :func:`prepare_ptq` would take.
+
+    Raises:
+        FileNotFoundError: The data that the experiment asks for are not there.
+    """
+    if experiment.source == "sample":
+        return "sample"
+    return cifar10_source(source=experiment.source, root=root)
+
+
+def _drawn(data: Cifar10, number: int, seed: int) -> Tensor:
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    rows = order[balanced(data.labels[order], number)]
+    return normalize(data.images[rows], CIFAR10_MEAN, CIFAR10_STD)
+
+
+def run_ptq(
+    experiment: PTQExperiment,
+    *,
+    folder: str | Path | None = None,
+    root: str | Path | None = None,
+    ledger: Ledger | None = None,
+    progress: bool = True,
+    say: Callable[[str], object] = print,
+) -> Row | None:
+    """Quantize with every seed and return the row; with a ledger, write it there.
+
+    The quantized network of each seed is kept in a file of its own, with the report and the accuracy. A seed
+    that has been finished by the same revision of the code is not done again.
+
+    Args:
+        experiment: What to run.
+        folder: Where the networks go; None for ``runs`` in the cache folder (``$QVIZ_DATA``).
+        root: The folder of the data, as for :func:`prepare_ptq`.
+        ledger: Where to write the row; None writes none.
+        progress: Whether to show what is done.
+        say: Takes what is to be shown.
+
+    Returns:
+        The row; None if it was stopped by hand (run it again to go on with the seeds that are left).
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError, CheckpointError, OSError: As :func:`prepare_ptq` and
+            :func:`~qviz.nn.ptq.ptq`; a file that was kept is damaged, or none can be written.
+    """
+    if ledger is not None:
+        ledger.check()
+    source = source_of_ptq(experiment, root)
+    files = [folder_of(experiment, source, folder) / f"seed{seed}.safetensors" for seed in experiment.seeds]
+    done = []
+    for seed, file in zip(experiment.seeds, files, strict=True):
+        found = _kept(file)
+        if found is None:
+            if progress:
+                say(f"{experiment.name}, seed {seed}: {experiment.images:,} images, into {file}")
+            found = _one(experiment, prepare_ptq(experiment, seed=seed, root=root), seed, file, progress, say)
+        elif progress:
+            say(f"{experiment.name}, seed {seed}: done before, in {file}")
+        if found is None:
+            return None
+        done.append(found)
+    row = _row(experiment, source, done, file_sha256(files[0]))
+    if ledger is not None:
+        try:
+            ledger.put(row)
+        except (OSError, ValueError):
+            say(table([row]))
+            raise
+    return row
+
+
+def _kept(file: Path) -> dict[str, Any] | None:
+    """Return the figures of a seed if this revision of the code, as it was committed, has finished it."""
+    if not file.is_file():
+        return None
+    figures = unpack_weights(file.read_bytes(), file)[1]
+    return figures if figures["revision"] == revision() and not revision().endswith("+") else None
+
+
+def _one(
+    experiment: PTQExperiment,
+    ready: PTQPrepared,
+    seed: int,
+    file: Path,
+    progress: bool,
+    say: Callable[[str], object],
+) -> dict[str, Any] | None:
+    """Quantize with one seed, test, and keep the network; None if it was stopped."""
+    settings = experiment.settings(seed)
+    names = ("pair", "method", "first_last", "order", "options", "border", "window", "gate", "seed")
+    arguments = {name: getattr(settings, name) for name in names}
+    report = ptq(ready.model, ready.images, **arguments, source=ready.origin, show=progress)
+    if progress:
+        say(str(report))
+    if not report.finished:
+        return None
+    figures = {
+        "top1": 100.0 * evaluate(ready.model, ready.test)["top1"],
+        "fp_top1": 100.0 * evaluate(report.reference, ready.test)["top1"],
+        "minutes": report.seconds / 60.0,
+        "levels": _levels(report),
+        "description": ready.description,
+        "origin": ready.origin,
+        "hardware": _hardware(ready.images.device),
+        "revision": revision(),
+        "experiment": experiment.to_dict() | {"seed": seed},
+        "report": report.to_dict(),
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, pack_weights(ready.model, figures))
+    return figures
+
+
+def _levels(report: PTQReport) -> tuple[int | None, int | None]:
+    """Return the levels of weights and activations in the layers at the experiment's own bits."""
+    pair = report.settings.pair
+    own = [row for row in report.conversion.rows if (row.w_bits, row.a_bits) == (pair.w_bits, pair.a_bits)]
+    weights, acts = {row.w_levels for row in own}, {row.a_levels for row in own}
+    return (weights.pop() if len(weights) == 1 else None, acts.pop() if len(acts) == 1 else None)
+
+
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, fp32"
+    return f"CPU ({processor()}), {count(torch.get_num_threads(), 'thread')}, fp32"
+
+
+def _row(experiment: PTQExperiment, source: str, done: list[dict[str, Any]], sha256: str) -> Row:
+    top1, first = [one["top1"] for one in done], done[0]
+    w_levels, a_levels = first["levels"]
+    return Row(
+        kind=PTQ,
+        method=experiment.method,
+        w_bits=experiment.w_bits,
+        a_bits=experiment.a_bits,
+        w_levels=w_levels,
+        a_levels=a_levels,
+        first_last=experiment.first_last,
+        model=experiment.model,
+        data=first["description"],
+        epochs=0,
+        calibration=experiment.images,
+        iterations=experiment.iterations,
+        n_seeds=len(done),
+        top1_mean=round(statistics.mean(top1), 3),
+        top1_std=round(statistics.stdev(top1), 3) if len(top1) > 1 else None,
+        fp_top1=round(first["fp_top1"], 3),
+        minutes=round(statistics.mean(one["minutes"] for one in done), 2),
+        hardware=first["hardware"],
+        config_sha256=experiment.sha256(source),
+        checkpoint_sha256=sha256,
+        revision=revision(),
+        note=_note(experiment),
+    )
+
+
+def _note(experiment: PTQExperiment) -> str:
+    parts = [f"border by {experiment.border}"] if experiment.border not in (None, "channel") else []
+    parts += [f"window {experiment.window:g}"] if experiment.window < math.inf else []
+    parts += ["biases learned"] if experiment.bias else []
+    parts += ["layer by layer"] if experiment.order == "layer" else []
+    parts += [] if experiment.gate else ["no gate"]
+    parts += [f"{name} {value}" for name, value in experiment.overrides.items()]
+    if experiment.start != "shipped":
+        parts.append(f"from weights with sha256 {file_sha256(experiment.weights())[:12]}")
+    return ", ".join([*parts, SEEN] if experiment.start == "shipped" else parts)
