@@ -7,29 +7,31 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from copy import deepcopy
+from functools import partial
 
 from torch import Tensor, nn
 
 from qviz.methods.method import Pair
-from qviz.nn.calibration import calibrate
 from qviz.nn.convert import convert
 from qviz.nn.modules import evaluating
 from qviz.nn.plan import Order
+from qviz.nn.ptq.bias import bias_correction
 from qviz.nn.ptq.blocks import Block, find_blocks
 from qviz.nn.ptq.borders import add_borders, fold_borders
 from qviz.nn.ptq.fold import fold_batchnorm
 from qviz.nn.ptq.gate import Gate
+from qviz.nn.ptq.gptq import gptq
+from qviz.nn.ptq.inputs import quantized_layers
 from qviz.nn.ptq.learn import Options
+from qviz.nn.ptq.nearest import nearest
 from qviz.nn.ptq.progress import Stopped
-from qviz.nn.ptq.reconstruct import jobs, reconstruct
+from qviz.nn.ptq.reconstruct import jobs, reconstruct, whole
 from qviz.nn.ptq.report import PTQReport
 from qviz.nn.ptq.settings import LEARNED, Settings, checked, pair_of, split
+from qviz.nn.ptq.weights import WeightGrid
 from qviz.nn.report import report as summary
 from qviz.nn.report import survey
 from qviz.nn.train.interrupt import Interrupt
-
-SEEN = 256
-"""So many images set the first steps."""
 
 
 def ptq(
@@ -45,6 +47,7 @@ def ptq(
     order: str = "block",
     blocks: Sequence[Block] | None = None,
     options: Options | None = None,
+    correction: str | None = None,
     border: str | None = None,
     window: float = math.inf,
     gate: bool = True,
@@ -58,7 +61,9 @@ def ptq(
     ===========  ==========================================================================================
     method       after BatchNorm is folded and every step is set by the least squared error
     ===========  ==========================================================================================
-    nearest      nothing: weights and activations round to nearest
+    nearest      nothing: weights and activations round to nearest (see also ``correction``)
+    closed-form  levels, steps and biases of one layer after the other by linear algebra (GPTQ and more: see
+                 :mod:`qviz.nn.ptq.gptq`), without iterations
     brecq        roundings of weights and steps of activations are learned, block by block
     qdrop        the same while half of the activations stay unquantized at random
     aquant       the same, and a border of rounding for each input channel is learned too (INFERRED),
@@ -86,6 +91,8 @@ def ptq(
         order: "block", or "layer" to learn each layer by itself.
         blocks: Instead of those that the graph of a run shows.
         options: How a block is learned, instead of the method's way.
+        correction: For "nearest": "mean" gives each output channel its mean in floating point, "std" its
+            standard deviation too; see :func:`~qviz.nn.ptq.bias.bias_correction`.
         border: For "aquant": "channel" (default), "layer", "cell" or "fused"; see ``add_borders``.
         window: For "aquant": how far from its border a value may lie to move it, as a fraction of a cell.
         gate: False keeps every block, and measures.
@@ -116,6 +123,7 @@ def ptq(
         skip=skip,
         order=order,
         options=options,
+        correction=correction,
         border=border,
         window=window,
         gate=gate,
@@ -152,16 +160,19 @@ def _begin(model: nn.Module, fit: Tensor, settings: Settings, blocks: Sequence[B
     reference = deepcopy(model)
     found, notes = ([], []) if settings.method not in LEARNED else find_blocks(reference, fit[:2])
     conversion = convert(
-        model, pair=settings.pair, first_last=settings.first_last, skip=settings.skip, batch=fit[:SEEN]
+        model, pair=settings.pair, first_last=settings.first_last, skip=settings.skip, batch=fit[:256]
     )
     ends = _ends(reference, fit[:2]) if settings.first_last == "8bit" else ()
     if settings.method == "aquant":
         add_borders(model, settings.border or "channel", window=settings.window, skip=ends)
-    calibrate(model, fit[:SEEN], batchnorm=False)
+    nearest(model, fit)
     if blocks is not None:
         found, notes = list(blocks), []
     if settings.method in LEARNED:
         jobs(model, found, settings.order, ends)  # refuses
+    elif settings.method == "closed-form" or settings.correction == "std":
+        for name in quantized_layers(model, fit):
+            WeightGrid(model.get_submodule(name), name)  # refuses
     return PTQReport(settings, conversion, notes=notes, reference=reference, blocks=found, skip=tuple(ends))
 
 
@@ -194,5 +205,10 @@ def _carry_out(model: nn.Module, fit: Tensor, judge: Gate, report: PTQReport, sh
             show=show,
             done=report.results,
         )
+    elif settings.method == "closed-form":
+        report.results.append(whole(model, fit, judge, gptq))
+    elif settings.correction is not None:
+        corrected = partial(bias_correction, std=settings.correction == "std")
+        report.results.append(whole(model, fit, judge, corrected))
     if settings.method == "aquant":
         fold_borders(model)

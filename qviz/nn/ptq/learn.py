@@ -45,12 +45,12 @@ class Options:
     iterations: int = 2000
     batch: int = 32
     drop: float = 0.0
-    round_lr: float = 3e-2
-    step_lr: float = 1e-3
-    border_lr: float = 1e-2
+    round_lr: float = 1e-1
+    step_lr: float = 5e-3
+    border_lr: float = 3e-2
     bias_lr: float = 0.0
     weights: bool = True
-    regularizer: float = 10.0
+    regularizer: float = 3.0
     warm_up: float = 0.2
     windows: bool = True
 

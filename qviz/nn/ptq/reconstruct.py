@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from qviz.nn.layers import QuantLayer
 from qviz.nn.ptq.blocks import Block, find_blocks
 from qviz.nn.ptq.errors import Errors, errors
 from qviz.nn.ptq.gate import Gate, Verdict
-from qviz.nn.ptq.inputs import collect
+from qviz.nn.ptq.inputs import collect, quantized_layers
 from qviz.nn.ptq.learn import Learned, Options, Task, learn
 from qviz.nn.ptq.progress import Bar, Stopped
 from qviz.nn.train.interrupt import Interrupt
@@ -31,7 +31,7 @@ class Result:
 
     Attributes:
         name, layers: Of the block.
-        learned: Its losses on the images that it learned from.
+        learned: Its losses on the images that it learned from; None where nothing was learned by steps.
         verdict: Its errors on held-out images, and whether the change stayed.
         before, after: What its error consists of, on held-out images; ``after`` as it stayed.
         seconds: How long it took.
@@ -39,7 +39,7 @@ class Result:
 
     name: str
     layers: tuple[str, ...]
-    learned: Learned
+    learned: Learned | None
     verdict: Verdict
     before: Errors
     after: Errors
@@ -183,6 +183,30 @@ def _one(
     verdict = trial.decide()
     after = errors(model, gate.reference, looked_at, block.layers)
     return Result(block.name, block.layers, learned, verdict, before, after, time.monotonic() - began)
+
+
+def whole(
+    model: nn.Module, images: Tensor, gate: Gate, stage: Callable[..., object], name: str = "the network"
+) -> Result:
+    """Run a stage that works on the whole network, and keep what it did if held-out images say so.
+
+    Args:
+        model: Converted and calibrated, in eval mode.
+        images: What the stage works with.
+        gate: Has the float network and the held-out images.
+        stage: Called as ``stage(model, images, reference=…)``.
+        name: What the result is called.
+    """
+    began = time.monotonic()
+    layers = tuple(
+        n for n in quantized_layers(model, images) if model.get_submodule(n).weight_quantizer is not None
+    )
+    trial = gate.trial("")
+    before = errors(model, gate.reference, gate.held[:MEASURED], layers)
+    stage(model, images, reference=gate.reference)
+    verdict = trial.decide()
+    after = errors(model, gate.reference, gate.held[:MEASURED], layers)
+    return Result(name, layers, None, verdict, before, after, time.monotonic() - began)
 
 
 @torch.no_grad()

@@ -17,7 +17,9 @@ from qviz.nn.ptq.learn import Options
 LEARNED = {"brecq": Options(), "qdrop": Options(drop=0.5), "aquant": Options(drop=0.5)}
 """The methods that reconstruct, and how."""
 
-METHODS = ("nearest", *LEARNED)
+METHODS = ("nearest", "closed-form", *LEARNED)
+
+CORRECTIONS = ("mean", "std")
 
 LEAST = 8
 """The fewest images: a quarter of them is held out."""
@@ -37,6 +39,7 @@ class Settings:
     skip: str | Sequence[str] = ()
     order: str = "block"
     options: Options | None = None
+    correction: str | None = None
     border: str | None = None
     window: float = math.inf
     gate: bool = True
@@ -51,6 +54,10 @@ class Settings:
             raise ValueError(f"seed must be a whole number of at least 0, got {self.seed!r}")
         if self.options is not None and self.method not in LEARNED:
             raise ValueError(f"{self.method} learns nothing, so that it has no options")
+        if self.correction not in (None, *CORRECTIONS):
+            raise ValueError(f"correction must be one of {', '.join(CORRECTIONS)}, got {self.correction!r}")
+        if self.correction and self.method != "nearest":
+            raise ValueError(f"{self.method} needs no correction; nearest has it, got {self.correction!r}")
         if self.border is not None and self.method != "aquant":
             raise ValueError(f"{self.method} has no border; aquant has, got border={self.border!r}")
         if self.border not in (None, *KINDS):
