@@ -198,9 +198,7 @@ def whole(
         name: What the result is called.
     """
     began = time.monotonic()
-    layers = tuple(
-        n for n in quantized_layers(model, images) if model.get_submodule(n).weight_quantizer is not None
-    )
+    layers = tuple(quantized_layers(model, images))
     trial = gate.trial("")
     before = errors(model, gate.reference, gate.held[:MEASURED], layers)
     stage(model, images, reference=gate.reference)

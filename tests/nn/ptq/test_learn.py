@@ -129,7 +129,8 @@ def test_a_learned_block_is_better_than_a_rounded_one_and_an_ordinary_one(pair):
     one = task(pair)
     parameters = dict(one.block.named_parameters())
     followed = {name: p.requires_grad for name, p in parameters.items()}
-    got = learn(one, Options(iterations=200, drop=0.5, bias_lr=1e-3), torch.Generator().manual_seed(0))
+    options = Options(iterations=200, drop=0.5, bias_lr=1e-3, regularizer=10.0)
+    got = learn(one, options, torch.Generator().manual_seed(0))
     assert got.hard < 0.9 * got.first
     assert got.hard == pytest.approx(error(one.block, one.x, one.y), rel=1e-6)
     assert 0 <= got.undecided < 1

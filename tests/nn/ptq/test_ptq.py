@@ -196,6 +196,20 @@ def test_borders_fold_to_the_same_codes():
     assert torch.equal(net(x), bend)
 
 
+@pytest.mark.parametrize("how", [{"correction": "mean"}, {"correction": "std"}, {"method": "closed-form"}])
+def test_a_stage_without_iterations_is_judged_as_a_whole(how):
+    net = network()
+    done = run(net, **{"method": "nearest", "w_bits": 2, **how})
+    assert [result.name for result in done.results] == ["the network"]
+    assert done.results[0].learned is None
+    assert done.output_last < done.output_first
+    if how.get("correction") != "mean":
+        layer = net.block.grouped
+        assert torch.equal(layer.quantized_weight(), layer.weight)
+        with pytest.raises(ValueError, match="layer 'stem'"):
+            run(network(), w_bits=None, pair=recipes.pair("daq", 2), **{"method": "nearest", **how})
+
+
 @pytest.mark.parametrize("kind", ["layer", "cell", "fused"])
 def test_other_borders_learn_and_fold(kind):
     net = network()
@@ -252,6 +266,8 @@ def broken(value):
         (images(), {"order": "net"}, "got 'net'"),
         (images(), {"method": "nearest", "options": FEW}, "learns nothing"),
         (images(), {"border": "cell"}, "no border"),
+        (images(), {"correction": "std"}, "needs no correction"),
+        (images(), {"method": "nearest", "correction": "median"}, "got 'median'"),
         (images(), {"seed": -1}, "seed"),
         (images(), {"skip": "nowhere"}, "nowhere"),
     ],
