@@ -15,6 +15,7 @@ from qviz.methods.method import Pair
 from qviz.nn.convert import convert
 from qviz.nn.modules import evaluating
 from qviz.nn.plan import Order
+from qviz.nn.ptq.adaround import adaround
 from qviz.nn.ptq.bias import bias_correction
 from qviz.nn.ptq.blocks import Block, find_blocks
 from qviz.nn.ptq.borders import add_borders, fold_borders
@@ -27,7 +28,7 @@ from qviz.nn.ptq.nearest import nearest
 from qviz.nn.ptq.progress import Stopped
 from qviz.nn.ptq.reconstruct import jobs, reconstruct, whole
 from qviz.nn.ptq.report import PTQReport
-from qviz.nn.ptq.settings import LEARNED, Settings, checked, pair_of, split
+from qviz.nn.ptq.settings import LEARNED, WHOLE, Settings, checked, pair_of, split
 from qviz.nn.ptq.weights import WeightGrid
 from qviz.nn.report import report as summary
 from qviz.nn.report import survey
@@ -64,6 +65,7 @@ def ptq(
     nearest      nothing: weights and activations round to nearest (see also ``correction``)
     closed-form  levels, steps and biases of one layer after the other by linear algebra (GPTQ and more: see
                  :mod:`qviz.nn.ptq.gptq`), without iterations
+    adaround     roundings of weights are learned, layer by layer (1,000 iterations each)
     brecq        roundings of weights and steps of activations are learned, block by block
     qdrop        the same while half of the activations stay unquantized at random
     aquant       the same, and a border of rounding for each input channel is learned too (INFERRED),
@@ -76,6 +78,7 @@ def ptq(
 
     A quarter of the images is held out. A block stays as it was learned only if neither its own error nor
     that of the network's output on these images has grown, else it is taken back and the report says so.
+    "closed-form", "adaround" and ``correction`` are judged as a whole.
 
     Args:
         model: In floating point, in eval mode, trained.
@@ -170,7 +173,7 @@ def _begin(model: nn.Module, fit: Tensor, settings: Settings, blocks: Sequence[B
         found, notes = list(blocks), []
     if settings.method in LEARNED:
         jobs(model, found, settings.order, ends)  # refuses
-    elif settings.method == "closed-form" or settings.correction == "std":
+    elif settings.method in WHOLE or settings.correction == "std":
         for name in quantized_layers(model, fit):
             WeightGrid(model.get_submodule(name), name)  # refuses
     return PTQReport(settings, conversion, notes=notes, reference=reference, blocks=found, skip=tuple(ends))
@@ -205,8 +208,9 @@ def _carry_out(model: nn.Module, fit: Tensor, judge: Gate, report: PTQReport, sh
             show=show,
             done=report.results,
         )
-    elif settings.method == "closed-form":
-        report.results.append(whole(model, fit, judge, gptq))
+    elif settings.method in WHOLE:
+        stage = gptq if settings.method == "closed-form" else adaround
+        report.results.append(whole(model, fit, judge, stage))
     elif settings.correction is not None:
         corrected = partial(bias_correction, std=settings.correction == "std")
         report.results.append(whole(model, fit, judge, corrected))

@@ -17,7 +17,10 @@ from qviz.nn.ptq.learn import Options
 LEARNED = {"brecq": Options(), "qdrop": Options(drop=0.5), "aquant": Options(drop=0.5)}
 """The methods that reconstruct, and how."""
 
-METHODS = ("nearest", "closed-form", *LEARNED)
+WHOLE = ("closed-form", "adaround")
+"""The methods that go through all layers in one stage."""
+
+METHODS = ("nearest", *WHOLE, *LEARNED)
 
 CORRECTIONS = ("mean", "std")
 
@@ -53,7 +56,7 @@ class Settings:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"seed must be a whole number of at least 0, got {self.seed!r}")
         if self.options is not None and self.method not in LEARNED:
-            raise ValueError(f"{self.method} learns nothing, so that it has no options")
+            raise ValueError(f"options are those of {', '.join(LEARNED)}; {self.method} has none")
         if self.correction not in (None, *CORRECTIONS):
             raise ValueError(f"correction must be one of {', '.join(CORRECTIONS)}, got {self.correction!r}")
         if self.correction and self.method != "nearest":

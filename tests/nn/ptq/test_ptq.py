@@ -196,7 +196,9 @@ def test_borders_fold_to_the_same_codes():
     assert torch.equal(net(x), bend)
 
 
-@pytest.mark.parametrize("how", [{"correction": "mean"}, {"correction": "std"}, {"method": "closed-form"}])
+@pytest.mark.parametrize(
+    "how", [{"correction": "mean"}, {"correction": "std"}, {"method": "closed-form"}, {"method": "adaround"}]
+)
 def test_a_stage_without_iterations_is_judged_as_a_whole(how):
     net = network()
     done = run(net, **{"method": "nearest", "w_bits": 2, **how})
@@ -264,7 +266,7 @@ def broken(value):
         (images(), {"w_bits": None}, "give w_bits"),
         (images(), {"method": "best"}, "got 'best'"),
         (images(), {"order": "net"}, "got 'net'"),
-        (images(), {"method": "nearest", "options": FEW}, "learns nothing"),
+        (images(), {"method": "nearest", "options": FEW}, "nearest has none"),
         (images(), {"border": "cell"}, "no border"),
         (images(), {"correction": "std"}, "needs no correction"),
         (images(), {"method": "nearest", "correction": "median"}, "got 'median'"),
