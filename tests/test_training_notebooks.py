@@ -15,13 +15,15 @@ import torch
 from qviz.methods.lsq import lsq
 from qviz.methods.pairs import NAMES
 from qviz.nn.data import imagenet_like
-from qviz.nn.runs import Experiment, read_queue, run
+from qviz.nn.runs import Experiment, PTQExperiment, read_queue, run
 from qviz.nn.runs.schedule import FULL, SIZES
 from qviz.plot import panels
 from tests.nn.real import MOBILENET
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks" / "training"
-STEMS = sorted(file.stem for file in FOLDER.glob("*.py"))
+EVERY = sorted(file.stem for file in FOLDER.glob("*.py"))
+STEMS = [stem for stem in EVERY if not stem.startswith("ptq")]
+CONTRACT = ("method", "network", "data", "schedule", "seeds", "first, last", "expected", "minutes")
 SMALL = {"batch_size": 8, "max_steps": 2}
 BITS = {"adq": 3}
 
@@ -45,13 +47,16 @@ def test_the_notebooks_that_are_asked_for():
     assert [
         *(f"cifar10-{name}" for name in ("adq", "asq-post", "daq", "fp32", "lsq")),
         "imagenet-qat",
-    ] == STEMS
+        "ptq-aquant",
+    ] == EVERY
 
 
-@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("stem", EVERY)
 def test_the_contract_comes_first(stem):
     told = first_cell(FOLDER / f"{stem}.ipynb")[1]
-    for part in ("method", "network", "data", "schedule", "seeds", "first, last", "expected", "minutes"):
+    for part in (
+        CONTRACT if stem in STEMS else ("calibration", "learning", "test", *CONTRACT[:2], *CONTRACT[4:])
+    ):
         assert any(line.startswith(part) for line in told.splitlines()), f"{part}: not in {told}"
 
 
@@ -66,6 +71,14 @@ def test_one_switch_has_three_sizes(stem, size, monkeypatch, capsys):
 @pytest.mark.parametrize("stem", STEMS)
 def test_the_laptop_is_what_one_gets(stem, monkeypatch):
     assert {experiment.size for experiment in experiments(stem, "", monkeypatch)} == {"laptop"}
+
+
+def test_after_training_the_full_size_is_what_the_queue_runs(monkeypatch):
+    small, usual, full = (experiments("ptq-aquant", size, monkeypatch)[0] for size in ("smoke", "", "full"))
+    assert small.iterations < usual.iterations < full.iterations
+    assert small.images < usual.images < full.images
+    queued = read_queue(FOLDER / "ptq.toml", PTQExperiment)
+    assert replace(full, seeds=(0, 1, 2), source="full") in queued
 
 
 @pytest.fixture(scope="module")

@@ -60,8 +60,8 @@ def room(
     reference: nn.Module,
     images: Tensor,
     *,
-    iterations: int = 100,
-    lr: float = 0.1,
+    iterations: int = 30,
+    lr: float = 0.3,
     regularizer: float = 1.0,
     batch: int = 50,
 ) -> Room:
