@@ -56,6 +56,18 @@ def test_a_better_block_that_makes_the_network_worse_is_taken_back():
     assert distance(net(x), reference(x)) == pytest.approx(0.01, rel=1e-4)
 
 
+def test_what_comes_after_the_block_counts_in_floating_point():
+    net, reference, x = quantized()
+    with torch.no_grad():
+        net[5].weight.mul_(-5.0)  # a later layer that is far off
+        gate = Gate(net, reference, x)
+        want = distance(reference[3:](net[:3](x)), reference(x))
+    trial = gate.trial("2")
+    assert trial.decide().output_after == pytest.approx(want, rel=1e-6)
+    assert gate.output_error() > 10 * want
+    assert not reference[2]._forward_hooks
+
+
 def test_not_strict_measures_and_accepts():
     net, reference, x = quantized()
     trial = Gate(net, reference, x, strict=False).trial("2")
