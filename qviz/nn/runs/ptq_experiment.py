@@ -150,7 +150,8 @@ class PTQExperiment:
     def sha256(self, source: str) -> str:
         """Return the hash of all that a result depends on: fields, options, weights to begin with, data.
 
-        Where the file of weights lies does not count, what is in it does.
+        Where the file of weights lies does not count, what is in it does. Fields that are None do not count
+        either, so that one which is added later leaves the hashes of older rows as they are.
 
         Args:
             source: "full" or "sample": the data that there are.
@@ -159,8 +160,9 @@ class PTQExperiment:
             FileNotFoundError: There are no such weights.
         """
         options = None if self.options is None else dataclasses.asdict(self.options)
+        fields = self.to_dict() | {"start": "file", "source": source}
         whole = {
-            "ptq": self.to_dict() | {"start": "file", "source": source},
+            "ptq": {name: value for name, value in fields.items() if value is not None},
             "options": options,
             "weights": file_sha256(self.weights()),
         }
