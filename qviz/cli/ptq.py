@@ -12,7 +12,18 @@ from qviz.cli.usage import UsageError, install, missing
 if TYPE_CHECKING:
     from qviz.nn.runs import PTQExperiment
 
-FIELDS = ("method", "model", "images", "iterations", "border", "first_last", "order", "start", "source")
+FIELDS = (
+    "method",
+    "model",
+    "images",
+    "iterations",
+    "correction",
+    "border",
+    "first_last",
+    "order",
+    "start",
+    "source",
+)
 """Options that are fields of a PTQExperiment as they stand."""
 
 WITH_QUEUE = ("queue", "ledger", "folder", "command", "run", "passed_on")
@@ -21,12 +32,13 @@ WITH_QUEUE = ("queue", "ledger", "folder", "command", "run", "passed_on")
 def add_to(commands: Any) -> None:
     """Declare the command and its options."""
     parser = commands.add_parser("ptq", help="quantize a trained network without training it")
-    parser.add_argument("--method", help="nearest, brecq, qdrop or aquant")
+    parser.add_argument("--method", help="nearest, closed-form, brecq, qdrop or aquant")
     parser.add_argument("--bits", metavar="W[,A]", help="bits of weights and activations, such as 2 or 4,8")
     parser.add_argument("--model", help="resnet20 (default), or another with --start")
     parser.add_argument("--images", type=int, help="training images to calibrate on (default: 1024)")
     parser.add_argument("--iterations", type=int, help="steps a block")
     parser.add_argument("--seeds", metavar="S[,S…]", help="one run each (default: 0)")
+    parser.add_argument("--correction", help="of nearest: mean or std of each channel (as BatchNorm would)")
     parser.add_argument("--border", help="of aquant: channel (default), layer, cell or fused")
     parser.add_argument("--bias", action="store_true", help="learn biases too")
     parser.add_argument("--first-last", dest="first_last", help="8bit (default), fp or quantized")

@@ -82,6 +82,7 @@ def few(monkeypatch):
         ({"iterations": 3}, "nearest learns nothing, so that it has no iterations"),
         ({"bias": True}, "nearest learns nothing, so that it has no bias_lr"),
         ({"border": "layer"}, "nearest has no border"),
+        ({"correction": "median"}, "correction must be one of mean, std, got 'median'"),
         ({"method": "qdrop", "iterations": 0}, "iterations must be a whole number of at least 1, got 0"),
         ({"method": "aquant", "border": "row"}, "border must be one of channel, .* got 'row'"),
         ({"method": "qdrop", "order": "net"}, "order must be .* got 'net'"),
@@ -97,6 +98,9 @@ def test_the_hash_is_of_what_the_result_depends_on(tmp_path):
     base = tiny("qdrop")
     others = [
         tiny("brecq"),
+        tiny(),
+        tiny(correction="mean"),
+        tiny(correction="std"),
         tiny("qdrop", a_bits=4),
         tiny("qdrop", images=32),
         tiny("qdrop", iterations=7),
@@ -224,7 +228,7 @@ def quantizations(monkeypatch):
     def ptq(model, images, *, seed, source, show, **settings):
         begun.append(seed)
         done = PTQReport(Settings(**settings, seed=seed), report(model), reference=deepcopy(model))
-        model.fc.bias.data[seed] += 5.0
+        model.fc.bias.data[seed] += 20.0 - 7.0 * seed
         done.finished, done.seconds = seed not in stop_at, 60.0 * (seed + 1)
         return done
 
@@ -269,7 +273,8 @@ def test_the_figures_of_a_row_are_those_of_its_networks(tmp_path, quantizations)
         net = create("resnet20")
         net.load_state_dict(load_file(file))
         top1.append(100 * evaluate(net, loader)["top1"])
-    assert len(set(top1)) > 1
+    assert len({*top1, got.fp_top1}) > 2
+    assert got.fp_top1 > top1[0]
     assert got.top1_mean == pytest.approx(statistics.mean(top1), abs=1e-3)
     assert got.top1_std == pytest.approx(statistics.stdev(top1), abs=1e-3)
     assert got.fp_top1 == pytest.approx(100 * evaluate(whole, loader)["top1"], abs=1e-3)

@@ -56,6 +56,8 @@ def _method(experiment: PTQExperiment) -> str:
     pair = experiment.settings(experiment.seeds[0]).pair
     sides = (("weights", experiment.w_bits, pair.weight), ("inputs", experiment.a_bits, pair.act))
     parts = [f"{what} {count(bits, 'bit') if q else 'in floating point'}" for what, bits, q in sides]
+    if experiment.correction is not None:
+        parts.append(f"each channel's mean{' and std' if experiment.correction == 'std' else ''} given back")
     if experiment.border is not None:
         parts.append(f"borders by {experiment.border}")
     return f"{experiment.method}: {', '.join(parts)}; uniform levels"

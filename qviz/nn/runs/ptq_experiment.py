@@ -35,6 +35,7 @@ class PTQExperiment:
         images: How many training images it sees, classes taking turns; the seed says which.
         iterations: Steps a block; None for the method's usual number. Methods that learn nothing have none.
         seeds: Whole numbers, all different; one run each.
+        correction: For "nearest": "mean" or "std", what each output channel is given back of its statistics.
         border: For "aquant": the kind of its borders.
         window: For "aquant": how far from its border a value may lie to move it, as a fraction of a cell.
         bias: Whether biases are learned together with the rest.
@@ -63,6 +64,7 @@ class PTQExperiment:
     images: int = 1024
     iterations: int | None = None
     seeds: tuple[int, ...] = (0,)
+    correction: str | None = None
     border: str | None = None
     window: float = math.inf
     bias: bool = False
@@ -124,6 +126,7 @@ class PTQExperiment:
             first_last=self.first_last,
             order=self.order,
             options=self.options,
+            correction=self.correction,
             border=self.border,
             window=self.window,
             gate=self.gate,

@@ -177,7 +177,18 @@ def _one(
 ) -> dict[str, Any] | None:
     """Quantize with one seed, test, and keep the network; None if it was stopped."""
     settings = experiment.settings(seed)
-    names = ("pair", "method", "first_last", "order", "options", "border", "window", "gate", "seed")
+    names = (
+        "pair",
+        "method",
+        "first_last",
+        "order",
+        "options",
+        "correction",
+        "border",
+        "window",
+        "gate",
+        "seed",
+    )
     arguments = {name: getattr(settings, name) for name in names}
     report = ptq(ready.model, ready.images, **arguments, source=ready.origin, show=progress)
     if progress:
@@ -245,7 +256,8 @@ def _row(experiment: PTQExperiment, source: str, done: list[dict[str, Any]], sha
 
 
 def _note(experiment: PTQExperiment) -> str:
-    parts = [f"border by {experiment.border}"] if experiment.border not in (None, "channel") else []
+    parts = [f"{experiment.correction} corrected"] if experiment.correction else []
+    parts += [f"border by {experiment.border}"] if experiment.border not in (None, "channel") else []
     parts += [f"window {experiment.window:g}"] if experiment.window < math.inf else []
     parts += ["biases learned"] if experiment.bias else []
     parts += ["layer by layer"] if experiment.order == "layer" else []
