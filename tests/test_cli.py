@@ -80,7 +80,7 @@ def weights():
         (["ptq", "--method", "qdrop", "--bits", "12"], "12"),
         (["ptq", "--method", "qdrop", "--bits", "2", "--images", "3"], "at least 8, got 3"),
         (["ptq", "--method", "qdrop", "--bits", "2", "--iterations", "0"], "at least 1, got 0"),
-        (["ptq", "--method", "nearest", "--bits", "2", "--bias"], "nearest learns nothing"),
+        (["ptq", "--method", "nearest", "--bits", "2", "--bias"], "nearest has none"),
         (["ptq", "--method", "nearest", "--bits", "2", "--border", "layer"], "nearest has no border"),
         (["ptq", "--method", "qdrop", "--bits", "2", "--start", "absent.safetensors"], "absent.safetensors"),
         (["ptq", "--queue", "absent.toml"], "absent.toml: no such file"),

@@ -32,7 +32,7 @@ WITH_QUEUE = ("queue", "ledger", "folder", "command", "run", "passed_on")
 def add_to(commands: Any) -> None:
     """Declare the command and its options."""
     parser = commands.add_parser("ptq", help="quantize a trained network without training it")
-    parser.add_argument("--method", help="nearest, closed-form, brecq, qdrop or aquant")
+    parser.add_argument("--method", help="nearest, closed-form, adaround, brecq, qdrop or aquant")
     parser.add_argument("--bits", metavar="W[,A]", help="bits of weights and activations, such as 2 or 4,8")
     parser.add_argument("--model", help="resnet20 (default), or another with --start")
     parser.add_argument("--images", type=int, help="training images to calibrate on (default: 1024)")

@@ -47,7 +47,7 @@ class Row:
         kind: "training", or "PTQ" for post-training quantization. Of that, ``method`` is one of
             ``qviz.nn.ptq``, ``epochs`` is 0, and ``minutes`` are those of the quantization alone.
         calibration: How many images a post-training quantization saw, those that it held out included.
-        iterations: Its steps of a block, None where it learns nothing.
+        iterations: Its steps of a block, None where it reconstructs none.
         fp_top1: Percent of the test images before the quantization.
     """
 

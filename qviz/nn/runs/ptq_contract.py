@@ -75,7 +75,7 @@ def _calibration(experiment: PTQExperiment) -> str:
 def _learning(experiment: PTQExperiment) -> str:
     options = experiment.options
     if options is None:
-        return "nothing is learned"
+        return "roundings of weights, layer by layer" if experiment.method == "adaround" else "nothing"
     each = "layer" if experiment.order == "layer" else "block"
     words = f"{options.iterations:,} steps of {options.batch} images a {each}"
     if options.drop:

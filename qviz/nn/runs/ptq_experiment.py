@@ -33,7 +33,7 @@ class PTQExperiment:
         a_bits: Bits of the activations; None for the same as the weights.
         model: A name of ``qviz.nn.models``.
         images: How many training images it sees, classes taking turns; the seed says which.
-        iterations: Steps a block; None for the method's usual number. Methods that learn nothing have none.
+        iterations: Steps a block; None for the method's usual number. Only methods that reconstruct have it.
         seeds: Whole numbers, all different; one run each.
         correction: For "nearest": "mean" or "std", what each output channel is given back of its statistics.
         border: For "aquant": the kind of its borders.
@@ -104,10 +104,10 @@ class PTQExperiment:
 
     @property
     def options(self) -> Options | None:
-        """How a block is learned; None where nothing is.
+        """How a block is reconstructed; None where none is.
 
         Raises:
-            ValueError: The method learns nothing, and is to.
+            ValueError: The method reconstructs nothing, and has an option for that.
             TypeError: An override that is no field of Options.
         """
         asked = {"iterations": self.iterations, "bias_lr": BIAS_LR if self.bias else None}
@@ -115,7 +115,7 @@ class PTQExperiment:
         if self.method in LEARNED:
             return dataclasses.replace(LEARNED[self.method], **asked)
         if asked:
-            raise ValueError(f"{self.method} learns nothing, so that it has no {', '.join(asked)}")
+            raise ValueError(f"{', '.join(asked)}: options of {', '.join(LEARNED)}; {self.method} has none")
         return None
 
     def settings(self, seed: int) -> Settings:
