@@ -58,7 +58,7 @@ class Gate:
         return distance(_run(self.model, self.held), self._wanted)
 
     def error_after(self, name: str, y: Tensor) -> float:
-        """Return the error of the float network's output where the named module gives y instead of its own."""
+        """Return the error of the float network's output if the named module gave y."""
         parts = iter(y.split(BATCH))
         module = self.reference.get_submodule(name)
         handle = module.register_forward_hook(lambda *_: next(parts))

@@ -19,7 +19,7 @@ from qviz.nn.ptq.settings import LEARNED, LEAST, METHODS, Settings, pair_of
 from qviz.nn.runs.experiment import SHIPPED, checked_seeds
 from qviz.shipped import checkpoint
 
-BIAS_LR = 1e-3
+BIAS_LR = 1e-2
 """The learning rate of biases where they are learned: a share of their layer's output's spread."""
 
 
@@ -54,7 +54,7 @@ class PTQExperiment:
     Example:
         >>> control = PTQExperiment(method="qdrop", w_bits=2, bias=True)
         >>> control.name, control.a_bits, control.options.iterations, control.options.bias_lr
-        ('resnet20-qdrop-w2a2-ptq', 2, 2000, 0.001)
+        ('resnet20-qdrop-w2a2-ptq', 2, 2000, 0.01)
     """
 
     method: str
