@@ -31,8 +31,8 @@ from qviz.nn.runs import PTQExperiment, ptq_contract
 SIZE = os.environ.get("QVIZ_SIZE") or "laptop"  # "smoke", "laptop" or "full"
 IMAGES, ITERATIONS, TESTED = {
     "smoke": (16, 2, 100),
-    "laptop": (256, 100, 2_000),
-    "full": (1_024, 2_000, 10_000),
+    "laptop": (256, 300, 2_000),
+    "full": (1_024, 1_000, 10_000),
 }[SIZE]
 experiment = PTQExperiment(
     method="aquant",
@@ -148,7 +148,7 @@ climb("AQuant", method="aquant", options=Options(iterations=ITERATIONS, drop=0.5
 # worth to a network whose biases are learned as well? So the last two rungs learn the convolutions' biases.
 
 # %%
-BIAS = 1e-3  # the learning rate of biases, as a share of the spread of their layer's output
+BIAS = 1e-2  # the learning rate of biases, as a share of the spread of their layer's output
 climb("QDrop + biases", method="qdrop", options=Options(iterations=ITERATIONS, drop=0.5, bias_lr=BIAS))
 climb("AQuant + biases", method="aquant", options=Options(iterations=ITERATIONS, drop=0.5, bias_lr=BIAS))
 
@@ -440,7 +440,7 @@ print(table(rows) if rows else "the ledger has no such row yet")
 # %%
 from dataclasses import replace
 
-print(ptq_contract(replace(experiment, images=1_024, iterations=2_000, source=None)))
+print(ptq_contract(replace(experiment, images=1_024, iterations=1_000, source=None)))
 
 # %% [markdown]
 # ## Questions
