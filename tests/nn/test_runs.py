@@ -409,7 +409,8 @@ def test_a_run_that_diverges_writes_no_row(tmp_path):
 
 
 def test_fields_are_those_asked_for_and_a_note():
-    assert set(FIELDS) == {*ASKED.split(", "), "note"}
+    of_ptq = {"kind", "calibration", "iterations", "fp_top1"}
+    assert set(FIELDS) == {*ASKED.split(", "), "note", *of_ptq}
 
 
 def test_a_row_replaces_the_one_of_its_configuration(tmp_path):

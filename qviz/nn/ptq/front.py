@@ -112,6 +112,7 @@ def ptq(
             then as it was.
 
     Example:
+        >>> import torch
         >>> from qviz.nn.models import create
         >>> net = create("resnet20").eval()
         >>> report = ptq(net, torch.rand(16, 3, 32, 32), w_bits=4, method="nearest", show=False)
