@@ -196,12 +196,19 @@ def whole(
         gate: Has the float network and the held-out images.
         stage: Called as ``stage(model, images, reference=…)``.
         name: What the result is called.
+
+    Raises:
+        Stopped: It was interrupted; the network is then as it was before the stage.
     """
     began = time.monotonic()
     layers = tuple(quantized_layers(model, images))
     trial = gate.trial("")
     before = errors(model, gate.reference, gate.held[:MEASURED], layers)
-    stage(model, images, reference=gate.reference)
+    try:
+        stage(model, images, reference=gate.reference)
+    except KeyboardInterrupt:
+        trial.undo()
+        raise Stopped(f"{name} was stopped, and is as it was before") from None
     verdict = trial.decide()
     after = errors(model, gate.reference, gate.held[:MEASURED], layers)
     return Result(name, layers, None, verdict, before, after, time.monotonic() - began)

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 from qviz import recipes
 from qviz.core.rounding import CellBorder
 from qviz.methods.aquant import AdaptiveBorder
-from qviz.nn import calibrate, convert, deconvert
+from qviz.nn import TrainConfig, calibrate, convert, deconvert, evaluate, fit
 from qviz.nn.layers import QuantLayer
 from qviz.nn.ptq import Gate, Options, add_borders, fold_batchnorm, fold_borders, ptq
 from qviz.nn.ptq.errors import errors
@@ -170,6 +171,37 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(at):
     assert all(torch.equal(v, state[k]) for k, v in whole.state_dict().items())
     with pytest.raises(ValueError, match="has ended"):
         run(net, "aquant", resume=done)
+
+
+def test_a_stage_that_was_stopped_is_undone_and_done_again():
+    nearest, whole, net = network(), network(), network()
+    run(nearest, "nearest")
+    stem = run(whole, "closed-form").reference.stem.weight
+
+    def press(module, args, out):
+        begun = isinstance(net.stem, QuantLayer) and not torch.equal(net.stem.weight, stem)
+        if begun and module is net.block.grouped:  # and not a copy
+            signal.raise_signal(signal.SIGINT)
+
+    handle = net.block.grouped.register_forward_hook(press)
+    done = run(net, "closed-form")
+    handle.remove()
+    assert not done.finished
+    assert all(torch.equal(v, nearest.state_dict()[k]) for k, v in net.state_dict().items())
+    assert run(net, "closed-form", resume=done).finished
+    assert all(torch.equal(v, whole.state_dict()[k]) for k, v in net.state_dict().items())
+
+
+def test_the_result_trains_on():
+    net = network()
+    run(net, "aquant")
+    x = images()
+    data = DataLoader(TensorDataset(x, torch.arange(24) % 5), batch_size=8)
+    before = evaluate(net, data)["loss"]
+    how = TrainConfig(epochs=8, batch_size=8, lr=0.05)
+    fit(net, data, how, progress=False)
+    assert evaluate(net, data)["loss"] < before
+    assert net.block.grouped.weight_quantizer.recipe.name == "lsq_plus"
 
 
 def test_borders_fold_to_the_same_codes():
