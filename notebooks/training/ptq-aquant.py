@@ -50,8 +50,7 @@ if SIZE == "smoke":
 #
 # First BatchNorm is folded into the convolutions, which changes nothing. Then each convolution gets four levels for its
 # weights (a step and an offset for each output channel) and four for its input (one step). The first and the last layer
-# get 8 bits. The sums at the shortcuts stay in floating point, which matters: in a prototype of this code, to round them
-# too cost 0.8 points with 4-bit weights and activations, and 13 with 4-bit weights and 2-bit activations.
+# get 8 bits. The sums at the shortcuts stay in floating point.
 #
 # The images are training images of this very network. Labels are read only at the end, of test images, to measure.
 
@@ -233,7 +232,8 @@ Scene(
 #
 # $$B(v) = \sigma(b_0 + b_1 v + b_2 v^2), \qquad v = \text{activation} / \text{largest level}$$
 #
-# (INFERRED). The gate only measures here, so that there is a border to look at. Where the saw-tooth of the fractions crosses the border lies the *threshold* of the cell.
+# (INFERRED). The gate only measures here, so that there is a border to look at. Where the saw-tooth of the fractions
+# crosses the border lies the *threshold* of the cell.
 
 # %%
 from qviz.methods.aquant import thresholds
@@ -291,8 +291,8 @@ for c in range(0, table.shape[1], 4):
 # ## How much room is there?
 #
 # AQuant's abstract says that an activation should be rounded for the least error of the output, and not to the nearest
-# level. How much is there to be won? For some test images an *oracle* chooses, for each single activation, floor or ceiling: layer after layer, so that each
-# layer's output comes nearest to what it is in floating point. Weights and steps stay as AQuant left them. No network
+# level. How much is there to be won? For some test images an *oracle* chooses, for each single activation, floor or
+# ceiling: layer after layer, so that each layer's output comes nearest to what it is in floating point. Weights and steps stay as AQuant left them. No network
 # can run so, as the oracle looks at the answer of the very image; it is the room that any way of rounding moves in.
 
 # %%
@@ -329,7 +329,7 @@ scatter(
 #
 # ## What did not work
 #
-# Blocks that the gate put back: their own error, or that of the network's output, was larger on held-out images than
+# Blocks that the gate put back, if there are any: their own error, or that of the network's output, was larger on held-out images than
 # before. A block's loss can fall while the network gets worse.
 
 # %%
@@ -343,11 +343,6 @@ for rung, report in reports.items():
         print(f"    weights not decided before they were made hard: at most {undecided:.1%} of a block")
 
 # %% [markdown]
-# A prototype of this code measured two more (2-bit weights and activations, the weights learned by QDrop, 4,000 test
-# images). Borders in closed form, from the ratio of a channel's weights to their quantized twins, took 84.2 % to 78.0 %
-# where nothing was trained. Borders found by line search cut the held-out error of their layers by 10 % and lost 0.6
-# points: a lower error of a layer is not a higher accuracy.
-#
 # ## A network that is hard to quantize
 #
 # MobileNetV2 has depthwise convolutions, in which nine weights a channel are all that could make an error good, and no
@@ -356,8 +351,8 @@ for rung, report in reports.items():
 # accuracy*: what is counted is how often the first class differs from the network's own in floating point.
 #
 # The photos are those that the methods looked at, and the closed form shows what that means. Its last layer has 1,280
-# inputs and one place a photo, so least squares can meet the answers of twenty photos almost exactly: once measured,
-# 62.5 dB behind blocks that have 21 dB, with 4-bit weights. That is memory and no quality. Look at the blocks before it.
+# inputs and one place a photo, so least squares can meet the answers of twenty photos almost exactly. That is memory and
+# no quality. Look at the blocks before it.
 
 # %%
 from qviz.nn.data import photo
