@@ -108,7 +108,7 @@ print(reports["nearest"].conversion)
 # | QDrop | the same while half of the activations stay unquantized at random | what fits the rounding errors of the calibration images, and of no others |
 # | AQuant | learns a rounding border for each channel too | a part of the activations' rounding error |
 #
-# The first three need no learning rate and a few seconds. AdaRound sets biases too, as the closed form does.
+# The first three need no learning rate. AdaRound sets biases too, as the closed form does.
 
 # %%
 from qviz.nn.ptq.adaround import adaround

@@ -37,13 +37,15 @@ def add_borders(
         The names of the layers that got borders.
 
     Raises:
-        ValueError: An unknown kind, or no layer that could have a border.
+        ValueError: An unknown kind, a window for "cell", or no layer that could have a border.
 
     References:
         Li et al., "AQuant", 2022, arXiv:2208.11945; the form of the border is INFERRED.
     """
     if kind not in KINDS:
         raise ValueError(f"border must be one of {', '.join(KINDS)}, got {kind!r}")
+    if kind == "cell" and window < math.inf:
+        raise ValueError(f"a border for each cell has no window, got window={window}")
     done = []
     for name, layer in model.named_modules():
         q = layer.input_quantizer if isinstance(layer, QuantLayer) else None
@@ -60,9 +62,7 @@ def add_borders(
 def _bordered(q: Quantizer, kind: str, channels: int, window: float) -> Quantizer:
     """Return a quantizer with a border and with the range of q."""
     if kind == "cell":
-        made = Quantizer(q.codebook, CellwiseBorder(len(q.codebook) - 1, channels=channels), range=q.range)
-        made.recipe = q.recipe
-        return made
+        return Quantizer(q.codebook, CellwiseBorder(len(q.codebook) - 1, channels=channels), range=q.range)
     channels = None if kind == "layer" else channels
     made = aquant_activation(q.bits, channels=channels, window=window, fused=kind == "fused", start="mse")
     made.range = q.range

@@ -41,7 +41,7 @@ def errors(model: nn.Module, reference: nn.Module, images: Tensor, layers: Itera
         model: Quantized.
         reference: The same network in floating point.
         images: What both take; some dozens are enough.
-        layers: The layers' names; each runs once.
+        layers: The layers' names; of one that runs several times, its first run counts.
 
     Raises:
         ValueError: A network has no such layer, or the images do not reach it.

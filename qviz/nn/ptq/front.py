@@ -23,6 +23,7 @@ from qviz.nn.ptq.fold import fold_batchnorm
 from qviz.nn.ptq.gate import Gate
 from qviz.nn.ptq.gptq import gptq
 from qviz.nn.ptq.inputs import quantized_layers
+from qviz.nn.ptq.layerwise import SEEN
 from qviz.nn.ptq.learn import Options
 from qviz.nn.ptq.nearest import nearest
 from qviz.nn.ptq.progress import Stopped
@@ -164,7 +165,7 @@ def _begin(model: nn.Module, fit: Tensor, settings: Settings, blocks: Sequence[B
     reference = deepcopy(model)
     found, notes = ([], []) if settings.method not in LEARNED else find_blocks(reference, fit[:2])
     conversion = convert(
-        model, pair=settings.pair, first_last=settings.first_last, skip=settings.skip, batch=fit[:256]
+        model, pair=settings.pair, first_last=settings.first_last, skip=settings.skip, batch=fit[:SEEN]
     )
     ends = _ends(reference, fit[:2]) if settings.first_last == "8bit" else ()
     if settings.method == "aquant":

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from qviz.nn.modules import evaluating
 from qviz.nn.ptq.inputs import BATCH, collect
+from qviz.nn.ptq.learn import loss
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,8 @@ class Trial:
 
 @torch.no_grad()
 def distance(out: Tensor, wanted: Tensor) -> float:
-    """Return the mean over samples and places of the sum over channels of the squared difference.
-
-    Both of shape (N, C, …).
-    """
-    return float((out - wanted).square().sum(1).mean(dtype=torch.float64))
+    """Return :func:`~qviz.nn.ptq.learn.loss` as a number."""
+    return float(loss(out, wanted))
 
 
 @torch.no_grad()

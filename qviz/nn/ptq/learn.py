@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from qviz.core.quantizer import Quantizer
 from qviz.nn.layers import QuantLayer, adapt, mixed
 from qviz.nn.ptq.undecided import Undecided, beta
 from qviz.nn.ptq.windows import Windows
@@ -36,7 +37,7 @@ class Options:
             were undecided. Relative, because an absolute one wants another value for each network.
         warm_up: The share of the steps before it sets in.
         windows: Whether to work on half-size windows where a block allows it (see
-            :class:`~qviz.nn.ptq.windows.Windows`).
+            :class:`~qviz.nn.ptq.windows.Windows`, and no input quantizer looks at more than the value).
 
     Raises:
         ValueError: A number is out of range.
@@ -169,7 +170,9 @@ def _descend(
         return
     optimizer = torch.optim.Adam(groups)
     free = max(sum(int(u.free.sum()) for u in undecided), 1)
-    windows = Windows.of(task.float_block, task.x_float[:2]) if options.windows else None
+    windows = None
+    if options.windows and all(_by_itself(layer.input_quantizer) for layer in task.layers):
+        windows = Windows.of(task.float_block, task.x_float[:2])
     for step in range(options.iterations):
         x, y = _draw(task, options, windows, generator)
         out = task.block(x[0])
@@ -187,6 +190,11 @@ def _descend(
         adapt(task.block)  # keeps borders monotone
         if tell is not None:
             tell(step, float(now.detach()) * first)
+
+
+def _by_itself(q: Quantizer | None) -> bool:
+    """Return whether a value's code depends on no other value of the map (ASQ's step, fused borders)."""
+    return q is None or not (q.range.reads_input or getattr(q.rounding, "kernel", None) is not None)
 
 
 def _draw(

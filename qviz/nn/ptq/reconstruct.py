@@ -14,15 +14,13 @@ from qviz.nn.ptq.blocks import Block, find_blocks
 from qviz.nn.ptq.errors import Errors, errors
 from qviz.nn.ptq.gate import Gate, Verdict
 from qviz.nn.ptq.inputs import collect, quantized_layers
+from qviz.nn.ptq.layerwise import SEEN
 from qviz.nn.ptq.learn import Learned, Options, Task, learn
 from qviz.nn.ptq.progress import Bar, Stopped
 from qviz.nn.train.interrupt import Interrupt
 
 MEASURED = 64
 """So many held-out images tell the errors before and after."""
-
-OBSERVED = 256
-"""So many images start a block's steps."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +170,7 @@ def _one(
     trial = gate.trial(block.name)
     x, _ = collect(model, images, block.name)
     x_float, y = collect(gate.reference, images, block.name)
-    observe(module, layers, x[:OBSERVED])
+    observe(module, layers, x[:SEEN])
     looked_at = gate.held[:MEASURED]
     before = errors(model, gate.reference, looked_at, block.layers)
     try:

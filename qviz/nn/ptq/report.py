@@ -89,11 +89,10 @@ class PTQReport:
         lines.append(
             f"{self.settings.method}: {self.images} images{of}, and {self.held} held out; no label was read"
         )
-        lines.append(
-            f"error of the output on held-out images {self.output_first:.4g} -> {self.output_last:.4g}"
-            + (f"; the same class as in floating point for {self.agreement:.1%}" if self.agreement else "")
-            + f"; {self.seconds:.0f} s"
-        )
+        text = f"error of the output on held-out images {self.output_first:.4g} -> {self.output_last:.4g}"
+        if self.agreement is not None:
+            text += f"; the same class as in floating point for {self.agreement:.1%}"
+        lines.append(f"{text}; {self.seconds:.0f} s")
         taken = [result.name for result in self.results if not result.verdict.accepted]
         if taken:
             lines.append(f"taken back, as held-out images were worse: {_text.some(taken)}")

@@ -10,6 +10,7 @@ from torch import nn
 from qviz import recipes
 from qviz.nn import calibrate, convert
 from qviz.nn.layers import mixed
+from qviz.nn.ptq import add_borders
 from qviz.nn.ptq.learn import Options, Task, error, learn, loss
 from qviz.nn.ptq.undecided import Undecided, beta
 from qviz.nn.ptq.windows import Windows
@@ -101,7 +102,18 @@ def test_windows_give_what_the_whole_map_gives(stride, rim):
         torch.testing.assert_close(block(part)[(..., *inside)], found.target(y, place))
 
 
-def test_no_windows_where_a_part_of_the_map_is_not_enough():
+@pytest.mark.parametrize("kind", ["plain", "fused", "asq"])
+def test_no_windows_where_a_code_depends_on_the_rest_of_the_map(kind, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Windows, "of", lambda block, x: asked.append(kind))
+    one = task("asq" if kind == "asq" else "lsq")
+    if kind == "fused":
+        add_borders(one.block, "fused")
+    learn(one, Options(iterations=1), torch.Generator().manual_seed(0))
+    assert asked == (["plain"] if kind == "plain" else [])
+
+
+def test_no_windows_where_a_part_a_part_of_the_map_is_not_enough():
     class Mean(nn.Module):
         def forward(self, x):
             return x + x.mean((2, 3), keepdim=True)

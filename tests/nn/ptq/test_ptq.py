@@ -1,6 +1,7 @@
 """The front: every method on a network of one's own, the gate, stop and resume, bad input."""
 
 import copy
+import math
 import signal
 
 import pytest
@@ -247,7 +248,7 @@ def test_a_stage_without_iterations_is_judged_as_a_whole(how):
 @pytest.mark.parametrize("kind", ["layer", "cell", "fused"])
 def test_other_borders_learn_and_fold(kind):
     net = network()
-    done = run(net, "aquant", border=kind, window=0.2 if kind == "layer" else 1.0, gate=False)
+    done = run(net, "aquant", border=kind, window=0.2 if kind == "layer" else math.inf, gate=False)
     assert done.finished
     kinds = {type(layer.input_quantizer.rounding) for layer in net.modules() if isinstance(layer, QuantLayer)}
     assert (AdaptiveBorder in kinds) == (kind == "fused")
@@ -300,6 +301,7 @@ def broken(value):
         (images(), {"order": "net"}, "got 'net'"),
         (images(), {"method": "nearest", "options": FEW}, "nearest has none"),
         (images(), {"border": "cell"}, "no border"),
+        (images(), {"method": "aquant", "border": "cell", "window": 0.2}, "no window"),
         (images(), {"correction": "std"}, "needs no correction"),
         (images(), {"method": "nearest", "correction": "median"}, "got 'median'"),
         (images(), {"seed": -1}, "seed"),
