@@ -15,7 +15,7 @@ from qviz.core.rounding import CellBorder
 from qviz.methods.aquant import AdaptiveBorder
 from qviz.nn import TrainConfig, calibrate, convert, deconvert, evaluate, fit
 from qviz.nn.layers import QuantLayer
-from qviz.nn.ptq import Gate, Options, add_borders, fold_batchnorm, fold_borders, ptq
+from qviz.nn.ptq import Gate, Options, add_borders, fold_batchnorm, fold_borders, ptq, reconstruct
 from qviz.nn.ptq.errors import errors
 from qviz.nn.ptq.settings import METHODS
 
@@ -168,6 +168,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(at):
     again = run(net, "aquant", resume=done)
     assert again is done
     assert again.finished
+    assert [result.name for result in again.results] == ["stem", "block", "head.0", "head.2"]
     state = net.state_dict()
     assert all(torch.equal(v, state[k]) for k, v in whole.state_dict().items())
     with pytest.raises(ValueError, match="has ended"):
@@ -191,6 +192,18 @@ def test_a_stage_that_was_stopped_is_undone_and_done_again():
     assert all(torch.equal(v, nearest.state_dict()[k]) for k, v in net.state_dict().items())
     assert run(net, "closed-form", resume=done).finished
     assert all(torch.equal(v, whole.state_dict()[k]) for k, v in net.state_dict().items())
+
+
+def test_the_seed_draws_the_batches():
+    found = []
+    for seed in (0, 0, 1):
+        net = network()
+        reference = run(net, "nearest").reference
+        x = images()
+        reconstruct(net, x[6:], Gate(net, reference, x[:6], strict=False), options=FEW, seed=seed, show=False)
+        found.append(net.block.grouped.weight.detach())
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
 
 
 def test_the_result_trains_on():
