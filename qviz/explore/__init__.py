@@ -8,4 +8,5 @@ from __future__ import annotations
 
 from qviz.explore.grid import GridModel as GridModel
 from qviz.explore.model import Model as Model
+from qviz.explore.question import Question as Question
 from qviz.explore.step import StepModel as StepModel

@@ -16,4 +16,5 @@ except ImportError as problem:
 
 from qviz.widgets.explorer import Explorer as Explorer
 from qviz.widgets.grid import GridExplorer as GridExplorer
+from qviz.widgets.predict import Predict as Predict
 from qviz.widgets.step import StepExplorer as StepExplorer

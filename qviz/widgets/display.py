@@ -18,7 +18,9 @@ REST_S = 2.0
 """After a move in the browser the PNG is drawn again when nothing has moved for this time."""
 
 HIDDEN = """
-.jp-OutputArea-child:has(.qviz-{0}) + .jp-OutputArea-child:has(.jp-RenderedImage) {{ display: none; }}
+.jp-OutputArea-child:has(.qviz-{0}) + .jp-OutputArea-child:has(.jp-RenderedImage, .qviz-still) {{
+  display: none;
+}}
 """
 """A rule that lives in the live view, so that the PNG is seen only where the view is not."""
 
