@@ -43,6 +43,39 @@ def lloyd_centers(x: np.ndarray, k: int) -> np.ndarray:
     return np.unique(centers)
 
 
+def lloyd_rest(
+    x: np.ndarray, centers: np.ndarray, *, pinned: int | None = None, steps: int = STEPS
+) -> np.ndarray:
+    """Return where Lloyd's steps lead from given centers: each moves to the mean of its cell, until all rest.
+
+    That is a local optimum, which depends on the start; :func:`lloyd_centers` finds the global one. A center
+    whose cell has no values stays where it is.
+
+    Args:
+        x: The samples, shape (n,), finite.
+        centers: Where to start, sorted, shape (k,).
+        pinned: The index of a center that stays at its place, or None.
+        steps: How many steps are made at most.
+
+    Example:
+        >>> lloyd_rest(np.array([0.0, 1.0, 4.0, 6.0]), np.array([0.0, 1.0])).tolist()
+        [0.5, 5.0]
+    """
+    points, centers, before = np.sort(x).astype(np.float64), centers.astype(np.float64), None
+    total = np.concatenate([[0.0], np.cumsum(points)])
+    for _ in range(steps):
+        inner = np.searchsorted(points, (centers[1:] + centers[:-1]) / 2, side="right")
+        cut = np.concatenate([[0], inner, [len(points)]])
+        if np.array_equal(cut, before):
+            break
+        count, before = np.diff(cut), cut
+        moved = np.where(count > 0, np.diff(total[cut]) / np.maximum(count, 1), centers)
+        if pinned is not None:
+            moved[pinned] = centers[pinned]
+        centers = moved
+    return centers
+
+
 def _groups(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return where groups of the sorted points begin, and their number: the finer of two divisions.
 

@@ -83,6 +83,19 @@ def entropy_bits(counts: Tensor | np.ndarray) -> float:
     return max(0.0, float(-(p * p.log2()).sum()))
 
 
+def perplexity(counts: Tensor | np.ndarray) -> float:
+    """Return 2 to the entropy of the codes: that many levels in equal use would have the same entropy.
+
+    Args:
+        counts: As for :func:`entropy_bits`.
+
+    Example:
+        >>> perplexity(np.array([4, 4, 4, 4, 0])), round(perplexity(np.array([97, 1, 1, 1])), 2)
+        (4.0, 1.18)
+    """
+    return 2.0 ** entropy_bits(counts)
+
+
 def dead_levels(counts: Tensor | np.ndarray) -> int:
     """Return the number of levels that no value uses.
 

@@ -25,12 +25,16 @@ from torch import Tensor, nn
 
 from qviz.core import _check
 from qviz.core.codebook import Codebook, count_below
+from qviz.core.lloyd import lloyd_rest
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import Fixed
 from qviz.core.recipe import recipe
 from qviz.core.surrogate import StraightThrough
 from qviz.methods.method import Method
 from qviz.methods.n2uq import for_input
+
+STARTS = ("quantile", "uniform", "k-means", "random")
+"""Where the levels can start; all but the quantiles are there to be compared with them."""
 
 
 class EMACodebook(Codebook):
@@ -48,12 +52,14 @@ class EMACodebook(Codebook):
         bits: 2 to 8; 2^b - 1 levels.
         decay: in [0, 1); 0.99, or 0.9 for short runs.
         tie_sign: Take the quantiles of |w| for both signs, so that the levels are symmetric, and keep them
-        so. ignore: Weights below this share of the largest |w| do not count for the quantiles at the start.
-        Of a
+            so.
+        init: "quantile"; or, for ablations, "uniform" (evenly to the largest |w|), "random" (sorted draws
+            of the weights of each sign, from ``generator``) or "k-means" (where Lloyd's steps come to rest
+            that begin at the quantiles).
+        ignore: Weights below this share of the largest |w| do not count for the quantiles at the start. Of a
             layer that is mostly (nearly) zero, the quantiles of all weights lie near zero and silence it.
-        init: "quantile"; or, for ablations, "uniform" (evenly to the largest |w|) or "random" (sorted draws
-            of the weights of each sign, from ``generator``).
         generator: for init="random".
+        pinned: Whether zero stays zero; else its level is drawn to the mean of its cell, as the others are.
 
     Attributes:
         frozen: Whether the adaptation has stopped, as :meth:`freeze` does. A training does that at
@@ -84,12 +90,13 @@ class EMACodebook(Codebook):
         init: str = "quantile",
         ignore: float = 0.0,
         generator: torch.Generator | None = None,
+        pinned: bool = True,
     ) -> None:
         bits = _check.bits(bits, 2, 8, "ADQ")
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"decay must be in [0, 1), got {decay}")
-        if init not in ("quantile", "uniform", "random"):
-            raise ValueError(f'init must be "quantile", "uniform" or "random", got {init!r}')
+        if init not in STARTS:
+            raise ValueError(f"init must be one of {', '.join(map(repr, STARTS))}, got {init!r}")
         if not 0.0 <= ignore < 1.0:
             raise ValueError(f"ignore must be in [0, 1), got {ignore}")
         m = 2 ** (bits - 1) - 1
@@ -100,7 +107,7 @@ class EMACodebook(Codebook):
             init,
             generator,
         )
-        self.ignore = float(ignore)
+        self.ignore, self.pinned = float(ignore), bool(pinned)
         self.frozen = False
         self.register_buffer("placed", torch.zeros(1, dtype=torch.float64))
 
@@ -150,7 +157,12 @@ class EMACodebook(Codebook):
         m = (len(self) - 1) // 2
         up, down = (x.abs()[x != 0],) * 2 if self.tie_sign else (x[x > 0], -x[x < 0])
         sides = [self._side(side, m, x) for side in (down, up)]
-        return torch.cat([-sides[0].flip(0), x.new_zeros(1), sides[1]])
+        start = torch.cat([-sides[0].flip(0), x.new_zeros(1), sides[1]])
+        if self.init != "k-means":
+            return start
+        values = torch.cat([x, -x]) if self.tie_sign else x
+        rest = lloyd_rest(values.cpu().numpy(), start.cpu().numpy(), pinned=m if self.pinned else None)
+        return self._tied(torch.from_numpy(rest).to(x.device))
 
     def _side(self, magnitudes: Tensor, m: int, x: Tensor) -> Tensor:
         if self.init == "uniform":
@@ -179,7 +191,11 @@ class EMACodebook(Codebook):
         total = torch.zeros(len(self), dtype=x.dtype, device=x.device).scatter_add_(0, code, x)
         mean = torch.where(count > 0, total / count.clamp(min=1), self.levels)
         levels = self.decay * self.levels + (1.0 - self.decay) * mean
-        levels[(len(self) - 1) // 2] = 0.0
+        if self.pinned:
+            levels[(len(self) - 1) // 2] = 0.0
+        return self._tied(levels)
+
+    def _tied(self, levels: Tensor) -> Tensor:
         return (levels - levels.flip(0)) / 2 if self.tie_sign else levels
 
 
@@ -201,7 +217,7 @@ def adq_weight(
         bits: 2 to 8.
         decay: Of the moving average, in [0, 1).
         tie_sign: Keep the levels symmetric.
-        init: "quantile", "uniform" or "random".
+        init: "quantile", "uniform", "random" or "k-means".
         ignore: Weights below this share of the largest do not count for the quantiles.
         generator: For init="random".
 

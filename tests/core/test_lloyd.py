@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qviz import lloyd, shipped
-from qviz.core.lloyd import EXACT, lloyd_centers, optimal_centers
+from qviz.core.lloyd import EXACT, lloyd_centers, lloyd_rest, optimal_centers
 from tests import oracles
 from tests.strategies import FEW
 
@@ -145,3 +145,24 @@ def test_samples_are_not_written():
         before = x.copy()
         lloyd_centers(x, 8)
         assert np.array_equal(x, before)
+
+
+@pytest.mark.parametrize("pinned", [None, 2])
+def test_lloyds_steps_end_where_every_center_is_the_mean_of_its_cell(pinned):
+    x = samples("laplace", 3000)
+    start = np.array([-9.0, -0.5, 0.0, 0.4, 50.0])  # no value is nearest to the last
+    rest = lloyd_rest(x, start, pinned=pinned)
+    nearest = np.abs(x[:, None] - rest).argmin(1)
+    for k in range(4):
+        wanted = 0.0 if k == pinned else x[nearest == k].mean()
+        assert rest[k] == pytest.approx(wanted, abs=1e-9)
+    assert rest[4] == 50.0
+    best = lloyd_centers(x, 5)
+    assert error_of(x, rest) > error_of(x, best)
+    assert lloyd_rest(x, best) == pytest.approx(best, abs=1e-9)
+
+
+def test_one_step_of_lloyd():
+    x = np.array([0.0, 1.0, 4.0, 6.0])
+    assert lloyd_rest(x, np.array([0.0, 1.0]), steps=1).tolist() == [0.0, 11 / 3]
+    assert lloyd_rest(x, np.array([0.0, 1.0]), pinned=0).tolist() == [0.0, 5.0]

@@ -94,6 +94,7 @@ def test_entropy_is_the_oracles(counts):
     assert metrics.entropy_bits(np.array(counts)) == pytest.approx(expected, rel=1e-9, abs=1e-12)
     assert metrics.entropy_bits(torch.tensor(counts)) == pytest.approx(expected, rel=1e-9, abs=1e-12)
     assert -1e-12 <= expected <= math.log2(len(counts)) + 1e-9
+    assert metrics.perplexity(np.array(counts)) == pytest.approx(2**expected, rel=1e-9)
     assert metrics.dead_levels(np.array(counts)) == counts.count(0)
     assert metrics.dead_levels(torch.tensor(counts)) == counts.count(0)
 

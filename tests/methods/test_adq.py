@@ -152,6 +152,42 @@ def test_the_ablations_starts(init):
         assert torch.isin(one.levels[one.levels != 0], w).all()
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_start_at_k_means_is_where_the_average_would_rest(tied):
+    w = normal(2000) + 0.3
+    book = EMACodebook(3, init="k-means", tie_sign=tied)
+    walked = EMACodebook(3, decay=0.0, tie_sign=tied)
+    for _ in range(400):
+        walked.observe(w)
+    book.observe(w)
+    assert book.levels[3] == 0
+    if tied:
+        assert torch.equal(book.levels, -book.levels.flip(0))
+    else:
+        close(book.levels.numpy(), walked.levels.numpy(), VALUE)
+
+
+def test_an_unpinned_zero_is_drawn_to_its_mean():
+    w = normal(2000) + 0.3
+    free, pinned = (EMACodebook(3, decay=0.5, pinned=p) for p in (False, True))
+    for book in (free, pinned):
+        book.observe(w)
+        book.observe(w)
+    cell = w[(w > 0.5 * book_start(w)[2]) & (w <= 0.5 * book_start(w)[4])]
+    assert free.levels[3].item() == pytest.approx(0.5 * cell.mean().item(), rel=1e-9)
+    assert pinned.levels[3] == 0
+    close(np.delete(free.levels.numpy(), 3), np.delete(pinned.levels.numpy(), 3), VALUE)
+    rested = EMACodebook(3, init="k-means", pinned=False)
+    rested.observe(w)
+    assert metrics.mse(w, Quantizer(rested, range=Fixed(1.0))(w)) < metrics.mse(
+        w, Quantizer(pinned, range=Fixed(1.0))(w)
+    )
+
+
+def book_start(w: Tensor) -> list[float]:
+    return oracles.adq_codebook(w.numpy(), 3)
+
+
 # --- the average -------------------------------------------------------------------------------------------
 
 
