@@ -147,7 +147,7 @@ def error(x: Data, methods: Methods, *, bins: int = 81, unit: str = "", reach: f
     _need_bins(bins)
     values = measured(methods, named, data)
     rms = {name: m.mse**0.5 for name, m in values.items()}
-    reach = reach or _round_up(3.0 * max(rms.values()) or 1.0)
+    reach = reach or round_up(3.0 * max(rms.values()) or 1.0)
     edges = np.linspace(-reach, reach, bins + 1)
     marks, words, top = [], [], 0.0
     for i, (name, m) in enumerate(values.items()):
@@ -158,7 +158,7 @@ def error(x: Data, methods: Methods, *, bins: int = 81, unit: str = "", reach: f
     return Panel(
         "Histogram of the error",
         Axis(_with_unit("error Q(x) − x", unit), -reach, reach),
-        Axis("share of values (%)", 0.0, _round_up(1.05 * (top or 1.0))),
+        Axis("share of values (%)", 0.0, round_up(1.05 * (top or 1.0))),
         tuple(marks),
         " ".join(words),
     )
@@ -236,7 +236,7 @@ def _sse(q: Quantizer, measured: Measured) -> np.ndarray:
     return torch.bincount(cell, e * e, len(cuts) + 1).numpy(force=True)
 
 
-def _round_up(value: float) -> float:
+def round_up(value: float) -> float:
     """Return the next round number: limits that hold still while a slider moves."""
     decade = 10.0 ** np.floor(np.log10(value))
     return float(

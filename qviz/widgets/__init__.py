@@ -14,6 +14,7 @@ except ImportError as problem:
         "qviz.widgets needs ipywidgets and bqplot: pip install 'qviz-quantization[lab]'"
     ) from problem
 
+from qviz.widgets.codebook import CodebookExplorer as CodebookExplorer
 from qviz.widgets.explorer import Explorer as Explorer
 from qviz.widgets.grid import GridExplorer as GridExplorer
 from qviz.widgets.predict import Predict as Predict
