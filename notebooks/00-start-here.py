@@ -39,7 +39,7 @@ explorer
 #
 # Click the slider **Bits** and press the arrow keys. Before you go from 4 to 5: how much will the MSE of POT
 # fall? Then go on to 8. Move **Clip**: it decides where the outermost level goes, for both grids. **Undo** takes
-# a move back, **Hold error axis** keeps the third picture's scale, and **In words** tells what the pictures show.
+# a move back, **Hold axes** keeps the scales of all pictures, and **In words** tells what the pictures show.
 
 # %% [markdown]
 # ## One number

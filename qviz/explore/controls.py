@@ -40,6 +40,11 @@ class Control:
         return True
 
     @property
+    def plays(self) -> bool:
+        """Whether a button runs through its values."""
+        return False
+
+    @property
     def range(self) -> str:
         """What it takes, in words."""
         return " or ".join(map(repr, self.values()))
@@ -120,8 +125,45 @@ class Number(Control):
 
 
 @dataclass(frozen=True)
+class Text(Control):
+    """A text to type or to paste.
+
+    Attributes:
+        rows: How many lines of it are seen.
+        most: The largest number of characters.
+    """
+
+    rows: int = 3
+    most: int = 1_000_000
+
+    def accepts(self, value: Any) -> bool:
+        """Return whether it is a text that is not too long."""
+        return isinstance(value, str) and len(value) <= self.most
+
+    def values(self) -> tuple[Any, ...]:
+        """Refuse: a static page has no texts to choose from."""
+        raise ValueError(f"{self.label} is a text; a page cannot offer it")
+
+    @property
+    def range(self) -> str:
+        """What it takes, in words."""
+        return f"a text of at most {self.most:,} characters"
+
+
+@dataclass(frozen=True)
 class Slide(Number):
-    """A number to slide to; it needs both limits, which are multiples of the step."""
+    """A number to slide to; it needs both limits, which are multiples of the step.
+
+    Attributes:
+        play: Whether a whole number has a button that runs through its values.
+    """
+
+    play: bool = False
+
+    @property
+    def plays(self) -> bool:
+        """Whether a button runs through its values."""
+        return self.play
 
     @property
     def fixed(self) -> bool:

@@ -13,10 +13,11 @@ from qviz.core.codebook import Codebook
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import Fixed
 from qviz.explore import tensors
-from qviz.explore.controls import Number, Pick, Slide, Tick, control, kept, steps
+from qviz.explore.controls import Pick, Slide, Tick, control, steps
 from qviz.explore.grids import MANUAL, RULES, SEARCH, Grids, OwnGrids, clip
 from qviz.explore.hand import CUSTOM, Hand, HandModel
 from qviz.explore.model import Page, changed
+from qviz.measure import Measured
 from qviz.plot import panels
 from qviz.plot.html import Chooser, Key
 from qviz.plot.places import level_positions
@@ -35,8 +36,6 @@ class Pair:
     grid_b: str = control("POST", Pick("Grid B", "The second grid; custom can be moved by hand."))
     rule: str = control(SEARCH, Pick("Range", "How the clip is found.", options=(*RULES, MANUAL)))
     per_channel: bool = control(False, Tick("Per channel", "Each channel has its own scale."))
-    hold: bool = control(False, Tick("Hold error axis", "The error axis stays as it is."))
-    reach: float = kept(0.0, Number("end of the held error axis", low=0.0, step=0.1))
 
 
 @dataclass(frozen=True)
@@ -109,27 +108,29 @@ class GridModel(HandModel[GridChoice]):
         return {**super().limits(c), **pair, "grid_a": names, "grid_b": names, "start": names}
 
     def settled(self, before: GridChoice, after: GridChoice) -> GridChoice:
-        """Carry out what a moved control means: a manual clip, a custom grid begun, another axis held."""
+        """Carry out what a moved control means: a manual clip, a custom grid begun."""
         moves, c = changed(before, after), after
         if "clip" in moves and "tensor" not in moves:
             c = replace(c, rule=MANUAL)
         if c.edits and not before.edits and c.moved is None:
             c = replace(c, start=before.grid_a if c.grid_a == CUSTOM else before.grid_b)
-        if c.hold and moves & {"hold", "tensor"}:
-            c = replace(c, reach=0.0)
         return super().settled(before, c)
 
     def followed(self, c: GridChoice) -> GridChoice:
-        """Bring clip and held axis up to date; a grid that does not exist at these bits falls back."""
+        """Bring the clip up to date; a grid that does not exist at these bits falls back."""
         found = {"grid_a": c.grid_a, "grid_b": c.grid_b}  # the paper grids stop at 7 bits
         c = replace(c, **{s: g if g in self.names(c.bits) else g.split()[0] for s, g in found.items()})
         fitted = [grid for grid in c.grids.values() if grid != CUSTOM]
         at = clip(self.quantizer(c, fitted[0])) if fitted and c.rule != MANUAL else c.clip
         slider = Slide("Clip", **steps(max(map(abs, self.ends(c)))))
-        c = super().followed(replace(c, clip=slider.nearest(at)))
-        if c.hold and not c.reach:
-            return replace(c, reach=self.scene(c).panels[2].x.high)
-        return c if c.hold else replace(c, reach=0.0)
+        return super().followed(replace(c, clip=slider.nearest(at)))
+
+    def headline(self, c: GridChoice) -> dict[str, float]:
+        """Return MSE and SQNR of both grids."""
+        data = tensors.summary(self.sources[c.tensor], self.axis(c))
+        rows = {name: Measured(q, data).row(name) for name, q in self.quantizers(c).items()}
+        mse = {f"MSE of {name}": row.mse for name, row in rows.items()}
+        return mse | {f"SQNR of {name} (dB)": row.sqnr_db for name, row in rows.items()}
 
     def title(self, c: GridChoice) -> str:
         """Return one line that names everything chosen but the grids."""
@@ -149,7 +150,7 @@ class GridModel(HandModel[GridChoice]):
 
     def scene(self, c: GridChoice) -> Scene:
         """Return levels, staircases, errors and the table of the two grids."""
-        scene = self._scene(c, self.quantizers(c), self.title(c), c.reach)
+        scene = self._scene(c, self.quantizers(c), self.title(c))
         if not c.edits:
             return scene
         first = self.with_dots(c, scene.panels[0], 0 if c.grid_a == CUSTOM else 1)

@@ -17,7 +17,6 @@ from qviz.core.codebook import Codebook
 from qviz.explore import levels as by_hand
 from qviz.explore.controls import Number, Pick, Tick, control, kept
 from qviz.explore.model import Action, Model, changed
-from qviz.explore.tensors import Source
 from qviz.plot.scene import Panel, Points, Rug
 
 CUSTOM = "custom"
@@ -73,13 +72,7 @@ H = TypeVar("H", bound=Hand)
 
 
 class HandModel(Model[H]):
-    """A model with a custom grid; a subclass writes :meth:`begun` and :meth:`ends`.
-
-    Attributes:
-        sources: The tensors on offer.
-    """
-
-    sources: dict[str, Source]
+    """A model with a custom grid; a subclass writes :meth:`begun` and :meth:`ends`."""
 
     def begun(self, choice: H) -> np.ndarray:
         """Return the levels that the custom grid begins with, in units of x."""

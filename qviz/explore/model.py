@@ -7,14 +7,18 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from qviz.explore.controls import Control, Slide, declared
+from qviz.explore.tensors import Offer
 from qviz.plot.html import Chooser, Key
 from qviz.plot.scene import Scene
 
 C = TypeVar("C")
 MAX_PICTURES = 400
+Progress = float | Callable[[Any], Any]
+"""What a long action yields: how far it is, from 0 to 1, and at last a function from a choice to another."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,15 @@ class Action(Generic[C]):
         help: What it does, in a sentence.
         do: Returns the choice after it was pressed.
         shown: Whether it has something to do at present.
+        work: What it does instead where that takes seconds: given the choice, it yields how far it is, from
+            0 to 1, and at last a function from the choice of then to the one with the result.
     """
 
     label: str
     help: str
-    do: Callable[[C], C]
+    do: Callable[[C], C] = lambda choice: choice
     shown: bool = True
+    work: Callable[[C], Iterator[Progress]] | None = None
 
 
 class Page(NamedTuple):
@@ -54,9 +61,15 @@ class Model(Generic[C]):
 
     Attributes:
         start: The choice to begin with.
+        presets: Choices worth seeing: a name and the fields that differ from the start.
+        sources: The tensors on offer.
+        rescales: The fields with which axes that were held are no longer of use.
     """
 
     start: C
+    presets: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+    sources: Offer = Offer()
+    rescales: tuple[str, ...] = ("tensor",)
 
     def limits(self, choice: C) -> dict[str, dict[str, Any]]:
         """Return how controls differ from their declarations: field → {options, low, high, step, shown}."""
@@ -69,6 +82,10 @@ class Model(Generic[C]):
     def scene(self, choice: C) -> Scene:
         """Return the picture."""
         raise NotImplementedError
+
+    def headline(self, choice: C) -> dict[str, float]:
+        """Return the numbers that a picture is compared with another by, by name and unit."""
+        return {}
 
     def followed(self, choice: C) -> C:
         """Return the choice with the fields that follow from others brought up to date."""

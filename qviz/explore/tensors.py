@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,23 +79,39 @@ def sources() -> dict[str, Source]:
     return dict(_shipped())
 
 
-def offered(x: Tensor | np.ndarray | None = None) -> dict[str, Source]:
+class Offer(dict[str, Source]):
+    """The tensors that an explorer offers, by name.
+
+    Attributes:
+        problem: Why a user's own tensor is not among them, in a sentence; "" if nothing was left out.
+    """
+
+    problem = ""
+
+
+def offered(x: Tensor | np.ndarray | None = None) -> Offer:
     """Return the tensors that an explorer offers: a user's own first, if there is one, then those that ship.
 
-    Raises:
-        TypeError: x is not floating point.
-        ValueError: x is empty, NaN or infinite.
+    One's own that cannot be shown (empty, NaN, infinite, not floating point) is left out; the offer says why.
     """
-    return ({} if x is None else {YOURS: own(x)}) | sources()
+    problem, mine = "", {}
+    try:
+        mine = {} if x is None else {YOURS: own(x)}
+    except (TypeError, ValueError) as error:
+        problem = f"Your tensor is left out: {error}."
+    offer = Offer(mine | sources())
+    offer.problem = problem
+    return offer
 
 
-def first(offer: Mapping[str, Source], name: str | None) -> str:
+def first(offer: Offer, name: str | None) -> str:
     """Return the name of the tensor to start with: ``name``, or the first that is offered.
 
     Raises:
         ValueError: There is no such tensor.
     """
-    name = next(iter(offer)) if name is None else name
+    if name is None or (name == YOURS and offer.problem):
+        name = next(iter(offer))
     if name not in offer:
         raise ValueError(f"unknown tensor {name!r}; there are {list(offer)}")
     return name

@@ -29,6 +29,7 @@ class Look:
 LOOKS = {
     "data": Look("#949494"),
     "ideal": Look("#949494", dash="dotted"),
+    "before": Look("#949494", dash="dashed"),
     "a": Look("#0173b2", marker="o"),
     "b": Look("#de8f05", dash="dashed", marker="s"),
     "c": Look("#029e73", dash="dash_dotted", marker="^"),

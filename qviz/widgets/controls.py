@@ -7,7 +7,10 @@ from typing import Any
 
 import ipywidgets as w
 
-from qviz.explore.controls import Control, Number, Pick, Slide, Tick
+from qviz.explore.controls import Control, Number, Pick, Slide, Text, Tick
+
+PLAY_MS = 200
+"""How long a button that plays stays at each value."""
 
 WIDE = {"style": {"description_width": "5.2em"}}
 
@@ -40,6 +43,9 @@ def make(control: Control, value: Any) -> w.ValueWidget:
             kind = w.IntSlider if control.whole else FloatSlider
             made = kind(min=control.low, max=control.high, step=control.step, value=value, **WIDE)
             made.layout = {"flex": "1 1 24em", "max_width": "34em", "min_width": "18em"}
+        case Text():
+            made = w.Textarea(value=value, rows=control.rows, continuous_update=False, **WIDE)
+            made.layout = {"flex": "1 1 30em", "max_width": "60em"}
         case Number():
             made = _box(control, value)
         case _:
@@ -55,6 +61,20 @@ def _box(control: Number, value: Any) -> w.ValueWidget:
         return (w.IntText if control.whole else w.FloatText)(value=value, layout=layout, **WIDE)
     kind = w.BoundedIntText if control.whole else w.BoundedFloatText
     return kind(min=control.low, max=control.high, value=value, layout=layout, **WIDE)
+
+
+def play(control: Slide, widget: w.IntSlider) -> w.Play:
+    """Return a button that runs through the values of a slider; at the end it begins anew."""
+    limits = {"min": control.low, "max": control.high, "step": control.step}
+    made = w.Play(interval=PLAY_MS, show_repeat=False, value=widget.value, **limits)
+    made.observe(lambda change: setattr(widget, "value", change["new"]), "value")
+    made.observe(lambda change: _again(made) if change["new"] else None, "playing")
+    return made
+
+
+def _again(made: w.Play) -> None:
+    if made.value >= made.max:
+        made.value = made.min
 
 
 def traits(control: Control) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from torch import Tensor
 
@@ -19,15 +21,16 @@ class GridExplorer(Explorer):
 
     Args:
         x: Your own tensor or array, finite, floating point, with channels on axis 0. It joins the list of
-            tensors and is shown first.
+            tensors and is shown first; one that cannot be shown is left out, and the explorer says why.
         grids: Your own grids, from a name to a Codebook (the same at every bit width) or to a function
             of (tensor, bits) that returns one. They join the list of grids.
         bits: The bit width to start with, 2 to 8.
         tensor: The name of the tensor to start with.
+        show: The names of the controls on the page, all by default.
 
     Raises:
-        TypeError: x is not floating point, or a grid is neither a Codebook nor callable.
-        ValueError: x is empty, NaN or infinite; a grid's name is taken; or there is no such tensor.
+        TypeError: A grid is neither a Codebook nor callable.
+        ValueError: A grid's name is taken, or there is no such tensor or control.
 
     Example:
         >>> e = GridExplorer(bits=4)
@@ -45,8 +48,9 @@ class GridExplorer(Explorer):
         *,
         bits: int = 4,
         tensor: str | None = None,
+        show: Iterable[str] | None = None,
     ) -> None:
-        super().__init__(GridModel(x, grids, bits=bits, tensor=tensor))
+        super().__init__(GridModel(x, grids, bits=bits, tensor=tensor), show=show)
 
     def quantizers(self) -> dict[str, Quantizer]:
         """Return the two quantizers on show, calibrated, under the names of the table."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from qviz.explore.step import StepModel
 from qviz.widgets.explorer import Explorer
 
@@ -12,6 +14,7 @@ class StepExplorer(Explorer):
     Args:
         tensor: The name of a shipped tensor.
         bits: The bit width, 2 to 8.
+        show: The names of the controls on the page, all by default.
 
     Attributes:
         step: The control.
@@ -22,5 +25,5 @@ class StepExplorer(Explorer):
         '8 uniform levels on expand'
     """
 
-    def __init__(self, tensor: str = "expand", bits: int = 4) -> None:
-        super().__init__(StepModel(tensor, bits))
+    def __init__(self, tensor: str = "expand", bits: int = 4, *, show: Iterable[str] | None = None) -> None:
+        super().__init__(StepModel(tensor, bits), show=show)

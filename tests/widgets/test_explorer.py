@@ -76,7 +76,7 @@ def test_changed_axes_are_told(e):
 
 
 def test_the_words_and_the_pictures_name_are_on_the_page(e):
-    e._accordion.selected_index = 0
+    e._folded.selected_index = 0
     for _ in range(2):
         assert f'role="img" aria-label="{html.escape(e.describe())}"' in e._alt.value
         assert all(html.escape(panel.text) in e._words.value for panel in e.scene().panels)

@@ -1,0 +1,45 @@
+"""Frame: how the parts of an explorer are laid out and styled."""
+
+from __future__ import annotations
+
+from qviz.plot import html as pages
+
+ROW = {"flex_flow": "row wrap", "align_items": "center", "grid_gap": "0 1em", "width": "100%"}
+GRID = {
+    "grid_template_columns": "repeat(auto-fit, minmax(270px, 1fr))",
+    "grid_gap": "4px",
+    "width": "100%",
+}
+STYLE = (
+    pages.STYLE
+    + """
+.qviz-explorer path[style*="stroke-dasharray: 10, 10"] { stroke-dasharray: 7px, 3px !important; }
+.qviz-explorer path[style*="stroke-dasharray: 2, 10"] { stroke-dasharray: 2px, 3px !important; }
+.qviz-explorer path[style*="stroke-dasharray: 10, 5"] { stroke-dasharray: 7px, 2px, 2px, 2px !important; }
+.qviz-explorer .object_grp { cursor: grab; }
+.qviz-explorer .object_grp:hover path { stroke: currentColor; stroke-width: 2px; }
+.qviz-explorer :focus-visible, .qviz-explorer .noUi-handle:focus {
+  outline: 3px solid #0173b2; outline-offset: 1px; box-shadow: 0 0 0 1px white; }
+.qviz-explorer p { margin: 2px 0; line-height: 1.4; }
+.qviz-explorer .widget-html-content { overflow-x: auto; }
+@media (max-width: 600px) {
+  .qviz-explorer .qviz-table { font-size: 10px; }
+  .qviz-explorer .qviz-table td, .qviz-explorer .qviz-table th { padding: 2px 3px; }
+  .qviz-explorer .qviz-swatch { width: 1em; margin-right: .2em; }
+}
+.qviz-alt { position: absolute; width: 1px; height: 1px; overflow: hidden; }
+"""
+)
+"""Dashes shorter than the treads of a staircase, dots that say that they move, a ring where the keys go."""
+
+NAMES = """
+const name = (tries) => {
+  const sliders = this.closest('.qviz-explorer')?.querySelectorAll('.widget-slider') ?? [];
+  for (const slider of sliders) {
+    slider.querySelector('[role=slider]')?.setAttribute('aria-label', slider.firstChild.textContent);
+  }
+  if (tries && !sliders.length) setTimeout(() => name(tries - 1), 200);  // the page is not ready yet
+};
+name(50);
+"""
+"""What gives sliders their labels as accessible names: ipywidgets has no trait for it."""
