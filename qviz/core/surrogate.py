@@ -70,6 +70,25 @@ class StraightThrough(Surrogate):
         return f"clipped={self.clipped}"
 
 
+class TrueDerivative(Surrogate):
+    """Keep rounding as it is: relax(t) = 1 if t > 1/2, else 0, with the derivative that calculus gives, 0.
+
+    What training would have without any estimator: no gradient passes. It is here to be looked at.
+
+    Example:
+        >>> TrueDerivative().slope(torch.tensor([0.2, 0.7])).tolist()
+        [0.0, 0.0]
+    """
+
+    def relax(self, t: Tensor) -> Tensor:
+        """Return 1.0 where t > 1/2, else 0.0 (NaN for NaN), with the gradient 0."""
+        return (t > 0.5).to(t.dtype) + 0.0 * t
+
+    def closed_form(self) -> Callable[[Tensor], Tensor]:
+        """Return the function that makes zeros."""
+        return torch.zeros_like
+
+
 def beyond(u: Tensor, low: float, high: float) -> Tensor:
     """Return zeros whose gradient is 1 outside [low, high] (and for NaN): what saturation cuts off."""
     inside = (u >= low) & (u <= high)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +28,12 @@ class Deviation:
 
     mean: float
     max: float
+
+    @classmethod
+    def of(cls, difference: Tensor) -> Deviation:
+        """Return the mean and the largest size of the numbers of a tensor."""
+        size = difference.detach().abs()
+        return cls(float(size.mean()), float(size.max()))
 
 
 def quantizer_gap(q: Quantizer, x: Tensor | np.ndarray) -> Deviation:
@@ -59,7 +66,7 @@ def quantizer_gap(q: Quantizer, x: Tensor | np.ndarray) -> Deviation:
     """
     x = _input(q, x)
     hard = Quantizer(q.codebook, q.rounding, q.surrogate, q.range)
-    return _deviation(probe(q, x).y - probe(hard, x).y)
+    return Deviation.of(probe(q, x).y - probe(hard, x).y)
 
 
 def gradient_mismatch(q: Quantizer, x: Tensor | np.ndarray, *, window: float | None = None) -> Deviation:
@@ -106,6 +113,39 @@ def gradient_mismatch(q: Quantizer, x: Tensor | np.ndarray, *, window: float | N
         >>> [round(gradient_mismatch(q, x, window=0.5).mean, 3) for q in contestants]
         [1.0, 0.945, 0.757]
     """
+    backward, forward = slopes(q, x, window=window)
+    return Deviation.of(backward - forward)
+
+
+class Slopes(NamedTuple):
+    """Two slopes at every x, relative to the mean slope of the staircase; each of the shape of x.
+
+    Attributes:
+        backward: What the surrogate hands on.
+        forward: That of the function which the forward pass computes.
+    """
+
+    backward: Tensor
+    forward: Tensor
+
+
+def slopes(q: Quantizer, x: Tensor | np.ndarray, *, window: float | None = None) -> Slopes:
+    """Return the two slopes that :func:`gradient_mismatch` compares, at every x.
+
+    Args:
+        q: As there.
+        x: As there.
+        window: As there.
+
+    Raises:
+        TypeError, ValueError: As there.
+
+    Example:
+        >>> from qviz.recipes import ste
+        >>> pair = slopes(ste(2, signed=False, range=Fixed(1.0)), torch.tensor([0.2, 1.4, 3.5]))
+        >>> pair.backward.tolist(), pair.forward.tolist()
+        ([1.0, 1.0, 0.0], [0.0, 0.0, 0.0])
+    """
     x = _input(q, x)
     book = q.codebook
     if len(book) < 2:
@@ -115,11 +155,11 @@ def gradient_mismatch(q: Quantizer, x: Tensor | np.ndarray, *, window: float | N
     knots, levels = book.knots.detach().double(), book.levels.double()
     width = float(knots[-1] - knots[0]) / (len(book) - 1)
     core = Quantizer(book, q.rounding, q.surrogate, Fixed(1.0), soft=q.soft)
-    u = probe(q, x).u.double()
     with torch.no_grad():
-        slope = _slope(core.reference, u, width, window)
-    difference = (probe(core, u).dydx - slope) * float((knots[-1] - knots[0]) / (levels[-1] - levels[0]))
-    return _deviation(difference)
+        u = q._normalise(x)[0].double()
+        forward = _slope(core.reference, u, width, window)
+    relative = float((knots[-1] - knots[0]) / (levels[-1] - levels[0]))
+    return Slopes(probe(core, u).dydx * relative, forward * relative)
 
 
 def _slope(f: Callable[[Tensor], Tensor], u: Tensor, width: float, window: float | None) -> Tensor:
@@ -138,8 +178,3 @@ def _input(q: Quantizer, x: Tensor | np.ndarray) -> Tensor:
     if isinstance(q.rounding, Stochastic):
         raise ValueError("a random rounding has no one output to compare; got Stochastic")
     return _check.finite(_check.float_tensor(x)).detach().double()
-
-
-def _deviation(difference: Tensor) -> Deviation:
-    size = difference.abs()
-    return Deviation(float(size.mean()), float(size.max()))

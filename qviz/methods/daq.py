@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,20 @@ from qviz.core.quantizer import Quantizer
 from qviz.core.recipe import recipe
 from qviz.core.surrogate import Surrogate
 from qviz.methods.method import Method
+
+
+class Scores(NamedTuple):
+    """What the soft argmax computes of t: the scores of both knots, the temperature, the upper knot's share.
+
+    Attributes:
+        low: s(q_f). high: s(q_c). beta: β, without a gradient.
+        m: sigmoid(β (s(q_c) - s(q_f))), before the rescale.
+    """
+
+    low: Tensor
+    high: Tensor
+    beta: Tensor
+    m: Tensor
 
 
 class SoftArgmax(Surrogate):
@@ -89,21 +103,29 @@ class SoftArgmax(Surrogate):
 
     def relax(self, t: Tensor) -> Tensor:
         """Compute the relaxed value of t through the whole graph, step by step as the paper has it."""
-        low, high = (
-            torch.exp(-_abs(t)),
-            torch.exp(-_abs(1.0 - t)),
-        )  # distance scores of the two knots
+        scores = self.scores(t)
+        if self.beta is not None:
+            return scores.m
+        return (scores.m - 0.5) / math.tanh(self.gamma / 2.0) + 0.5  # 1 - 2 λ = tanh(γ / 2)
+
+    def scores(self, t: Tensor) -> Scores:
+        """Return the steps of :meth:`relax` up to the rescale, each the shape of t."""
+        low, high = torch.exp(-_abs(t)), torch.exp(-_abs(1.0 - t))  # the distance scores of the two knots
         kappa = math.exp(-1.0 / self.sigma**2)
         upper = t.detach() > 0.5  # a tie goes down
         one = torch.ones_like(t)
         low = low * torch.where(upper, kappa * one, one)
         high = high * torch.where(upper, one, kappa * one)
         gap = high - low
-        if self.beta is not None:
-            return torch.sigmoid(self.beta * gap)
-        beta = (self.gamma / gap.abs()).detach()
-        m = torch.sigmoid(beta * gap)
-        return (m - 0.5) / math.tanh(self.gamma / 2.0) + 0.5  # 1 - 2 λ = tanh(γ / 2)
+        beta = (self.gamma / gap.abs()).detach() if self.beta is None else torch.full_like(t, self.beta)
+        return Scores(low, high, beta, torch.sigmoid(beta * gap))
+
+    def slope(self, t: Tensor) -> Tensor:
+        """Return the derivative of :meth:`relax`: β m (1 - m) (s(q_f) + s(q_c)) at a fixed temperature."""
+        if self.beta is None:
+            return super().slope(t)
+        low, high, beta, m = self.scores(t.detach())
+        return beta * m * (1.0 - m) * (low + high)
 
     def extra_repr(self) -> str:
         """Show the constants."""

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from qviz import Fixed, Quantizer, StraightThrough, Surrogate, uniform
-from qviz.core.surrogate import beyond
+from qviz.core.surrogate import TrueDerivative, beyond
 from qviz.methods.daq import SoftArgmax
+from qviz.methods.dsq import SoftTanh
 from tests.methods.checks import slope_of
 
 
@@ -37,7 +38,18 @@ def test_a_surrogate_of_ones_own_goes_through_the_composition():
     assert q(x).tolist() == [0.0, 2.0]
 
 
+def test_the_true_derivative_lets_nothing_through_and_rounds_all_the_same():
+    x = torch.linspace(-5.0, 5.0, 101)
+    for soft in (False, True):
+        q = Quantizer(uniform(3), surrogate=TrueDerivative(), range=Fixed(1.0), soft=soft)
+        assert torch.equal(q(x), Quantizer(uniform(3), range=Fixed(1.0))(x))
+        assert slope_of(q, x).eq(0.0).all()
+    t = torch.tensor([0.0, 0.5, 0.51, 1.0])
+    assert TrueDerivative().relax(t).tolist() == [0.0, 0.0, 1.0, 1.0]
+    assert TrueDerivative().slope(t).tolist() == [0.0] * 4
+
+
 def test_nan_stays_nan():
     t = torch.tensor([math.nan, 0.3])
-    for s in (SoftArgmax(), SoftArgmax(beta=2.0), StraightThrough()):
+    for s in (SoftArgmax(), SoftArgmax(beta=2.0), StraightThrough(), TrueDerivative(), SoftTanh()):
         assert s.relax(t).isnan().tolist() == [True, False]

@@ -1,10 +1,11 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from qviz import Codebook, Fixed, Quantizer, Stochastic, recipes, uniform
-from qviz.measure.mismatch import Deviation, gradient_mismatch, quantizer_gap
+from qviz.measure.mismatch import Deviation, gradient_mismatch, quantizer_gap, slopes
 from qviz.methods.daq import SoftArgmax
 
 BOUNDS = (0.0, 3.0)
@@ -151,3 +152,17 @@ def test_nothing_is_changed():
     assert x.grad is None
     assert all(p.grad is None for p in q.parameters())
     assert all(torch.equal(v, before[k]) for k, v in q.state_dict().items())
+
+
+@pytest.mark.parametrize("window", [None, 0.3])
+def test_the_mismatch_is_the_distance_of_the_two_slopes(window):
+    q = recipes.daq_activation(2, bounds=BOUNDS)
+    pair = slopes(q, X, window=window)
+    assert gradient_mismatch(q, X, window=window) == Deviation.of(pair.backward - pair.forward)
+    t = (X % 1.0).numpy()
+    want = 2 / (2 * math.sinh(2.0)) / np.tanh(np.abs(t - 0.5) + 1 / 8)  # the closed form, σ = 2
+    assert pair.backward.numpy() == pytest.approx(want, abs=1e-9)
+    inside = slice(3000, 27_000)
+    jumps = np.round((X + 0.15).numpy()) - np.round((X - 0.15).numpy())
+    want = np.zeros(len(X)) if window is None else jumps / window
+    assert pair.forward.numpy()[inside] == pytest.approx(want[inside], abs=1e-9)

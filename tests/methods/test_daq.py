@@ -435,10 +435,22 @@ def test_gradcheck_of_the_soft_argmax_recipe_and_its_bounds(signed):
     assert torch.autograd.gradcheck(f, (x, *bounds))
 
 
-def test_the_slope_at_a_fixed_temperature_comes_from_the_graph():
-    s, t = SoftArgmax(beta=2.0), inside()
-    assert s.closed_form() is None
-    torch.testing.assert_close(s.slope(t), slope_of(s.relax, t), rtol=0, atol=0)
+def test_the_slope_at_a_fixed_temperature_is_that_of_the_graph():
+    t = torch.cat([inside(), torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)])
+    for s in (SoftArgmax(beta=2.0), SoftArgmax(sigma=2.0, beta=30.0)):
+        assert s.closed_form() is None
+        torch.testing.assert_close(s.slope(t), slope_of(s.relax, t), rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("beta", [None, 5.0])
+@pytest.mark.parametrize("row", [row for row in REFERENCE if row[2] is not None])
+def test_the_scores_are_those_of_the_worked_numbers(row, beta):
+    x, sigma, below, above, found, *_ = row
+    t = torch.tensor([x % 1.0], dtype=torch.float64)
+    got = SoftArgmax(sigma=sigma, beta=beta).scores(t)
+    used = found if beta is None else beta
+    want = (below, above, used, 1 / (1 + math.exp(-used * (above - below))))
+    assert [float(v) for v in got] == pytest.approx(want, abs=2e-5)
 
 
 # --- bad input ---------------------------------------------------------------------------------------------

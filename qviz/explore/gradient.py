@@ -1,0 +1,205 @@
+"""Gradient: rounding forward, its stand-in backward, and where that gradient takes a number."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from qviz.core.quantizer import Quantizer, probe
+from qviz.core.range import Fixed
+from qviz.explore.backward import KINDS, Row
+from qviz.explore.controls import Pick, Slide, Tick, control
+from qviz.explore.model import Model, changed
+from qviz.measure import descend
+from qviz.plot.passes import Passes, passes, said
+from qviz.plot.scene import Axis, Line, Panel, Points, Rule, Scene, Table
+
+HEADERS = ("One number", "How", "Value")
+TRAINING = "Training: descent on (Q(x) − target)² / 2"
+STEPS, RATE = 24, 0.125
+BESIDE = (-0.2, 0.13, 0.57, 0.86, 1.2)
+"""Where other numbers start beside the reader's, in units of the last level."""
+
+
+@dataclass(frozen=True)
+class GradientChoice:
+    """A surrogate with its constants, the grid, one number and what it should become."""
+
+    kind: str = control(
+        "STE, clipped",
+        Pick("Gradient", "What stands in for the derivative of rounding.", options=tuple(KINDS)),
+    )
+    x: float = control(1.3, Slide("x", "The number that walks through the picture.", step=0.01))
+    gamma: float = control(2.0, Slide("γ", "How sure DAQ's controller is.", low=0.1, high=6.0, step=0.1))
+    sigma: float = control(
+        1.0, Slide("σ", "The width of the kernel that favors the nearer knot.", low=0.4, high=3.0, step=0.1)
+    )
+    beta: float = control(
+        5.0, Slide("β", "The fixed temperature: a larger one is harder.", low=0.5, high=40.0, step=0.5)
+    )
+    k: float = control(4.0, Slide("k", "How sharp the tanh is.", low=0.5, high=20.0, step=0.5))
+    ratio: float = control(
+        1.6,
+        Slide("Width ratio", "How much wider each cell is than the one below.", low=0.5, high=2.0, step=0.1),
+    )
+    soft: bool = control(
+        False, Tick("Soft forward", "Training computes with the soft value; a test rounds all the same.")
+    )
+    target: float = control(1.7, Slide("Target", "What Q(x) should become in the third picture.", step=0.01))
+    bits: int = control(2, Slide("Bits", "The bit width: 2^bits levels, 0, s, 2 s, …", low=1, high=4, step=1))
+    step: float = control(
+        1.0, Slide("Step s", "The distance between two levels.", low=0.5, high=1.2, step=0.1)
+    )
+    window: float = control(
+        0.0,
+        Slide(
+            "Window", "0: slopes at x alone; else averaged over so many cells.", low=0.0, high=1.0, step=0.05
+        ),
+    )
+
+
+class GradientModel(Model[GradientChoice]):
+    """Forward and backward side by side: what rounding computes, and the gradient that stands in for it."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "nothing learns": {"kind": "true derivative"},
+        "clipped: outside stays": {"kind": "STE, clipped", "x": 3.6, "target": 2.4},
+        "unclipped: outside returns": {"kind": "STE, unclipped", "x": 3.6, "target": 2.4},
+        "unclipped: drifts on": {"kind": "STE, unclipped", "x": 2.2, "target": 3.6},
+        "soft argmax, cool": {"kind": "soft argmax, fixed β", "beta": 2.0, "soft": True},
+        "soft argmax, hot": {"kind": "soft argmax, fixed β", "beta": 30.0, "soft": True},
+        "DAQ, weights": {"kind": "DAQ, controller", "sigma": 1.0},
+        "DAQ, activations": {"kind": "DAQ, controller", "sigma": 2.0},
+        "N2UQ, fine near zero": {"kind": "N2UQ, learned widths", "ratio": 2.0},
+    }
+
+    rescales = ("bits",)
+
+    def __init__(self, kind: str = "STE, clipped") -> None:
+        if kind not in KINDS:
+            raise ValueError(f"unknown gradient {kind!r}; there are {list(KINDS)}")
+        self.start = GradientChoice(kind, soft=KINDS[kind].soft)
+
+    def ends(self, c: GradientChoice) -> tuple[float, float]:
+        """Return the ends of the axis of x: the same at every step s."""
+        top = 2**c.bits - 1
+        return float(f"{-0.4 * top:.3g}"), float(f"{1.4 * top:.3g}")
+
+    def limits(self, c: GradientChoice) -> dict[str, dict[str, Any]]:
+        """Return the constants that the surrogate has, and where x can be."""
+        low, high = self.ends(c)
+        place = {"low": low, "high": high, "step": {1: 0.01, 2: 0.02, 3: 0.05, 4: 0.1}[c.bits]}
+        names = ("gamma", "sigma", "beta", "k", "ratio")
+        return {n: {"shown": n in KINDS[c.kind].constants} for n in names} | {"x": place, "target": place}
+
+    def settled(self, before: GradientChoice, after: GradientChoice) -> GradientChoice:
+        """Give another surrogate the forward pass that it is published with."""
+        moves = changed(before, after)
+        c = replace(after, soft=KINDS[after.kind].soft) if "kind" in moves and "soft" not in moves else after
+        return super().settled(before, c)
+
+    def followed(self, c: GradientChoice) -> GradientChoice:
+        """Keep x and the target on their sliders."""
+        place = Slide("x", **self.limits(c)["x"])
+        return replace(c, x=place.nearest(c.x), target=place.nearest(c.target))
+
+    def dragged(
+        self, c: GradientChoice, panel: int, mark: int, index: int, x: float, y: float
+    ) -> GradientChoice:
+        """Move x with its dots, or the target with its own."""
+        target = panel == 2 and x > STEPS / 2  # kept curves shift the numbers of the marks
+        return self.followed(replace(c, **{"target" if target else "x": x if panel < 2 else y}))
+
+    def passes(self, c: GradientChoice) -> Passes:
+        """Return the curves, which do not depend on x and target."""
+        return _passes(replace(c, x=0.0, target=0.0), *self.ends(c))
+
+    def headline(self, c: GradientChoice) -> dict[str, float]:
+        """Return the few numbers that tell two pictures apart."""
+        curves, p = self.passes(c), probe(quantizer(c), torch.tensor([c.x], dtype=torch.float64))
+        found = {"gradient mismatch": curves.mismatch.mean, "quantizer gap (units of x)": curves.gap.mean}
+        return found | {"y at your x": float(p.y), "dy/dx at your x": float(p.dydx)}
+
+    def scene(self, c: GradientChoice) -> Scene:
+        """Return the forward pass, the backward pass, a small training, and the arithmetic of x."""
+        curves, rows = self.passes(c), self.arithmetic(c)
+        at = {row.step: row.value for row in rows}
+        panels = (
+            _dotted(curves.forward_panel(), c.x, at["y"]),
+            _dotted(curves.backward_panel(), c.x, at["dy/dx"]),
+            self.descent(c),
+        )
+        cells = tuple((row.step, row.how, said(row.value)) for row in rows)
+        table = Table(HEADERS, cells, (), {step: {"value": value} for step, value in at.items()})
+        what = f"gradient mismatch {said(curves.mismatch.mean)}, quantizer gap {said(curves.gap.mean)}"
+        return Scene(f"{c.kind}: {what}", panels, table, KINDS[c.kind].about)
+
+    def arithmetic(self, c: GradientChoice) -> list[Row]:
+        """Return x on its way through the quantizer, forward and backward."""
+        q, kind = quantizer(c), KINDS[c.kind]
+        p, book, s = probe(q, torch.tensor([c.x], dtype=torch.float64)), q.codebook, q.surrogate
+        u, t, cell, up = float(p.u), p.t[0], int(p.cell), int(p.up)
+        (a, b), (low, high) = (v.detach()[cell : cell + 2].tolist() for v in (book.knots, book.levels))
+        outside = u < book.lo or u > book.hi or (book.open and u <= book.lo)
+        held = ", held between 0 and 1" if outside else ""
+        formula = kind.formula(s, t, (high - low) / (b - a))
+        soft = Row(
+            "soft level", f"{low:.4g} + {float(s.relax(t)):.4g} · ({high:.4g} − {low:.4g})", float(p.soft)
+        )
+        return [
+            Row("x", "your number", c.x),
+            Row("u", f"x / s = {c.x:.4g} / {c.step:.4g}", u),
+            Row("cell", f"between the knots {a:.4g} and {b:.4g}", cell),
+            Row("t", f"(u − {a:.4g}) / ({b:.4g} − {a:.4g}){held}", float(t)),
+            *kind.rows(s, t),
+            Row("decision", f"t > ½: {'yes, up' if up else 'no, down'}", up),
+            Row("level", f"number {cell + up} of the grid", float(p.hard)),
+            *([soft] if c.soft else []),
+            Row("y", f"{'soft level' if c.soft else 'level'} · s", float(p.y)),
+            Row("dy/dx", "u is outside the grid" if outside and s.clipped else formula, float(p.dydx)),
+        ]
+
+    def descent(self, c: GradientChoice) -> Panel:
+        """Return where gradient descent on (Q(x) - target)² / 2 takes x and some others."""
+        starts = [c.x, *(part * (2**c.bits - 1) for part in BESIDE)]
+        path = descend(
+            quantizer(c), torch.tensor(starts, dtype=torch.float64), c.target, steps=STEPS, rate=RATE
+        ).numpy()
+        at, low, high = np.arange(STEPS + 1.0), *self.ends(c)
+        others = np.vstack([path[:, 1:], np.full(len(BESIDE), np.nan)]).ravel(order="F")[:-1]
+        marks = (
+            Rule("ideal", c.target, "y", label="target of Q(x)"),
+            Line("data", np.tile(np.append(at, np.nan), len(BESIDE))[:-1], others, label="other numbers"),
+            Line("e", at, path[:, 0], label="your x"),
+            Points("e", at[:1], path[:1, 0], "y"),
+            Points("c", at[-1:], np.array([c.target]), "y", label="target"),
+        )
+        still = int(np.sum(np.ptp(path, axis=0) == 0))
+        text = (
+            f"In {STEPS} steps to the target {c.target:.4g}, x goes from {c.x:.4g} to {path[-1, 0]:.4g}; "
+            f"{still} of {path.shape[1]} numbers never move."
+        )
+        return Panel(TRAINING, Axis("step", 0.0, STEPS), Axis("x", low, high), marks, text)
+
+
+def quantizer(c: GradientChoice) -> Quantizer:
+    """Return the quantizer on show."""
+    kind = KINDS[c.kind]
+    return Quantizer(kind.grid(c), surrogate=kind.make(c), range=Fixed(c.step), soft=c.soft)
+
+
+@functools.lru_cache(maxsize=8)
+def _passes(c: GradientChoice, low: float, high: float) -> Passes:
+    return passes(quantizer(c), low, high, window=c.window or None)
+
+
+def _dotted(panel: Panel, x: float, y: float) -> Panel:
+    """Return a panel with the reader's number on it."""
+    dot = Points("e", np.array([x]), np.array([y]), "x", label="your x")
+    said = f"Your x = {x:.4g} is at {y:.4g}."
+    return replace(panel, marks=(*panel.marks, dot), text=f"{said} {panel.text}")
