@@ -79,11 +79,15 @@ class GradientModel(Model[GradientChoice]):
     }
 
     rescales = ("bits",)
+    start = GradientChoice()
 
-    def __init__(self, kind: str = "STE, clipped") -> None:
-        if kind not in KINDS:
-            raise ValueError(f"unknown gradient {kind!r}; there are {list(KINDS)}")
-        self.start = GradientChoice(kind, soft=KINDS[kind].soft)
+    def of(self, kind: str) -> GradientChoice:
+        """Return the start with another surrogate.
+
+        Raises:
+            ValueError: There is no such surrogate.
+        """
+        return self.settled(self.start, self.restored({"kind": kind}))
 
     def ends(self, c: GradientChoice) -> tuple[float, float]:
         """Return the ends of the axis of x: the same at every step s."""

@@ -29,8 +29,11 @@ class GradientExplorer(Explorer):
         'DAQ, controller: gradient mismatch 0.4485, quantizer gap 0'
         >>> e.gamma.value = 4.0
         >>> e.scene().title
-        'DAQ, controller: gradient mismatch 0.1255, quantizer gap 0'
+        'DAQ, controller: gradient mismatch 0.1192, quantizer gap 0'
     """
 
+    model: GradientModel
+
     def __init__(self, kind: str = "STE, clipped", *, show: Iterable[str] | None = None) -> None:
-        super().__init__(GradientModel(kind), show=show)
+        super().__init__(GradientModel(), show=show)
+        self._set(self.model.of(kind))

@@ -210,7 +210,8 @@ def test_another_kind_brings_its_forward_pass():
 
 
 @pytest.mark.parametrize(
-    ("panel", "dot", "to", "field"), [(0, 0, 2.0, "x"), (1, 0, 0.7, "x"), (2, 0, 2.6, "x"), (2, 1, 0.5, "target")]
+    ("panel", "dot", "to", "field"),
+    [(0, 0, 2.0, "x"), (1, 0, 0.7, "x"), (2, 0, 2.6, "x"), (2, 1, 0.5, "target")],
 )
 def test_dots_move_x_and_target(panel, dot, to, field):
     c, marks = MODEL.start, MODEL.scene(MODEL.start).panels[panel].marks
@@ -276,4 +277,4 @@ def test_no_choice_breaks_the_picture(c):
 
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="'magic'"):
-        GradientModel("magic")
+        MODEL.of("magic")
