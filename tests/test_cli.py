@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import os
@@ -22,6 +23,7 @@ from safetensors.torch import save_file
 
 import qviz
 from qviz.cli import doctor, lab, main, usage
+from qviz.explore import gallery
 from qviz.nn.ptq.progress import Bar
 
 
@@ -266,7 +268,45 @@ def test_compare_refuses_numbers_out_of_range(capsys, tmp_path, weights, option,
     assert f"got {value}" in err
 
 
+# --- gallery
+
+
+def test_the_gallery_has_a_page_for_each_explorer_and_an_index(capsys, tmp_path):
+    code, out, _ = run(capsys, "gallery", "--html", tmp_path / "pages", "--only", "StepExplorer")
+    assert code == 0
+    assert "step-explorer.html  " in out
+    index = (tmp_path / "pages" / "index.html").read_text("utf-8")
+    assert '<a href="step-explorer.html">StepExplorer</a>' in index
+    assert gallery.caption("StepExplorer") in html.unescape(index)
+    assert "<template" in (tmp_path / "pages" / "step-explorer.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ([], "give --html DIR"),
+        (["--html", "pages", "--only", "Nine"], "unknown explorers ['Nine']"),
+        (["--html", "file"], "cannot write to file"),
+    ],
+)
+def test_a_gallery_that_cannot_be_written(capsys, tmp_path, monkeypatch, args, says):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    code, _, err = run(capsys, "gallery", *args)
+    assert code == 2
+    assert says in err
+    assert not Path("pages").exists()
+
+
 # --- lab
+
+
+def notebook(text, *, spoiled=True):
+    """The text of a notebook with one cell, which has been run."""
+    output = {"output_type": "stream", "name": "stdout", "text": ["the answer"]}
+    outputs, count = ([output], 1) if spoiled else ([], None)
+    cell = {"cell_type": "code", "source": [text], "outputs": outputs, "execution_count": count}
+    return json.dumps({"cells": [cell], "nbformat": 4}, indent=1) + "\n"
 
 
 @pytest.fixture
@@ -274,7 +314,7 @@ def shipped(tmp_path):
     folder = tmp_path / "shipped"
     (folder / "training" / ".ipynb_checkpoints").mkdir(parents=True)
     for name in ("00-start-here.ipynb", "training/cifar10.ipynb"):
-        (folder / name).write_text(f"{name}, first edition")
+        (folder / name).write_text(notebook(f"{name}, first edition"))
     (folder / "training" / ".ipynb_checkpoints" / "old.ipynb").write_text("not wanted")
     return folder
 
@@ -285,13 +325,13 @@ def test_copies_follow_the_shipped_files_until_they_are_changed(shipped, tmp_pat
     copied = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     assert copied == [lab.MANIFEST, name, "training/cifar10.ipynb"]
 
-    (shipped / name).write_text("second edition")
+    (shipped / name).write_text(notebook("second edition"))
     assert "(1 files new or updated)" in list(lab.copy_notebooks(shipped, folder))[-1]
-    assert (folder / name).read_text() == "second edition"
+    assert (folder / name).read_text() == notebook("second edition", spoiled=False)
 
     (folder / name).write_text("my work")
     assert len(list(lab.copy_notebooks(shipped, folder))) == 1  # nothing new to offer: nothing to say
-    (shipped / name).write_text("third edition")
+    (shipped / name).write_text(notebook("third edition"))
     for _ in range(2):
         lines = list(lab.copy_notebooks(shipped, folder))
         assert lines[0].startswith(f"kept your {name}")
@@ -299,8 +339,18 @@ def test_copies_follow_the_shipped_files_until_they_are_changed(shipped, tmp_pat
 
     (folder / name).rename(folder / "mine.ipynb")
     list(lab.copy_notebooks(shipped, folder, asked=name))
-    assert (folder / name).read_text() == "third edition"
+    assert (folder / name).read_text() == notebook("third edition", spoiled=False)
     assert (folder / "mine.ipynb").read_text() == "my work"
+
+
+def test_a_class_gets_lessons_without_outputs_and_nothing_opens(capsys, started, tmp_path):
+    folder = tmp_path / "class"
+    code, out, _ = run(capsys, "lab", "--class", folder)
+    assert (code, started) == (0, [])
+    assert f"notebooks are in {folder}" in out
+    lesson, training = (folder / name for name in ("00-start-here.ipynb", "training/cifar10.ipynb"))
+    assert "the answer" not in lesson.read_text()
+    assert "the answer" in training.read_text()  # nobody computes that anew to read it
 
 
 def test_deleted_notebooks_stay_away_until_they_are_asked_for(capsys, started, tmp_path):

@@ -1,5 +1,5 @@
-"""The commands ``qviz`` and ``jupyter qviz``, one file each: lab, compare, train, ptq,
-results, doctor.
+"""The commands ``qviz`` and ``jupyter qviz``, one file each: lab, gallery, compare,
+train, ptq, results, doctor.
 
 Everything that a command needs is imported when it runs. What the user got wrong (a file, a name, an option)
 is one line on stderr and exit code 2; exit code 1 means that something is broken.
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from qviz import __version__
-from qviz.cli import compare, doctor, lab, ptq, results, train
+from qviz.cli import compare, doctor, gallery, lab, ptq, results, train
 from qviz.cli.usage import STOPPED, UsageError, one_line
 
 _PLAIN = dict(zip("±–−×…’“”·", ("+-", "-", "-", "x", "...", "'", '"', '"', "-"), strict=True))
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(args, argparse.Namespace(passed_on=passed_on))
     if options.command is None:
-        parser.error("no command; choose lab, compare, train, ptq, results or doctor (--help says more)")
+        parser.error("no command; choose lab, gallery, compare, train, ptq, results, doctor (or --help)")
     for stream in (sys.stdout, sys.stderr):  # not every terminal or pipe has ± and –
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="qviz.plain")
@@ -74,6 +74,6 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"qviz {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for command in (lab, compare, train, ptq, results, doctor):
+    for command in (lab, gallery, compare, train, ptq, results, doctor):
         command.add_to(commands)
     return parser

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -27,6 +28,13 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("notebook", nargs="?", help=f"its name or path (default: {FIRST})")
     parser.add_argument("--dir", type=Path, help="copy the notebooks there and work on the copies")
+    parser.add_argument(
+        "--class",
+        type=Path,
+        dest="handout",
+        metavar="DIR",
+        help="copy them for a class; open nothing",
+    )
     parser.add_argument("--no-browser", action="store_true", help="print the address, open nothing")
     parser.add_argument("--port", type=int)
     parser.set_defaults(run=run)
@@ -36,9 +44,13 @@ def run(options: argparse.Namespace) -> int:
     """Find or copy the notebooks, then become a JupyterLab server."""
     from qviz import shipped
 
+    source = shipped.notebooks_dir().resolve()
+    if options.handout is not None:
+        for line in copy_notebooks(source, options.handout.resolve()):
+            print(line)
+        return 0
     if absent := missing("lab"):
         raise UsageError(f"{', '.join(absent)} not installed: {install('lab')}")
-    source = shipped.notebooks_dir().resolve()
     in_package = Path(__file__).resolve().parents[1] in source.parents
     folder = source
     if options.dir or in_package:
@@ -107,8 +119,22 @@ def _known(name: str, folder: Path, source: Path) -> str:
         return find_notebook(source, name)
 
 
+def handed_out(path: Path) -> bytes:
+    """Return a file as readers get it: lessons, the notebooks with a number, have no outputs."""
+    content = path.read_bytes()
+    if path.suffix != ".ipynb" or not path.name[:2].isdigit():
+        return content
+    notebook = json.loads(content)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell["outputs"], cell["execution_count"] = [], None
+    return (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode()
+
+
 def copy_notebooks(source: Path, folder: Path, asked: str | None = None) -> Iterator[str]:
     """Copy the shipped notebooks into ``folder`` and yield lines that say what happened.
+
+    Lessons are copied without their outputs, which would answer their questions.
 
     A manifest in ``folder`` holds the sha256 of every file as it was copied. A file that is still as it was
     copied follows the shipped one; a file that was changed, or was there before, is never touched. A notebook
@@ -131,7 +157,8 @@ def copy_notebooks(source: Path, folder: Path, asked: str | None = None) -> Iter
             if ".ipynb_checkpoints" in path.parts or "__pycache__" in path.parts:
                 continue
             name = path.relative_to(source).as_posix()
-            last, new = manifest.get(name), file_sha256(path)
+            content = handed_out(path)
+            last, new = manifest.get(name), hashlib.sha256(content).hexdigest()
             mine = file_sha256(folder / name) if (folder / name).exists() else None
             if mine is None and last is not None and path.suffix == ".ipynb" and name != asked:
                 gone.append(name.removesuffix(".ipynb"))
@@ -143,7 +170,7 @@ def copy_notebooks(source: Path, folder: Path, asked: str | None = None) -> Iter
                 continue
             if mine != new:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder / name).write_bytes(path.read_bytes())
+                (folder / name).write_bytes(content)
                 copied += 1
             manifest[name] = new
         manifest_file.write_text(json.dumps(manifest, indent=1), "utf-8")

@@ -17,6 +17,9 @@ from qviz.plot.scene import Scene
 
 C = TypeVar("C")
 MAX_PICTURES = 400
+USUAL_PICTURES = 48
+"""What a page has at most where nobody says which controls it has: some 2 MB."""
+
 Progress = float | Callable[[Any], Any]
 """What a long action yields: how far it is, from 0 to 1, and at last a function from a choice to another."""
 
@@ -155,22 +158,22 @@ class Model(Generic[C]):
 
         Args:
             choice: What the page starts with; controls that it does not have keep their values.
-            names: The controls that the page has; by default all sliders on show.
+            names: The controls that the page has; by default the first three sliders on show, with as many
+                of their values as there is room for.
 
         Raises:
             ValueError: A name is no control, or there would be more than 400 pictures.
         """
         controls = self.controls(choice)
-        names = names or tuple(n for n, c in controls.items() if isinstance(c, Slide) and c.shown)
         unknown = sorted(set(names) - set(controls))
         if unknown:
             raise ValueError(f"unknown controls {unknown}; there are {list(controls)}")
-        values = {name: controls[name].values() for name in names}
+        sliders = tuple(name for name, c in controls.items() if isinstance(c, Slide) and c.shown)
+        values = {name: controls[name].values() for name in names or sliders[:3]}
+        values = values if names else _thinned(values)
         count = math.prod(map(len, values.values()))
         if count > MAX_PICTURES:
-            raise ValueError(
-                f"{' × '.join(names)} would be {count} pictures; a page has {MAX_PICTURES} at most"
-            )
+            raise ValueError(f"{' × '.join(values)} would be {count} pictures; {MAX_PICTURES} is the most")
         choosers = [
             Chooser(controls[name].label, tuple(_text(v) for v in some), isinstance(controls[name], Slide))
             for name, some in values.items()
@@ -189,6 +192,16 @@ def _check(controls: Mapping[str, Control], state: Mapping[str, Any]) -> None:
     for name, control in controls.items():
         if name in state and not control.accepts(state[name]):
             raise ValueError(f"control {name!r} does not take {state[name]!r}; it takes {control.range}")
+
+
+def _thinned(values: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+    """Return fewer values, from one end to the other, so that a page has room for all combinations."""
+    values = dict(values)
+    while math.prod(map(len, values.values())) > USUAL_PICTURES:
+        name = max(values, key=lambda name: len(values[name]))
+        some, count = values[name], math.ceil(len(values[name]) * 0.75)
+        values[name] = tuple(some[round(i * (len(some) - 1) / (count - 1))] for i in range(count))
+    return values
 
 
 def _text(value: Any) -> str:

@@ -56,6 +56,35 @@ def test_fields_are_controls_with_the_limits_of_the_choice(model):
     assert model.controls(Waves(kind="ramp"))["flip"].shown
 
 
+def test_a_page_has_room_for_three_sliders():
+    @dataclass(frozen=True)
+    class Many:
+        a: int = control(3, Slide("A", low=1, high=100, step=1))
+        b: int = control(1, Slide("B", low=1, high=2, step=1))
+        c: int = control(1, Slide("C", low=1, high=3, step=1))
+        d: int = control(1, Slide("D", low=1, high=3, step=1))
+
+    class ManyModel(WaveModel):
+        start = Many()
+
+        def limits(self, choice):
+            return {}
+
+        def followed(self, choice):
+            return choice
+
+        def scene(self, choice):
+            return Scene(f"{choice.a} {choice.b} {choice.c} {choice.d}", ())
+
+    page = ManyModel().page(Many())
+    assert [chooser.label for chooser in page.choosers] == ["A", "B", "C"]
+    texts = page.choosers[0].options
+    assert (texts[0], texts[-1], len(set(texts))) == ("1", "100", len(texts))
+    assert 24 <= len(page.frames) <= 48
+    assert page.frames[0, 1, 2].title == "1 2 3 1"
+    assert page.first["picture"][1:] == (0, 0)
+
+
 def test_a_state_is_brought_onto_the_sliders(model):
     assert model.restored({"size": 0.4321, "count": 3}) == Waves(3, 0.4)
     assert model.restored(model.state(Waves(3, 0.4, flip=True))) == Waves(3, 0.4, flip=True)
