@@ -12,3 +12,4 @@ from qviz.explore.grid import GridModel as GridModel
 from qviz.explore.model import Model as Model
 from qviz.explore.question import Question as Question
 from qviz.explore.step import StepModel as StepModel
+from qviz.explore.thresholds import ThresholdModel as ThresholdModel

@@ -51,7 +51,7 @@ class CodebookChoice:
     speed: float = control(
         1.0, Slide("Speed", "How far the weights move in a step, in percent.", low=0.5, high=3.0, step=0.5)
     )
-    step: int = control(0, Slide("Step", "Updates since the start.", low=0, high=STEPS, step=1))
+    step: int = control(0, Slide("Step", "Updates since the start.", low=0, high=STEPS, step=1, play=True))
     pinned: bool = control(True, Tick("Zero pinned", "The level at zero stays exactly there."))
     draw: int = control(0, Number("Random draw", "Which of 100 random starts.", low=0, high=99, step=1))
     w: float = control(0.0, Number("One weight w", "A weight to follow; drag its dot.", step=0.001))
@@ -77,7 +77,8 @@ class CodebookModel(Model[CodebookChoice]):
     ) -> None:
         bits = _check.bits(bits, 2, 5, "CodebookExplorer")
         self.sources = tensors.offered(x)
-        first = "expand (real)" if x is None and tensor is None else tensor
+        self.problem = self.sources.problem
+        first = "expand (real)" if tensor is None and tensors.YOURS not in self.sources else tensor
         self.start = CodebookChoice(tensors.first(self.sources, first), bits)
         self.start = replace(self.start, w=float(f"{1.2 * self.moving(self.start).std:.3g}"))
 
@@ -117,6 +118,10 @@ class CodebookModel(Model[CodebookChoice]):
     ) -> CodebookChoice:
         """Bring the weight to where its dot was dropped."""
         return self.followed(replace(c, w=float(f"{x:.4g}")))
+
+    def paged(self, c: CodebookChoice) -> dict[str, tuple[Any, ...]]:
+        """Return every start at some of the steps."""
+        return {"start": STARTS, "step": (0, 5, 20, STEPS)}
 
     def books(self, c: CodebookChoice) -> dict[str, np.ndarray]:
         """Return the three sets of levels that are compared, at the present step."""

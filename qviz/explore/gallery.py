@@ -13,6 +13,7 @@ from qviz.explore.gradient import GradientModel
 from qviz.explore.grid import GridModel
 from qviz.explore.model import Model
 from qviz.explore.step import StepModel
+from qviz.explore.thresholds import ThresholdModel
 from qviz.plot import html as pages
 
 MODELS: Mapping[str, Callable[[], Model]] = {
@@ -20,6 +21,7 @@ MODELS: Mapping[str, Callable[[], Model]] = {
     "GradientExplorer": GradientModel,
     "StepExplorer": StepModel,
     "CodebookExplorer": CodebookModel,
+    "ThresholdExplorer": ThresholdModel,
 }
 """What makes the model of each explorer, by the explorer's name, in the order of the lessons."""
 

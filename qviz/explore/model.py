@@ -153,13 +153,20 @@ class Model(Generic[C]):
             chosen = {name: some[i] for (name, some), i in zip(values.items(), key, strict=True)}
             yield key, self.scene(self.settled(choice, replace(choice, **chosen)))
 
+    def paged(self, choice: C) -> dict[str, tuple[Any, ...]]:
+        """Return the controls that a page has by default, with their values on it.
+
+        They are the first three sliders on show, with as many of their values as there is room for.
+        """
+        sliders = {name: c for name, c in self.controls(choice).items() if isinstance(c, Slide) and c.shown}
+        return _thinned({name: sliders[name].values() for name in tuple(sliders)[:3]})
+
     def page(self, choice: C, names: tuple[str, ...] = ()) -> Page:
         """Return a static page: a picture for every combination of some controls' values.
 
         Args:
             choice: What the page starts with; controls that it does not have keep their values.
-            names: The controls that the page has; by default the first three sliders on show, with as many
-                of their values as there is room for.
+            names: The controls that the page has; by default those of :meth:`paged`.
 
         Raises:
             ValueError: A name is no control, or there would be more than 400 pictures.
@@ -168,9 +175,7 @@ class Model(Generic[C]):
         unknown = sorted(set(names) - set(controls))
         if unknown:
             raise ValueError(f"unknown controls {unknown}; there are {list(controls)}")
-        sliders = tuple(name for name, c in controls.items() if isinstance(c, Slide) and c.shown)
-        values = {name: controls[name].values() for name in names or sliders[:3]}
-        values = values if names else _thinned(values)
+        values = {name: controls[name].values() for name in names} or self.paged(choice)
         count = math.prod(map(len, values.values()))
         if count > MAX_PICTURES:
             raise ValueError(f"{' × '.join(values)} would be {count} pictures; {MAX_PICTURES} is the most")

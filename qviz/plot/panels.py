@@ -48,7 +48,7 @@ def levels(x: Data, methods: Methods, *, bins: int = 120, unit: str = "") -> Pan
     _need_bins(bins)
     edges = np.linspace(low, high, bins + 1)
     share = data.histogram(torch.from_numpy(edges)).numpy() / data.numel * 100
-    top, tallest = _shown_height(edges, share)
+    top, tallest = shown_height(edges, share)
     marks: list[Mark] = [Bars("data", edges, share, label=f"x ({tallest}, cut off)" if tallest else "x")]
     first, last = float(data.ends()[:, 0].min()), float(data.ends()[:, 1].max())
     words = [f"Histogram of {data.numel:,} values from {first:.3g} to {last:.3g}."]
@@ -208,7 +208,7 @@ def contribution(x: Data, methods: Methods, *, unit: str = "") -> Panel:
     )
 
 
-def _shown_height(edges: np.ndarray, share: np.ndarray) -> tuple[float, str]:
+def shown_height(edges: np.ndarray, share: np.ndarray) -> tuple[float, str]:
     """Return how much of the bars to show, and of a bar that would flatten all others what it is."""
     k = int(share.argmax())
     second = float(np.delete(share, k).max(initial=0.0))

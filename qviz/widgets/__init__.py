@@ -21,3 +21,4 @@ from qviz.widgets.gradient import GradientExplorer as GradientExplorer
 from qviz.widgets.grid import GridExplorer as GridExplorer
 from qviz.widgets.predict import Predict as Predict
 from qviz.widgets.step import StepExplorer as StepExplorer
+from qviz.widgets.thresholds import ThresholdExplorer as ThresholdExplorer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from torch import Tensor
@@ -39,6 +39,6 @@ class CodebookExplorer(Explorer):
         *,
         tensor: str | None = None,
         bits: int = 3,
-        show: Sequence[str] | None = None,
+        show: Iterable[str] | None = None,
     ) -> None:
-        super().__init__(CodebookModel(x, tensor=tensor, bits=bits))
+        super().__init__(CodebookModel(x, tensor=tensor, bits=bits), show=show)

@@ -1,0 +1,291 @@
+"""The panels of the threshold explorer, from one quantizer of N2UQ and the values it quantizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qviz.core.quantizer import Probe, Quantizer, probe
+from qviz.core.rounding import Stochastic
+from qviz.core.summary import Summary
+from qviz.measure import metrics
+from qviz.plot.panels import round_up, shown_height
+from qviz.plot.places import treads
+from qviz.plot.scene import Axis, Bars, Line, Mark, Panel, Points, Rug, Rule, Span, Steps, Table
+
+LOSSES = ("mean of y", "squared error")
+BINS, PLACES, ROWS = 100, 41, 6
+COLUMNS = ("width", "threshold", "slope", "gradient", "quotient")
+HEADERS = ("Segment", "Width a (v)", "Threshold (x)", "Slope", "dL/da", "Quotient")
+WINDOW = 0.2
+"""Half the window of the difference quotient, in equal widths."""
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What a quantizer does with the values, as far as it does not depend on what one looks at.
+
+    Attributes:
+        q: The quantizer, in float64.
+        data: The values.
+        scale: Its input scale s.
+        loss: One of :data:`LOSSES`.
+    """
+
+    q: Quantizer
+    data: Summary
+    scale: float
+    loss: str
+
+    @property
+    def unit(self) -> float:
+        """The distance D of two levels."""
+        return float(self.q.levels[1])
+
+    @cached_property
+    def knots(self) -> np.ndarray:
+        """The ends of the segments, in units of v."""
+        return self.q.codebook.knots.detach().numpy()
+
+    @cached_property
+    def thresholds(self) -> np.ndarray:
+        """The thresholds, in units of x."""
+        return self.q.codebook.borders.detach().numpy() / self.scale
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """How many values get each code."""
+        return metrics.occupancy(self.q, self.data.x).numpy()
+
+    def _loss(self) -> Tensor:
+        y = self.q(self.data.x)
+        return y.mean() if self.loss == LOSSES[0] else (y - self.scale * self.data.x).square().mean()
+
+    def value(self) -> float:
+        """Return the loss: the mean of y, or the mean of (y - v)²."""
+        with torch.no_grad():
+            return float(self._loss())
+
+    @cached_property
+    def gradient(self) -> np.ndarray:
+        """The derivative of the loss by each width, as the backward pass has it."""
+        (found,) = torch.autograd.grad(self._loss(), self.q.codebook.widths)
+        return found.numpy()
+
+    @cached_property
+    def quotient(self) -> np.ndarray:
+        """The difference quotient of the loss by each width: what the rounded outputs really do."""
+        half, size = WINDOW * self.unit, self.q.codebook.widths
+        found = []
+        with torch.no_grad():
+            for j, a in enumerate(size.tolist()):
+                low = max(a - half, 0.5 * a)
+                size[j] = a + half
+                above = self.value()
+                size[j] = low
+                found.append((above - self.value()) / (a + half - low))
+                size[j] = a
+        return np.array(found)
+
+    @cached_property
+    def slope(self) -> np.ndarray:
+        """The slope dy/dx in each segment, as the backward pass has it."""
+        middle = torch.from_numpy((self.knots[1:] + self.knots[:-1]) / 2 / self.scale)
+        return probe(self.q, middle).dydx.numpy()
+
+    def expectation(self, at: np.ndarray) -> np.ndarray:
+        """Return what the backward pass takes for the output: the expectation of random rounding."""
+        soft = Quantizer(self.q.codebook, range=self.q.range, soft=True)
+        with torch.no_grad():
+            return soft(torch.from_numpy(at)).numpy()
+
+    def drawn(self, at: np.ndarray, draws: int) -> np.ndarray:
+        """Return the mean of some random roundings at each place."""
+        dice = Stochastic(torch.Generator().manual_seed(0))
+        random = Quantizer(self.q.codebook, dice, range=self.q.range)
+        with torch.no_grad():
+            return random(torch.from_numpy(at).expand(draws, -1).contiguous()).mean(0).numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """A quantizer at work, and what one looks at.
+
+    Attributes:
+        work: What it does with the values.
+        x: The one number that is followed.
+        chosen: The index of the chosen threshold.
+        draws: How often each place is rounded at random.
+        ends: The ends of the x axis.
+    """
+
+    work: Work
+    x: float
+    chosen: int
+    draws: int
+    ends: tuple[float, float]
+
+    @property
+    def visible(self) -> np.ndarray:
+        """Which thresholds are on the axis."""
+        return (self.work.thresholds >= self.ends[0]) & (self.work.thresholds <= self.ends[1])
+
+    @cached_property
+    def number(self) -> Probe:
+        """Everything that happens to the one number."""
+        return probe(self.work.q, torch.tensor([self.x], dtype=torch.float64))
+
+
+def arithmetic(b: Bench) -> str:
+    """Return what happens to the one number."""
+    p, w = b.number, b.work
+    v, e, k, code = float(p.u), float(p.soft), int(p.cell), int(p.cell + p.up)
+    head, width = f"x = {b.x:.4g} becomes v = {v:.4g}", np.diff(w.knots)[k]
+    if v <= w.knots[0] or v > w.knots[-1]:
+        side = "below all segments" if v <= w.knots[0] else "above all segments"
+        return f"{head}, {side}: code {code}, y = {float(p.y):.4g}, no gradient."
+    return (
+        f"{head}, in segment {k + 1} from {w.knots[k]:.4g} to {w.knots[k + 1]:.4g}, at t = {float(p.t):.3g} "
+        f"of it: code {code}, y = {float(p.y):.4g}. Rounded up with probability t it would be {e:.4g} on "
+        f"average; the slope of that, D s / a = {w.unit:.3g} × {w.scale:.3g} / {width:.3g} = "
+        f"{float(p.dydx):.3g}, is its gradient."
+    )
+
+
+def over_values(b: Bench) -> Panel:
+    """Return the thresholds and the ends of the segments over the histogram of the values."""
+    (low, high), w = b.ends, b.work
+    edges = np.linspace(low, high, BINS + 1)
+    share = w.data.histogram(torch.from_numpy(edges)).numpy() / w.data.numel * 100
+    top, tallest = shown_height(edges, share)
+    at = w.knots / w.scale
+    seen, shown = w.thresholds[b.visible], (at >= low) & (at <= high)
+    k = int(b.number.cell)
+    height, inside = 1.11 * top, at[0] < b.x <= at[-1]
+    marks: list[Mark] = [
+        Bars("data", edges, share, label=f"x ({tallest}, cut off)" if tallest else "x"),
+        Rug("b", at[shown], 1.19 * top, 1.29 * top, label="ends of the segments"),
+        Rug("a", seen, 1.06 * top, 1.16 * top, label="thresholds"),
+        Points("c", seen, np.full(len(seen), height), "x"),
+        Points("d", np.array([b.x]), np.array([0.03 * top]), "x", label="x and its segment"),
+    ]
+    if inside:
+        marks.insert(0, Span("d", max(at[k], low), min(at[k + 1], high)))
+    if b.visible[b.chosen]:
+        marks.append(Rule("ideal", float(w.thresholds[b.chosen]), label="the chosen threshold"))
+    text = f"Thresholds at x = {_told(w.thresholds)}; segments end at {_told(at)}. x = {b.x:.3g}."
+    y = Axis("share of values (%)", 0.0, 1.34 * top)
+    return Panel("Thresholds over the values", Axis("x", low, high), y, tuple(marks), text)
+
+
+def staircase(b: Bench) -> Panel:
+    """Return y over x, its expectation when it is rounded at random, and the mean of some draws."""
+    (low, high), w = b.ends, b.work
+    left, right, y = treads("N2UQ", w.q, low, high, 2)
+    gap = np.full_like(left, np.nan)
+    x3, y3 = np.column_stack([left, right, gap]).ravel()[:-1], np.column_stack([y, y, gap]).ravel()[:-1]
+    bends = np.unique(np.clip(np.concatenate([[low], w.knots / w.scale, [high]]), low, high))
+    at = np.linspace(low, high, PLACES)
+    mean = w.drawn(at, b.draws)
+    expected, p = w.expectation(bends), b.number
+    marks = (
+        Line("b", bends, expected, label="expectation of random rounding"),
+        Line("a", x3, y3, label="y, rounded"),
+        Points("f", at, mean, label=f"mean of {b.draws} draws"),
+        Points("d", np.array([b.x]), p.y.numpy(), "x", label="x"),
+    )
+    off = float(np.abs(mean - w.expectation(at)).max())
+    text = (
+        f"{len(y)} levels from {y[0]:.3g} to {y[-1]:.3g} are seen, {w.unit:.3g} apart. The mean of {b.draws} "
+        f"draws is {off:.3g} away from the expectation at most."
+    )
+    axis = Axis("y = Q(x)", -0.1, 2.1)
+    return Panel("Staircase and expectation", Axis("x", low, high), axis, marks, text)
+
+
+def slopes(b: Bench) -> Panel:
+    """Return the slope that the backward pass has in each segment."""
+    (low, high), w = b.ends, b.work
+    at = np.clip(np.concatenate([[low], w.knots / w.scale, [high]]), low, high)
+    slope = np.concatenate([[0.0], w.slope, [0.0]])
+    seen = np.diff(at) > 0
+    edges = np.concatenate([at[:-1][seen], at[-1:]])
+    marks = (
+        Rule("ideal", w.scale, "y", label="equal widths: the plain straight-through estimator"),
+        Steps("b", edges, slope[seen], label="generalized straight-through estimator"),
+        Points("d", np.array([b.x]), b.number.dydx.numpy(), "x", label="x"),
+    )
+    text = (
+        f"The slope is {_told(w.slope)} in the segments from left to right and 0 "
+        f"outside; with equal widths it is {w.scale:.3g}."
+    )
+    y = Axis("dy/dx in the backward pass", 0.0, round_up(1.1 * max(float(slope[seen].max()), w.scale)))
+    return Panel("Gradient of the input", Axis("x", low, high), y, marks, text)
+
+
+def widths(b: Bench) -> Panel:
+    """Return the gradient of each width, and the difference quotient of what it stands for."""
+    w, n = b.work, len(b.work.gradient)
+    edges, at = np.arange(n + 1) + 0.5, np.arange(1.0, n + 1)
+    reach = round_up(1.1 * (float(np.abs([w.gradient, w.quotient]).max()) or 1.0))
+    both = bool((w.gradient > 0).any() or (w.quotient > 0).any())
+    marks = (
+        Bars("b", edges, w.gradient, label="backward pass"),
+        Points("a", at, w.quotient, label="difference of the rounded outputs"),
+        Points("d", at[[b.chosen]], w.gradient[[b.chosen]]),
+        Rule("ideal", 0.0, "y"),
+    )
+    text = (
+        f"The gradient of the {w.loss} by the widths is {_told(w.gradient)}; their "
+        f"difference quotients are {_told(w.quotient)}."
+    )
+    y = Axis(f"d({w.loss}) / d(width)", -reach, reach if both else 0.0)
+    return Panel("Gradient of each width", Axis("segment", 0.5, n + 0.5), y, marks, text)
+
+
+def use(b: Bench) -> Panel:
+    """Return the share of the values at each output level."""
+    w = b.work
+    share, levels, half = w.counts / w.counts.sum() * 100, w.q.levels.numpy(), w.unit / 2
+    edges, code = np.append(levels - half, levels[-1] + half), int(b.number.cell + b.number.up)
+    equal = 100 / len(levels)
+    marks = (
+        Bars("a", edges, share, label="share of the values"),
+        Rule("ideal", equal, "y", label="equal shares"),
+        Points("d", levels[[code]], share[[code]]),
+    )
+    text = (
+        f"The outputs {_told(levels)} have {_told(share)} % of "
+        f"the values; the entropy of the codes is {metrics.entropy_bits(w.counts):.3g} of "
+        f"{np.log2(len(levels)):.3g} bits."
+    )
+    y = Axis("share of values (%)", 0.0, round_up(1.05 * max(float(share.max()), 1.5 * equal)))
+    return Panel("Use of the uniform outputs", Axis("y", float(edges[0]), float(edges[-1])), y, marks, text)
+
+
+def table(b: Bench) -> Table:
+    """Return a line for each segment, of many segments for those next to the chosen one."""
+    w, n = b.work, len(b.work.gradient)
+    first = min(max(b.chosen - ROWS // 2, 0), max(n - ROWS, 0))
+    rows, numbers = [], {}
+    for i in range(first, min(first + ROWS, n)):
+        figures = (
+            np.diff(w.knots)[i],
+            w.thresholds[i],
+            w.slope[i],
+            w.gradient[i],
+            w.quotient[i],
+        )
+        name = f"{i + 1}, chosen" if i == b.chosen else f"{i + 1}"
+        rows.append((name, *(f"{v:.3g}" for v in figures)))
+        numbers[name] = dict(zip(COLUMNS, map(float, figures), strict=True))
+    left_out = (f"Segments {first + 1} to {first + len(rows)} of {n}",) if len(rows) < n else ()
+    return Table(HEADERS, tuple(rows), (), numbers, left_out)
+
+
+def _told(numbers: np.ndarray) -> str:
+    return ", ".join(f"{v:.3g}" for v in numbers)
