@@ -67,9 +67,11 @@ class Grouped(StaticRange):
         size: The number of values of a group; the axis must be a multiple of it. Usual are 32, 64 and 128.
         axis: The axis along which groups lie; every index of the other axes has groups of its own.
         rule: How a group's scale is found: a static range without an axis, by default :class:`MinMax`.
+        stored: What a scale is stored as, such as ``torch.float16``: it is rounded to that. None, the
+            default, keeps it exact.
 
     Raises:
-        TypeError: size or axis is not an int, or rule is not fitted to data.
+        TypeError: size or axis is not an int, rule is not fitted to data, or stored is no floating dtype.
         ValueError: size is not positive, or rule has an axis; (in use) the length of the axis is not a
             multiple of size, or x has another shape than was observed.
 
@@ -81,7 +83,14 @@ class Grouped(StaticRange):
         (torch.Size([8, 256]), torch.Size([8, 2]))
     """
 
-    def __init__(self, size: int = 128, axis: int = -1, *, rule: StaticRange | None = None) -> None:
+    def __init__(
+        self,
+        size: int = 128,
+        axis: int = -1,
+        *,
+        rule: StaticRange | None = None,
+        stored: torch.dtype | None = None,
+    ) -> None:
         for name, value in (("size", size), ("axis", axis)):
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{name} must be an int, got {value!r}")
@@ -92,9 +101,12 @@ class Grouped(StaticRange):
             raise TypeError(f"rule must be a range that is fitted to data, got {type(rule).__name__}")
         if rule.axis is not None:
             raise ValueError(f"rule must have no axis of its own, got axis={rule.axis}")
+        if stored is not None and not (isinstance(stored, torch.dtype) and stored.is_floating_point):
+            raise TypeError(f"stored must be a floating-point dtype or None, got {stored!r}")
         super().__init__(axis)
         self.size = size
         self.rule = rule
+        self.stored = stored
 
     def observe(self, x: Tensor, codebook: Codebook, borders: Tensor | None = None) -> Grouped:
         """Set the scale of each group from data.
@@ -121,6 +133,9 @@ class Grouped(StaticRange):
         scale = torch.where(scale > 0, scale, torch.ones_like(scale)).clamp(
             min=used.smallest_normal * used.eps
         )
+        if self.stored is not None:
+            limits = torch.finfo(self.stored)
+            scale = scale.clamp(limits.smallest_normal * limits.eps, limits.max).to(self.stored).double()
         shape = (*groups.shape[:-1], -1)
         self._set(scale.view(shape), None if offset is None else offset.view(shape))
         return self

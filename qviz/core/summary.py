@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,9 +130,15 @@ class Summary:
         Returns:
             float64, shape (C, S).
         """
+        return self._in_parts(levels, scales, lambda part: self._split(levels, borders, part)[1].sum(-1))
+
+    def sse_by_level(self, levels: Tensor, borders: Tensor, scales: Tensor) -> Tensor:
+        """Return what each level adds to :meth:`sse`, float64, shape (C, S, K)."""
+        return self._in_parts(levels, scales, lambda part: self._split(levels, borders, part)[1])
+
+    def _in_parts(self, levels: Tensor, scales: Tensor, error: Callable[[Tensor], Tensor]) -> Tensor:
         budget = max(1, 2_000_000 // (len(levels) * len(scales) * self._stride))
-        parts = [self._split(levels, borders, part)[1].sum(-1) for part in scales.split(budget, dim=1)]
-        return torch.cat(parts, 1)
+        return torch.cat([error(part) for part in scales.split(budget, dim=1)], 1)
 
     def _split(
         self, levels: Tensor, borders: Tensor, scales: Tensor

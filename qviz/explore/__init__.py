@@ -7,6 +7,7 @@ into a :class:`~qviz.plot.scene.Scene`. So labs, static pages and tests use an e
 from __future__ import annotations
 
 from qviz.explore.codebook import CodebookModel as CodebookModel
+from qviz.explore.format import FormatModel as FormatModel
 from qviz.explore.gradient import GradientModel as GradientModel
 from qviz.explore.grid import GridModel as GridModel
 from qviz.explore.model import Model as Model

@@ -1,83 +1,269 @@
-"""Step: the error of a uniform grid against its step, and the histogram that the step cuts."""
+"""Step: the error of a uniform grid against its step, and a learned step on its way down."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from qviz import shipped
+from qviz import recipes
 from qviz.core import _check
+from qviz.core.codebook import Codebook
 from qviz.core.grids import uniform
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import Fixed, search_scale
 from qviz.core.summary import Summary
-from qviz.explore.controls import Slide, control
-from qviz.explore.model import Model
-from qviz.measure import Measured
-from qviz.plot import panels
-from qviz.plot.scene import Axis, Line, Panel, Points, Rule, Scene
+from qviz.explore import photos, step_pictures, tensors
+from qviz.explore.controls import Number, Pick, Slide, control
+from qviz.explore.descent import METHODS, Descent, Place
+from qviz.explore.model import Action, Model, changed
+from qviz.explore.tensors import Source
+from qviz.measure import ErrorParts, error_parts
+from qviz.plot.scene import Scene
+
+ITERATIONS = 120
+SAMPLES = 20
+"""Of a tensor with more samples, ASQ is shown on as many, evenly spaced."""
 
 
 @dataclass(frozen=True)
 class StepChoice:
-    """The step of the grid, in units of x."""
+    """Where the step starts, and how far it has gone."""
 
-    step: float = control(1.0, Slide("Step", "The distance between neighboring levels, in units of x."))
+    method: str = control("LSQ", Pick("Method", "How the step is learned.", options=METHODS))
+    tensor: str = control("", Pick("Tensor", "The values that are quantized."))
+    bits: int = control(4, Slide("Bits", "The bit width.", low=2, high=8, step=1))
+    step: float = control(1.0, Slide("Step", "Where the step starts, in units of x."))
+    iteration: int = control(
+        0, Slide("Iteration", "How far the learned step has gone.", low=0, high=ITERATIONS, step=1, play=True)
+    )
+    decay: float = control(
+        0.0, Slide("Decay λ", "PACT's regularizer λ α²; 0 is none.", low=0.0, high=0.002, step=0.0001)
+    )
+    a: int = control(1, Slide("Sample A", "Its place, by its own best step.", low=1, high=SAMPLES, step=1))
+    b: int = control(1, Slide("Sample B", "Its place, by its own best step.", low=1, high=SAMPLES, step=1))
+    x: float = control(0.0, Number("One number", "Its gradient is worked out in words.", step=0.01))
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """What does not depend on where the step is.
+
+    Attributes:
+        book: The levels, in units of the step.
+        best: The step with the least error.
+        steps: The steps of the curves, (161,).
+        parts: The error at these steps.
+        begin: Where the recipe starts by itself.
+    """
+
+    book: Codebook
+    best: float
+    steps: np.ndarray
+    parts: ErrorParts
+    begin: float
+
+    @property
+    def slider(self) -> Slide:
+        """The slider of the step: from a tenth of the best step to four times as much, in round numbers."""
+        grain = float(f"{self.best / 50:.1g}")
+        return Slide("Step", low=5 * grain, high=200 * grain, step=grain)
+
+
+@functools.lru_cache(maxsize=32)
+def curves(source: Source, method: str, bits: int) -> Curves:
+    """Return the curves of a tensor."""
+    data = tensors.summary(source)
+    book = uniform(bits, signed=bool((data.rows[:, 0] < 0).any()))
+    best = float(search_scale(data, book)[0])
+    steps = best * np.geomspace(0.1, 8.0, 161)
+    made = recipes.pact_activation(bits) if method == "PACT" else recipes.lsq(bits, signed=book.lo < 0)
+    begin = float(made.observe(data.x).range.scale)
+    return Curves(book, best, steps, error_parts(data, book, torch.from_numpy(steps)), begin)
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Samples of a tensor with one row each, in the order of their own best steps.
+
+    Attributes:
+        x: The samples, (N, C, ...).
+        whole: Their summary, with a row for each.
+        data: The summary of each alone.
+        best: Their own best steps, (N,).
+        parts: The error of each at the steps of the curves.
+        mean: The mean of each.
+    """
+
+    x: Tensor
+    whole: Summary
+    data: tuple[Summary, ...]
+    best: np.ndarray
+    parts: tuple[ErrorParts, ...]
+    mean: np.ndarray
+
+
+@functools.lru_cache(maxsize=8)
+def samples(source: Source, bits: int) -> Samples:
+    """Return the samples of a tensor: all rows, or 20 of them."""
+    x, about = tensors.summary(source).x, curves(source, "ASQ", bits)
+    x = x[:: max(1, len(x) // SAMPLES)][:SAMPLES]
+    best = search_scale(Summary(x, 0), about.book)
+    order = best.argsort(stable=True)
+    x, data = x[order], tuple(Summary(x[int(i)]) for i in order)
+    parts = tuple(error_parts(d, about.book, torch.from_numpy(about.steps)) for d in data)
+    return Samples(x, Summary(x, 0), data, best[order].numpy(), parts, x.double().flatten(1).mean(1).numpy())
+
+
+@functools.lru_cache(maxsize=16)
+def descent(source: Source, method: str, bits: int, step: float, decay: float) -> Descent:
+    """Return a descent; those that were asked for last are kept as far as they went."""
+    x = samples(source, bits).x if method == "ASQ" else tensors.summary(source).x
+    return Descent(method, x, bits, step, curves(source, method, bits).best, decay)
 
 
 class StepModel(Model[StepChoice]):
-    """The error of a uniform grid against its step, with the least error marked.
+    """The error of a uniform grid against its step, and LSQ's, PACT's or ASQ's step learned on it.
 
-    Args:
-        tensor: The name of a shipped tensor.
-        bits: The bit width, 2 to 8.
-
-    Raises:
-        ValueError: There is no such tensor, or bits are out of range.
+    The arguments, and what is refused, are those of :class:`~qviz.widgets.StepExplorer`.
     """
 
-    def __init__(self, tensor: str = "expand", bits: int = 4) -> None:
-        bits = _check.bits(bits, 2, 8, "StepModel")
-        self.tensor, self.data = tensor, Summary(shipped.tensor(tensor))
-        self.book = uniform(bits, signed=bool((self.data.x < 0).any()))
-        self.best = float(search_scale(self.data, self.book)[0])
-        self.steps = self.best * np.geomspace(0.1, 8.0, 161)
-        scales = torch.from_numpy(self.steps)[None]
-        sse = self.data.sse(self.book.levels, self.book.borders, scales)
-        self.mse = sse[0].numpy() / self.data.numel
-        grain = float(f"{self.best / 50:.1g}")  # a round number
-        self.slider = Slide("Step", low=5 * grain, high=200 * grain, step=grain)
-        self.start = StepChoice(self.slider.nearest(self.best))
+    presets = {
+        "A step that starts too small": {"step": 0.02},
+        "PACT without a regularizer": {"method": "PACT", "tensor": "act_stem (real)", "step": 0.1},
+        "PACT with one": {"method": "PACT", "tensor": "act_stem (real)", "step": 0.1, "decay": 0.0003},
+        "ASQ: clear and in fog": {"method": "ASQ", "tensor": photos.NAME},
+        "ASQ on one position each": {"method": "ASQ", "tensor": "act_expand (real)"},
+    }
 
-    def limits(self, choice: StepChoice) -> dict[str, dict[str, Any]]:
-        """Return the ends of the slider."""
-        return {"step": {"low": self.slider.low, "high": self.slider.high, "step": self.slider.step}}
+    def __init__(
+        self,
+        x: Tensor | np.ndarray | None = None,
+        *,
+        tensor: str | None = None,
+        bits: int = 4,
+        method: str = "LSQ",
+    ) -> None:
+        bits = _check.bits(bits, 2, 8, "StepExplorer")
+        offer = tensors.offered(x)
+        self.sources, self.problem = {**offer, photos.NAME: photos.SOURCE}, offer.problem
+        if tensor is not None and f"{tensor} (real)" in self.sources:
+            tensor = f"{tensor} (real)"
+        usual = "expand (real)" if method == "LSQ" else photos.NAME
+        tensor = tensor or (tensors.YOURS if tensors.YOURS in self.sources else usual)
+        if tensor not in self.sources:
+            raise ValueError(f"unknown tensor {tensor!r}; there are {list(self.sources)}")
+        self.start = self.begun(StepChoice(method, tensor, bits))
+        if self.start.method != method:
+            raise ValueError(f"{method!r} is not for {tensor!r}; methods are {', '.join(METHODS)}")
 
-    def dragged(
-        self, choice: StepChoice, panel: int, mark: int, index: int, x: float, y: float
-    ) -> StepChoice:
-        """Bring the step to where its dot was dropped."""
-        return StepChoice(self.slider.nearest(x))
+    def source(self, c: StepChoice) -> Source:
+        """Return the tensor."""
+        return self.sources[c.tensor]
 
-    def scene(self, choice: StepChoice) -> Scene:
-        """Return the error against the step, and the levels over the values."""
-        q = Quantizer(self.book, range=Fixed(choice.step))
-        here = Measured(q, self.data).mse
-        marks = (
-            Line("data", self.steps, self.mse, label="MSE of every step"),
-            Rule("ideal", self.best, label=f"least MSE, at {self.best:.3g}"),
-            Points("a", np.array([choice.step]), np.array([here]), "x", label="your step"),
-        )
-        text = (
-            f"At the step {choice.step:.4g} the MSE is {here:.4g}; "
-            f"it is least, {self.mse.min():.4g}, at {self.best:.4g}. Smaller steps cut off the ends of the "
-            "data, larger ones round more coarsely."
-        )
-        x = Axis("step", self.steps[0], self.steps[-1], log=True)
-        y = Axis("MSE", 0.5 * self.mse.min(), 2.0 * self.mse.max(), log=True)
-        levels = panels.levels(self.data, {"uniform": q})
-        title = f"{len(self.book)} uniform levels on {self.tensor}"
-        return Scene(title, (Panel("Error against the step", x, y, marks, text), levels))
+    def curves(self, c: StepChoice) -> Curves:
+        """Return what does not depend on the step."""
+        return curves(self.source(c), c.method, c.bits)
+
+    def samples(self, c: StepChoice) -> Samples:
+        """Return the samples that ASQ is shown on."""
+        return samples(self.source(c), c.bits)
+
+    def descent(self, c: StepChoice) -> Descent:
+        """Return the descent from the choice's step."""
+        return descent(self.source(c), c.method, c.bits, c.step, c.decay if c.method == "PACT" else 0.0)
+
+    def place(self, c: StepChoice) -> Place:
+        """Return where the step is at the choice's iteration."""
+        return self.descent(c).at(c.iteration)
+
+    def limits(self, c: StepChoice) -> dict[str, dict[str, Any]]:
+        """Return the ends of the sliders, and which controls the method has."""
+        slider, asq = self.curves(c).slider, c.method == "ASQ"
+        high = len(self.samples(c).data) if asq else SAMPLES
+        return {
+            "tensor": {"options": tuple(self.sources)},
+            "step": {"low": slider.low, "high": slider.high, "step": slider.step},
+            "decay": {"shown": c.method == "PACT"},
+            "a": {"shown": asq, "high": high},
+            "b": {"shown": asq, "high": high},
+            "x": {"shown": not asq, "step": slider.step},
+        }
+
+    def fits(self, c: StepChoice) -> bool:
+        """Return whether the method can be used: PACT and ASQ are for activations, ASQ needs samples."""
+        if c.method == "LSQ" or c.tensor == photos.NAME:
+            return True
+        data = tensors.summary(self.source(c))
+        return not bool((data.rows[:, 0] < 0).any()) and (c.method == "PACT" or data.x.ndim > 1)
+
+    def begun(self, c: StepChoice) -> StepChoice:
+        """Return the choice at the start of its recipe: iteration 0, and the samples farthest apart."""
+        c = replace(c, iteration=0) if self.fits(c) else replace(c, method="LSQ", iteration=0)
+        about = self.curves(c)
+        last = len(self.samples(c).data) if c.method == "ASQ" else 1
+        step = about.slider.nearest(about.begin)
+        return replace(c, step=step, a=1, b=last, x=float(f"{1.3 * step:.3g}"))
+
+    def followed(self, c: StepChoice) -> StepChoice:
+        """Bring the step onto its slider, and the method to one that the tensor allows."""
+        c = c if self.fits(c) else replace(c, method="LSQ")
+        return replace(c, step=self.curves(c).slider.nearest(c.step))
+
+    def settled(self, before: StepChoice, after: StepChoice) -> StepChoice:
+        """Start anew where the tensor or the method changes; another step starts at iteration 0."""
+        moves = changed(before, after)
+        if "method" in moves and "tensor" not in moves and not self.fits(after):
+            after = replace(after, tensor=photos.NAME)
+        if moves & {"tensor", "method", "bits"}:
+            return self.begun(after)
+        return self.followed(replace(after, iteration=0) if moves & {"step", "decay"} else after)
+
+    def actions(self, c: StepChoice) -> dict[str, Action[StepChoice]]:
+        """Return the buttons that move the step."""
+        text = "Where the recipe starts: LSQ and ASQ at 2 mean|x| / sqrt(p), PACT at the largest x"
+        return {
+            "begin": Action("Recipe's start", text, self.begun),
+            "least": Action("Least error", "Start at the step with the least error", self._at_best),
+        }
+
+    def _at_best(self, c: StepChoice) -> StepChoice:
+        return self.followed(replace(c, step=self.curves(c).best, iteration=0))
+
+    def dragged(self, c: StepChoice, panel: int, mark: int, index: int, x: float, y: float) -> StepChoice:
+        """Bring the step, the clip or the one number to where its dot was dropped."""
+        if panel == 1 and index == 1:
+            return replace(c, x=float(f"{x:.4g}"))
+        step = x / self.curves(c).book.hi if panel == 1 else x
+        return self.followed(replace(c, step=step, iteration=0))
+
+    def quantizer(self, c: StepChoice) -> Quantizer:
+        """Return the grid at the present step."""
+        return Quantizer(self.curves(c).book, range=Fixed(float(self.place(c).steps[0])))
+
+    def number(self, c: StepChoice) -> dict[str, float]:
+        """Return how the one number goes through the quantizer: u, code, y, dy/dx and dy/ds (PACT: dy/dα)."""
+        place = self.place(c)
+        q = recipes.lsq(c.bits, signed=self.curves(c).book.lo < 0, step=float(place.steps[0]))
+        if c.method == "PACT":
+            q = recipes.pact_activation(c.bits, alpha=place.learned)
+        x, own = torch.tensor([c.x], dtype=torch.float64, requires_grad=True), next(q.range.parameters())
+        with torch.enable_grad():
+            y = q(x)
+            dydx, slope = torch.autograd.grad(y, (x, own))
+        factor = 1.0 if c.method == "PACT" else self.curves(c).book.hi ** -0.5  # LSQ's, for one value
+        scale = float(q.range.scale)
+        values = {"u": c.x / scale, "code": round(float(y.detach()) / scale), "y": float(y.detach())}
+        return values | {"dydx": float(dydx), "slope": float(slope) / factor}
+
+    def headline(self, c: StepChoice) -> dict[str, float]:
+        """Return step, MSE and SQNR; of ASQ the SQNR of both samples."""
+        return step_pictures.headline(self, c)
+
+    def scene(self, c: StepChoice) -> Scene:
+        """Return the error against the step, the levels over the values, and what is learned."""
+        return step_pictures.adaptive(self, c) if c.method == "ASQ" else step_pictures.learned(self, c)

@@ -2,6 +2,8 @@
 
 from qviz.measure import metrics as metrics
 from qviz.measure.checkpoint import Checkpoint as Checkpoint
+from qviz.measure.clipping import ErrorParts as ErrorParts
+from qviz.measure.clipping import error_parts as error_parts
 from qviz.measure.compare import build_grid as build_grid
 from qviz.measure.compare import compare as compare
 from qviz.measure.compare import grid_names as grid_names

@@ -120,18 +120,20 @@ def table_html(table: Table, caption: str = "") -> str:
     return f'<table class="qviz-table">{caption}{body}{foot}</table>'
 
 
-def legend_html(panels: Sequence[Panel]) -> str:
-    """Return what the colors and dashes of the panels' labeled marks mean."""
-    seen = {mark.label: mark.role for panel in panels for mark in panel.marks if mark.label}
+def legend_html(panels: Sequence[Panel], without: Sequence[str] = ()) -> str:
+    """Return what the colors and dashes of the panels' labeled marks mean, but for some roles."""
+    marks = [mark for panel in panels for mark in panel.marks]
+    seen = {mark.label: mark.role for mark in marks if mark.label and mark.role not in without}
     items = "".join(f"<span>{_swatch(role)}{html.escape(label)}</span>" for label, role in seen.items())
-    return f'<div class="qviz-legend">{items}</div>'
+    return f'<div class="qviz-legend">{items}</div>' if items else ""
 
 
 def scene_html(scene: Scene) -> str:
     """Return what stands above the pictures of a scene: its title, what it is about, and table or legend."""
     about = f"<p>{html.escape(scene.about)}</p>" if scene.about else ""
     if scene.table is not None:
-        return table_html(scene.table, scene.title) + about
+        rest = legend_html(scene.panels, scene.table.roles) if scene.table.roles else ""
+        return table_html(scene.table, scene.title) + about + rest
     return f"<p>{html.escape(scene.title)}</p>{about}{legend_html(scene.panels)}"
 
 

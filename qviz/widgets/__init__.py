@@ -16,6 +16,7 @@ except ImportError as problem:
 
 from qviz.widgets.codebook import CodebookExplorer as CodebookExplorer
 from qviz.widgets.explorer import Explorer as Explorer
+from qviz.widgets.format import FormatExplorer as FormatExplorer
 from qviz.widgets.gallery import gallery as gallery
 from qviz.widgets.gradient import GradientExplorer as GradientExplorer
 from qviz.widgets.grid import GridExplorer as GridExplorer

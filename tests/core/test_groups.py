@@ -164,3 +164,15 @@ def test_blocks_of_zeros_and_of_outliers_stay_finite():
         y = q.observe(x)(x)
         assert torch.isfinite(y).all()
         assert torch.equal(y[:32], torch.zeros(32))
+
+
+def test_scales_are_rounded_to_what_they_are_stored_as():
+    w = torch.randn(4, 64, generator=torch.Generator().manual_seed(5))
+    exact = Quantizer(uniform(4), range=Grouped(16)).observe(w).range.scale
+    half = Quantizer(uniform(4), range=Grouped(16, stored=torch.float16)).observe(w).range.scale
+    assert not torch.equal(half, exact)
+    assert torch.equal(half, torch.from_numpy(exact.numpy().astype("float16")).double())
+    tiny = Quantizer(uniform(4), range=Grouped(16, stored=torch.float16)).observe(w * 1e-9)
+    assert tiny.range.scale.unique().tolist() == [2.0**-24]
+    with pytest.raises(TypeError, match="int8"):
+        Grouped(16, stored=torch.int8)
