@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,8 @@ class FormatChoice:
 
     tensor: str = control("", Pick("Tensor", "The values that are quantized."))
     budget: str = control(
-        "4.25 bits", Pick("Budget", "Bits a value may take, its part of the scales counted.", options=tuple(GROUPS))
+        "4.25 bits",
+        Pick("Budget", "Bits a value may take, its part of the scales counted.", options=tuple(GROUPS)),
     )
     a: str = control("INT4 groups", Pick("Format A", "The first format.", options=tuple(FORMATS)))
     b: str = control("NF4 groups", Pick("Format B", "The second format.", options=tuple(FORMATS)))
@@ -144,26 +146,31 @@ class FormatModel(Model[FormatChoice]):
     The arguments, and what is refused, are those of :class:`~qviz.widgets.FormatExplorer`.
     """
 
-    presets = {
-        "Made for normal weights": {"a": "INT4 groups", "b": "NF4 groups"},
-        "The hardware's two": {"budget": "4.5 bits", "a": "MXFP4", "b": "NVFP4"},
-        "An outlier in a group": {"tensor": "act_outlier (real)", "a": "INT4 per tensor", "b": "INT4 groups"},
-        "Powers and sums of powers": {"a": "POST groups", "b": "APoT groups"},
-        "Eight bits": {"budget": "8 bits", "a": "FP8 E4M3", "b": "INT8 per tensor"},
-    }
+    presets: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+        {
+            "Made for normal weights": {"a": "INT4 groups", "b": "NF4 groups"},
+            "The hardware's two": {"budget": "4.5 bits", "a": "MXFP4", "b": "NVFP4"},
+            "An outlier in a group": {
+                "tensor": "act_outlier (real)",
+                "a": "INT4 per tensor",
+                "b": "INT4 groups",
+            },
+            "Powers and sums of powers": {"a": "POST groups", "b": "APoT groups"},
+            "Eight bits": {"budget": "8 bits", "a": "FP8 E4M3", "b": "INT8 per tensor"},
+        }
+    )
+    rescales = ("tensor", "numbers")
 
     def __init__(
         self, x: Tensor | np.ndarray | None = None, *, tensor: str | None = None, budget: str = "4.25 bits"
     ) -> None:
-        offer = tensors.offered(x)
-        self.problem = offer.problem
-        self.sources = {name: source for name, source in offer.items() if name != tensors.BIG}
-        usual = tensors.YOURS if tensors.YOURS in self.sources else "expand (real)"
-        if (tensor := tensor or usual) not in (*self.sources, PASTED):
-            raise ValueError(f"unknown tensor {tensor!r}; there are {[*self.sources, PASTED]}")
+        self.sources = tensors.offered(x)
+        del self.sources[tensors.BIG]  # ten formats on 1e6 values would take a second
+        self.sources[PASTED] = pasted(NUMBERS)[0]
         if budget not in GROUPS:
             raise ValueError(f"unknown budget {budget!r}; there are {list(GROUPS)}")
-        self.start = FormatChoice(tensor, budget)
+        name = "expand (real)" if x is None and tensor is None else tensor
+        self.start = FormatChoice(tensors.first(self.sources, name), budget)
 
     def source(self, c: FormatChoice) -> Source:
         """Return the tensor, or the numbers that were pasted."""
@@ -176,7 +183,7 @@ class FormatModel(Model[FormatChoice]):
     def limits(self, c: FormatChoice) -> dict[str, dict[str, Any]]:
         """Return the tensors, and the number of the last value."""
         count = tensors.summary(self.source(c)).numel
-        return {"tensor": {"options": (*self.sources, PASTED)}, "place": {"high": count}}
+        return {"tensor": {"options": tuple(self.sources)}, "place": {"high": count}}
 
     def settled(self, before: FormatChoice, after: FormatChoice) -> FormatChoice:
         """Show numbers as soon as they are pasted."""
@@ -223,7 +230,7 @@ class FormatModel(Model[FormatChoice]):
         )
         parts = (self._plane(c, made), self._group(c), self._error(c))
         problem = pasted(c.numbers)[1] if c.tensor == PASTED else ""
-        about = (self.problem, problem, told, f"{c.tensor}: {self.source(c).about}.")
+        about = (problem, told, f"{c.tensor}: {self.source(c).about}.")
         title = f"Formats on {c.tensor} within {c.budget} a value"
         return Scene(title, parts, self._table(c, made, within), " ".join(filter(None, about)))
 
@@ -238,7 +245,9 @@ class FormatModel(Model[FormatChoice]):
         bits = np.array([m.bits for m in made.values()])
         noise = np.array([m.measured.sqnr_db for m in made.values()])
         seen = np.isfinite(noise)
-        named = {role: [i for i, n in enumerate(made) if self._role(c, n) == role and seen[i]] for role in "ab"}
+        named = {
+            role: [i for i, n in enumerate(made) if self._role(c, n) == role and seen[i]] for role in "ab"
+        }
         marks = [Points("data", bits[seen], noise[seen], label="all formats")]
         marks += [
             Points(role, bits[at], noise[at], label=f"{role.upper()}: {list(made)[at[0]]}")
@@ -254,12 +263,14 @@ class FormatModel(Model[FormatChoice]):
         return Panel("Error against bits", x, y, tuple(marks), text)
 
     def _group(self, c: FormatChoice) -> Panel:
-        at, values = self.neighbors(c)
+        _, values = self.neighbors(c)
         value, i = float(tensors.summary(self.source(c)).x.flatten()[c.place - 1]), c.place - 1
         spare = 0.08 * float(np.ptp(values)) or 0.5 * (abs(value) or 1.0)
         low, high = float(values.min()) - spare, float(values.max()) + spare
         marks: list = [Rug("data", values, 0.0, 1.0, label="neighbors in memory")]
-        words = [f"Value {c.place} is {value:.4g}, among {len(values)} neighbors up to {np.abs(values).max():.4g}."]
+        words = [
+            f"Value {c.place} is {value:.4g}, among {len(values)} neighbors up to {np.abs(values).max():.4g}."
+        ]
         for role, name, base in (("a", c.a, 1.2), ("b", c.b, 2.4)):
             made = self.coded(c, name)
             scale, slot = made.scale(i), role.upper()
@@ -269,13 +280,17 @@ class FormatModel(Model[FormatChoice]):
             marks.append(Rug(role, shown, base, base + 1.0, label=f"levels of {slot}: {name}"))
             marks.append(Points(role, np.array([y]), np.array([base + 0.5])))
             words.append(
-                f"{slot}, {name}: x / scale = {value:.4g} / {scale:.4g} = {value / (scale or 1.0):.4g} goes to the "
-                f"level {y / (scale or 1.0):.4g}, y = {y:.4g}, error {y - value:.3g}; "
+                f"{slot}, {name}: x / scale = {value:.4g} / {scale:.4g} = {value / (scale or 1.0):.4g} goes "
+                f"to the level {y / (scale or 1.0):.4g}, y = {y:.4g}, error {y - value:.3g}; "
                 f"{len(shown)} of {len(places)} levels lie among the neighbors."
             )
         marks.append(Points("e", np.array([value]), np.array([0.5]), "x", label="one value"))
         return Panel(
-            "One group of neighbors", Axis("x", low, high), Axis("values, A, B", -0.2, 3.6), tuple(marks), " ".join(words)
+            "One group of neighbors",
+            Axis("x", low, high),
+            Axis("values, A, B", -0.2, 3.6),
+            tuple(marks),
+            " ".join(words),
         )
 
     def _error(self, c: FormatChoice) -> Panel:

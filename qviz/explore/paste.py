@@ -10,6 +10,7 @@ import numpy as np
 
 MOST = 65_536
 """More numbers than this are not read."""
+LARGEST = float(np.finfo(np.float32).max)
 SEPARATORS = re.compile(r"[\s,;|()\[\]{}]+")
 SHOWN = 3
 
@@ -50,7 +51,7 @@ def read(text: str) -> Pasted:
         verb = "is no number" if len(strange) == 1 else "are no numbers"
         said.append(f"{len(strange)} of {len(entries)} entries {verb}: {shown}{more}.")
     numbers = [v for v in found if v is not None]
-    finite = [v for v in numbers if abs(v) <= np.finfo(np.float32).max]
+    finite = [v for v in numbers if abs(v) <= LARGEST]
     if len(finite) < len(numbers):
         said.append(f"Left out: {len(numbers) - len(finite)} NaN, infinite or too large for float32.")
     if len(entries) > MOST:

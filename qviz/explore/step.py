@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,13 @@ from qviz.plot.scene import Scene
 ITERATIONS = 120
 SAMPLES = 20
 """Of a tensor with more samples, ASQ is shown on as many, evenly spaced."""
+
+
+NUMBER = 2
+"""The mark of the one number, among those of the panel of levels."""
+ON_WEIGHTS = {"method": "LSQ", "tensor": "expand (real)", "bits": 4}
+ON_STEM = {"method": "PACT", "tensor": "act_stem (real)", "bits": 4, "step": 0.05}
+ON_PHOTOS = {"method": "ASQ", "bits": 4, "a": 1, "b": SAMPLES}
 
 
 @dataclass(frozen=True)
@@ -132,13 +141,17 @@ class StepModel(Model[StepChoice]):
     The arguments, and what is refused, are those of :class:`~qviz.widgets.StepExplorer`.
     """
 
-    presets = {
-        "A step that starts too small": {"step": 0.02},
-        "PACT without a regularizer": {"method": "PACT", "tensor": "act_stem (real)", "step": 0.1},
-        "PACT with one": {"method": "PACT", "tensor": "act_stem (real)", "step": 0.1, "decay": 0.0003},
-        "ASQ: clear and in fog": {"method": "ASQ", "tensor": photos.NAME},
-        "ASQ on one position each": {"method": "ASQ", "tensor": "act_expand (real)"},
-    }
+    presets: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+        {
+            "LSQ from too small a step": {**ON_WEIGHTS, "step": 0.004},
+            "LSQ from too large a step": {**ON_WEIGHTS, "step": 0.07},
+            "PACT without a regularizer": {**ON_STEM, "decay": 0.0},
+            "PACT with one": {**ON_STEM, "decay": 0.0003},
+            "ASQ: clear and in fog": {**ON_PHOTOS, "tensor": photos.NAME, "step": 0.07},
+            "ASQ: position by position": {**ON_PHOTOS, "tensor": "act_expand (real)", "step": 0.02},
+        }
+    )
+    rescales = ("tensor", "method", "bits")
 
     def __init__(
         self,
@@ -149,17 +162,15 @@ class StepModel(Model[StepChoice]):
         method: str = "LSQ",
     ) -> None:
         bits = _check.bits(bits, 2, 8, "StepExplorer")
-        offer = tensors.offered(x)
-        self.sources, self.problem = {**offer, photos.NAME: photos.SOURCE}, offer.problem
-        if tensor is not None and f"{tensor} (real)" in self.sources:
-            tensor = f"{tensor} (real)"
+        self.sources = tensors.offered(x)
+        self.sources[photos.NAME] = photos.SOURCE
+        if method not in METHODS:
+            raise ValueError(f"unknown method {method!r}; there are {', '.join(METHODS)}")
         usual = "expand (real)" if method == "LSQ" else photos.NAME
-        tensor = tensor or (tensors.YOURS if tensors.YOURS in self.sources else usual)
-        if tensor not in self.sources:
-            raise ValueError(f"unknown tensor {tensor!r}; there are {list(self.sources)}")
-        self.start = self.begun(StepChoice(method, tensor, bits))
+        name = tensors.first(self.sources, usual if x is None and tensor is None else tensor)
+        self.start = self.begun(StepChoice(method, name, bits))
         if self.start.method != method:
-            raise ValueError(f"{method!r} is not for {tensor!r}; methods are {', '.join(METHODS)}")
+            raise ValueError(f"{method} needs activations that are not negative, got {name!r}")
 
     def source(self, c: StepChoice) -> Source:
         """Return the tensor."""
@@ -205,14 +216,15 @@ class StepModel(Model[StepChoice]):
         """Return the choice at the start of its recipe: iteration 0, and the samples farthest apart."""
         c = replace(c, iteration=0) if self.fits(c) else replace(c, method="LSQ", iteration=0)
         about = self.curves(c)
-        last = len(self.samples(c).data) if c.method == "ASQ" else 1
         step = about.slider.nearest(about.begin)
-        return replace(c, step=step, a=1, b=last, x=float(f"{1.3 * step:.3g}"))
+        return self.followed(replace(c, step=step, a=1, b=SAMPLES, x=float(f"{1.3 * step:.3g}")))
 
     def followed(self, c: StepChoice) -> StepChoice:
-        """Bring the step onto its slider, and the method to one that the tensor allows."""
+        """Bring the step onto its slider, the method to one that the tensor allows, the samples inside."""
         c = c if self.fits(c) else replace(c, method="LSQ")
-        return replace(c, step=self.curves(c).slider.nearest(c.step))
+        last = len(self.samples(c).data) if c.method == "ASQ" else SAMPLES
+        step = self.curves(c).slider.nearest(c.step)
+        return replace(c, step=step, a=min(c.a, last), b=min(c.b, last))
 
     def settled(self, before: StepChoice, after: StepChoice) -> StepChoice:
         """Start anew where the tensor or the method changes; another step starts at iteration 0."""
@@ -236,7 +248,7 @@ class StepModel(Model[StepChoice]):
 
     def dragged(self, c: StepChoice, panel: int, mark: int, index: int, x: float, y: float) -> StepChoice:
         """Bring the step, the clip or the one number to where its dot was dropped."""
-        if panel == 1 and index == 1:
+        if panel == 1 and mark == NUMBER:
             return replace(c, x=float(f"{x:.4g}"))
         step = x / self.curves(c).book.hi if panel == 1 else x
         return self.followed(replace(c, step=step, iteration=0))

@@ -45,17 +45,17 @@ def learned(model: StepModel, c: StepChoice) -> Scene:
         Axis(STEP, about.steps[0], about.steps[-1], log=True),
         _log_axis("mean squared error", [about.parts]),
         tuple(marks),
-        f"At the step {steps[-1]:.4g} the MSE is {parts.mse[1]:.4g}: {parts.clipping[1]:.4g} from values that "
-        f"are cut off and {parts.rounding[1]:.4g} from rounding. It is least, {parts.mse[2]:.4g}, at "
+        f"At the step {steps[-1]:.4g} the MSE is {parts.mse[1]:.4g}: {parts.clipping[1]:.4g} from values "
+        f"that are cut off and {parts.rounding[1]:.4g} from rounding. It is least, {parts.mse[2]:.4g}, at "
         f"{about.best:.4g}. Smaller steps cut off the ends of the data, larger ones round more coarsely.",
     )
-    title = f"{c.method}, {len(about.book)} levels on {c.tensor}: step {steps[-1]:.4g} after {c.iteration}"
+    levels = f"{c.method}, {len(about.book)} levels on {c.tensor}"
     table = _table(at, parts, data)
     return Scene(
-        f"{title} iteration{'s' * (c.iteration != 1)}",
+        f"{levels}: s = {steps[-1]:.4g}, iteration {c.iteration}",
         (error, _levels(model, c, data), _way(model, c, steps)),
         table,
-        " ".join(filter(None, (model.problem, _pulls(c, place), f"{c.tensor}: {model.source(c).about}."))),
+        f"{_pulls(c, place)} {c.tensor}: {model.source(c).about}.",
     )
 
 
@@ -100,8 +100,8 @@ def _levels(model: StepModel, c: StepChoice, data: Summary) -> Panel:
     marks.append(Line("e", ends, np.full(2, low)))
     own = "α" if c.method == "PACT" else "s"
     text = (
-        f"{panel.text} The clip is at {clip:.4g}. One number: x = {c.x:.4g} is u = x / s = {number['u']:.4g}, "
-        f"goes to the level {number['code']:.0f} and comes out as y = {number['y']:.4g}. "
+        f"{panel.text} The clip is at {clip:.4g}. One number: x = {c.x:.4g}, u = x / s = {number['u']:.4g} "
+        f"goes to the level {number['code']} and comes out as y = {number['y']:.4g}. "
         f"In the backward pass dy/dx = {number['dydx']:.0f} and dy/d{own} = {number['slope']:.4g}."
     )
     return Panel(LEVELS, panel.x, panel.y, tuple(marks), text)
@@ -154,8 +154,8 @@ def adaptive(model: StepModel, c: StepChoice) -> Scene:
         _log_axis("mean squared error", [found.parts[0], found.parts[-1]]),
         tuple(marks),
         " ".join(
-            f"Sample {name} is best served by the step {v['best step']:.4g}; it has {v['SQNR'] or 0:.2f} dB at "
-            f"the one step {c.step:.4g} and {v['SQNR, s β'] or 0:.2f} dB at its own, {v['s β']:.4g}."
+            f"Sample {name} is best served by the step {v['best step']:.4g}; it has {v['SQNR'] or 0:.2f} dB "
+            f"at the one step {c.step:.4g} and {v['SQNR, s β'] or 0:.2f} dB at its own, {v['s β']:.4g}."
             for name, v in values.items()
         ),
     )
@@ -163,10 +163,10 @@ def adaptive(model: StepModel, c: StepChoice) -> Scene:
     noise = {name: _sqnr(model, c, steps) for name, steps in whole.items()}
     told = ", ".join(f"{value:.2f} dB with {name}" for name, value in noise.items())
     return Scene(
-        f"ASQ, {len(about.book)} levels on {c.tensor}: s = {place.learned:.4g} after {c.iteration} iterations",
+        f"ASQ, {len(about.book)} levels on {c.tensor}: s = {place.learned:.4g}, iteration {c.iteration}",
         (error, _two_histograms(model, c, own), _betas(model, c, own / place.learned)),
         Table(("sample", *values["A"]), tuple(rows), ("a", "b"), values),
-        f"{model.problem} {c.tensor}: {model.source(c).about}. All {len(own)} samples together: {told}.".strip(),
+        f"All {len(own)} samples together: {told}. {c.tensor}: {model.source(c).about}.",
     )
 
 
@@ -191,7 +191,9 @@ def _two_histograms(model: StepModel, c: StepChoice, own: np.ndarray) -> Panel:
         share = data.histogram(torch.from_numpy(edges)).numpy() / data.numel * 100
         marks.append(Steps(role, edges, share, label=f"values of {name} above 0"))
         top = max(top, float(share.max()))
-        said.append(f"{name}: {share.sum():.0f} % of the values are above 0, the largest is {data.ends()[0, 1]:.3g}.")
+        said.append(
+            f"{name}: {share.sum():.0f} % of the values are above 0, the largest is {data.ends()[0, 1]:.3g}."
+        )
     top = top or 1.0
     rugs = (("c", c.step, "one step"), ("a", own[c.a - 1], "A: s β(x)"), ("b", own[c.b - 1], "B: s β(x)"))
     for k, (role, step, label) in enumerate(rugs):
@@ -211,12 +213,15 @@ def _betas(model: StepModel, c: StepChoice, beta: np.ndarray) -> Panel:
     marks = (
         Points("data", found.mean, wanted, label="what would be best"),
         Points("c", found.mean, beta, label="β(x)"),
-        *(Points(r, found.mean[[i]], beta[[i]], label=f"β of {n}") for r, n, i in zip("ab", "AB", pair, strict=True)),
+        *(
+            Points(r, found.mean[[i]], beta[[i]], label=f"β of {n}")
+            for r, n, i in zip("ab", "AB", pair, strict=True)
+        ),
     )
     off = float(np.abs(np.log2(beta / wanted)).mean())
     text = (
-        f"β(x) goes from {beta.min():.3g} to {beta.max():.3g} over {len(beta)} samples; the best steps ask for "
-        f"{wanted.min():.3g} to {wanted.max():.3g}. On average β is off by a factor {2**off:.3g}."
+        f"β(x) goes from {beta.min():.3g} to {beta.max():.3g} over {len(beta)} samples; the best steps ask "
+        f"for {wanted.min():.3g} to {wanted.max():.3g}. On average β is off by a factor {2**off:.3g}."
     )
     top = 1.1 * max(2.0, float(found.best.max()) / model.curves(c).slider.nearest(c.step))
     return Panel(
