@@ -215,8 +215,8 @@ class FormatModel(Model[FormatChoice]):
         return noise | {f"bits of {slot}": made.bits for slot, made in both.items()}
 
     def page(self, c: FormatChoice, names: tuple[str, ...] = ()) -> Page:
-        """Return a page of budgets and formats A, or of other controls."""
-        return super().page(c, names or ("budget", "a"))
+        """Return a page of all formats A, or of other controls."""
+        return super().page(c, names or ("a",))
 
     def scene(self, c: FormatChoice) -> Scene:
         """Return error against bits, one group of neighbors, the error histogram and the table."""

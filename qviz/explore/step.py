@@ -22,9 +22,10 @@ from qviz.core.summary import Summary
 from qviz.explore import photos, step_pictures, tensors
 from qviz.explore.controls import Number, Pick, Slide, control
 from qviz.explore.descent import METHODS, Descent, Place
-from qviz.explore.model import Action, Model, changed
+from qviz.explore.model import Action, Model, Page, changed
 from qviz.explore.tensors import Source
 from qviz.measure import ErrorParts, error_parts
+from qviz.plot.html import Chooser
 from qviz.plot.scene import Scene
 
 ITERATIONS = 120
@@ -233,7 +234,8 @@ class StepModel(Model[StepChoice]):
             after = replace(after, tensor=photos.NAME)
         if moves & {"tensor", "method", "bits"}:
             return self.begun(after)
-        return self.followed(replace(after, iteration=0) if moves & {"step", "decay"} else after)
+        anew = moves & {"step", "decay"} and "iteration" not in moves
+        return self.followed(replace(after, iteration=0) if anew else after)
 
     def actions(self, c: StepChoice) -> dict[str, Action[StepChoice]]:
         """Return the buttons that move the step."""
@@ -271,6 +273,24 @@ class StepModel(Model[StepChoice]):
         scale = float(q.range.scale)
         values = {"u": c.x / scale, "code": round(float(y.detach()) / scale), "y": float(y.detach())}
         return values | {"dydx": float(dydx), "slope": float(slope) / factor}
+
+    def page(self, c: StepChoice, names: tuple[str, ...] = ()) -> Page:
+        """Return a page of three starts and some iterations, or of other controls."""
+        if names:
+            return super().page(c, names)
+        slider, best = self.curves(c).slider, self.curves(c).best
+        starts = {slider.nearest(part * best) for part in (0.15, 3.5)} | {c.step}
+        values = {"step": tuple(sorted(starts)), "iteration": (0, 5, 10, 20, 40, 80, ITERATIONS)}
+        labels = {"step": "Step", "iteration": "Iteration"}
+        choosers = [Chooser(labels[n], tuple(f"{v:.4g}" for v in some), True) for n, some in values.items()]
+        begin = replace(c, iteration=0)
+        frames = {
+            (i, k): self.scene(replace(begin, step=step, iteration=iteration))
+            for i, step in enumerate(values["step"])
+            for k, iteration in enumerate(values["iteration"])
+        }
+        first = {"picture": (values["step"].index(c.step), 0)}
+        return Page(self.scene(begin).title, self.scene(begin).about, choosers, frames, first)
 
     def headline(self, c: StepChoice) -> dict[str, float]:
         """Return step, MSE and SQNR; of ASQ the SQNR of both samples."""
