@@ -6,6 +6,8 @@ into a :class:`~qviz.plot.scene.Scene`. So labs, static pages and tests use an e
 
 from __future__ import annotations
 
+from qviz.explore.bit_budget import BudgetModel as BudgetModel
+from qviz.explore.border import BorderModel as BorderModel
 from qviz.explore.codebook import CodebookModel as CodebookModel
 from qviz.explore.format import FormatModel as FormatModel
 from qviz.explore.gradient import GradientModel as GradientModel

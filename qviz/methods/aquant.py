@@ -166,6 +166,33 @@ class AdaptiveBorder(Rounding):
         return self
 
     @torch.no_grad()
+    def through(self, low: float, middle: float, high: float) -> AdaptiveBorder:
+        """Bend the border so that B(0), B(1/2) and B(1) are these three, and then guard it.
+
+        With z = logit B: b0 = z(0), b1 = -3 z(0) + 4 z(1/2) - z(1), b2 = 2 z(0) - 4 z(1/2) + 2 z(1).
+
+        Args:
+            low: B at the lowest level, between 0 and 1.
+            middle: B halfway between the end levels.
+            high: B at the highest level.
+
+        Raises:
+            ValueError: One is not between 0 and 1.
+
+        Example:
+            >>> rounding = AdaptiveBorder(3).through(0.5, 0.4, 0.6)
+            >>> [round(v, 3) for v in torch.sigmoid(rounding.logits(torch.tensor([0.0, 0.5, 1.0]))).tolist()]
+            [0.5, 0.4, 0.6]
+        """
+        if not all(0.0 < v < 1.0 for v in (low, middle, high)):
+            raise ValueError(f"a border lies between 0 and 1, got {low}, {middle} and {high}")
+        z = torch.tensor([low, middle, high], dtype=torch.float64).logit()
+        solved = torch.stack([z[0], -3 * z[0] + 4 * z[1] - z[2], 2 * z[0] - 4 * z[1] + 2 * z[2]])
+        self.b.copy_(solved if self.channels is None else solved[:, None])
+        self.guard()
+        return self
+
+    @torch.no_grad()
     def guard(self, share: float = 0.999) -> None:
         """Shrink b1 and b2 together where |b1 + 2 b2 v| would reach 4 R somewhere on [0, 1]."""
         steepest = torch.maximum(self.b[1].abs(), (self.b[1] + 2.0 * self.b[2]).abs())

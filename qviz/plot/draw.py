@@ -172,7 +172,9 @@ def _span(ax: Axes, mark: Span, style: dict[str, Any]) -> None:
 
 
 def _heat(ax: Axes, mark: Heat, style: dict[str, Any]) -> None:
-    mesh = ax.pcolormesh(mark.x, mark.y, mark.values, cmap=HEAT, shading="nearest", rasterized=True)
+    low, high = mark.ends or (None, None)
+    how = {"cmap": HEAT, "vmin": low, "vmax": high, "shading": "nearest", "rasterized": True}
+    mesh = ax.pcolormesh(mark.x, mark.y, mark.values, **how)
     ax.figure.colorbar(mesh, ax=ax, label=mark.label)
 
 

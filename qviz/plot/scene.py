@@ -118,11 +118,17 @@ class Span(Mark):
 
 @dataclass(frozen=True, eq=False)
 class Heat(Mark):
-    """A map of colors: values (m, n), at equally spaced x (n,) and y (m,); NaN stays blank."""
+    """A map of colors: values (m, n), at equally spaced x (n,) and y (m,); NaN stays blank.
+
+    Attributes:
+        ends: The values of the first and the last color, so that two maps can share them; by default the
+            least and the largest value.
+    """
 
     x: Array
     y: Array
     values: Array
+    ends: tuple[float, float] | None = None
 
 
 def _need_axis(axis: str) -> None:

@@ -14,6 +14,8 @@ except ImportError as problem:
         "qviz.widgets needs ipywidgets and bqplot: pip install 'qviz-quantization[lab]'"
     ) from problem
 
+from qviz.widgets.bit_budget import BitBudgetExplorer as BitBudgetExplorer
+from qviz.widgets.border import BorderExplorer as BorderExplorer
 from qviz.widgets.codebook import CodebookExplorer as CodebookExplorer
 from qviz.widgets.explorer import Explorer as Explorer
 from qviz.widgets.format import FormatExplorer as FormatExplorer

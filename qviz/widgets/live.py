@@ -190,6 +190,9 @@ class LivePanel:
         for mark in panel.marks:
             live = self._take(mark, used, scales, panel)
             self.shown.append(live)
+            if isinstance(mark, Heat):
+                low, high = mark.ends or (None, None)
+                wanted.append((live.scales["color"], {"min": low, "max": high}))
             own = {**live.scales, **scales}
             wanted.append((live, {**arrays(mark, panel), **_looks(mark), "scales": own, "visible": True}))
         spare = [live for pool in self._pool.values() for live in pool if live not in self.shown]

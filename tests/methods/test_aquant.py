@@ -260,6 +260,18 @@ def test_the_gradient_of_the_constant_coefficient(fast):
     assert q.rounding.b.grad[0].item() == pytest.approx(-0.25 * b * (1 - b), rel=1e-9)
 
 
+def test_a_border_goes_through_three_points_unless_it_would_be_too_steep():
+    v = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+    for channels in (None, 2):
+        r = AdaptiveBorder(7, channels=channels).through(0.2, 0.6, 0.35)
+        heights = torch.sigmoid(r.double().logits(v if channels is None else v.expand(1, 2, -1)))
+        assert heights.reshape(-1, 3)[-1].tolist() == pytest.approx([0.2, 0.6, 0.35], abs=1e-6)
+    steep = AdaptiveBorder(1).through(0.02, 0.98, 0.02)
+    assert steep.b[1].abs() < 4.0
+    with pytest.raises(ValueError, match=r"1\.0"):
+        AdaptiveBorder(3).through(0.5, 0.5, 1.0)
+
+
 def test_the_guard_shrinks_only_what_is_too_steep():
     r = AdaptiveBorder(3)
     with torch.no_grad():

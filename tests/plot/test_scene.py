@@ -77,3 +77,6 @@ def test_a_heat_map_has_its_values_where_they_belong():
     np.testing.assert_allclose(corners[0, :, 0], [-0.1, 0.3, 0.7, 1.1])
     np.testing.assert_allclose(corners[:, 0, 1], [0.0, 0.5, 1.0])
     assert ax.figure.axes[1].get_ylabel() == "share (%)"
+    assert mesh.get_clim() == (0.0, 5.0)
+    fixed = Heat("data", heat.x, heat.y, values, (0.0, 10.0))
+    assert draw(panel(fixed), Figure().subplots()).collections[0].get_clim() == (0.0, 10.0)

@@ -1,6 +1,7 @@
 """LivePanel: marks made once, then only what differs is set, in one message a widget."""
 
 from collections import Counter
+from dataclasses import replace
 
 import bqplot
 import ipywidgets
@@ -143,6 +144,16 @@ def test_a_heat_map_has_its_colors():
     assert isinstance(live, bqplot.HeatMap)
     np.testing.assert_array_equal(live.color, values)
     assert set(live.scales) == {"x", "y", "color"}
+
+
+def test_colors_of_a_heat_map_can_stand_for_the_same_values():
+    values = np.arange(6.0).reshape(2, 3)
+    heat = Heat("data", np.array([0.1, 0.5, 0.9]), np.array([0.25, 0.75]), values, (0.0, 10.0))
+    shown = LivePanel(panel(heat))
+    colors = shown.widget.marks[0].scales["color"]
+    assert (colors.min, colors.max) == (0.0, 10.0)
+    apply(shown.changes(panel(replace(heat, ends=None))))
+    assert (colors.min, colors.max) == (None, None)
 
 
 # --- changes ----------------------------------------------------------------------------------------------

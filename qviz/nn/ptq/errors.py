@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -51,11 +51,42 @@ def errors(model: nn.Module, reference: nn.Module, images: Tensor, layers: Itera
     sums = torch.zeros(4, dtype=torch.float64)
     for name in names:
         layer: QuantLayer = model.get_submodule(name)
-        w, w_hat = reference.get_submodule(name).weight, layer.quantized_weight()
-        u, x = floats[name], quantized[name]
-        x_hat = layer._read(x)
-        factors = (x_hat, w_hat - w), (x_hat - x, w), (x - u, w)
-        terms = [layer._product(a, b, None) for a, b in factors]
-        terms.append(layer._product(x_hat, w_hat, None) - layer._product(u, w, None))
-        sums += torch.stack([term.double().square().mean() for term in terms]).cpu()
+        x = quantized[name]
+        products = Products(layer, reference.get_submodule(name).weight, floats[name], x)
+        found = squares(products.split(layer._read(x)))
+        sums += torch.tensor(astuple(found), dtype=torch.float64)
     return Errors(*sums.tolist())
+
+
+class Products:
+    """The error of one layer's product, split for any way of rounding its input.
+
+    What does not depend on the rounding is computed once.
+
+    Args:
+        layer: Quantized and calibrated.
+        w: Its weight in floating point.
+        u: Its input in the float network.
+        x: Its input ũ in the quantized network, of the same shape, before it is quantized.
+    """
+
+    @torch.no_grad()
+    def __init__(self, layer: QuantLayer, w: Tensor, u: Tensor, x: Tensor) -> None:
+        self._product, self._w, self._w_hat = layer._product, w, layer.quantized_weight()
+        self._float, self._before = self._product(u, w, None), self._product(x, w, None)
+        self._propagated = self._product(x - u, w, None)
+
+    @torch.no_grad()
+    def split(self, x_hat: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the three terms of the error and the whole, in the order of :class:`Errors`.
+
+        Args:
+            x_hat: The quantized input.
+        """
+        quantized, between = (self._product(x_hat, w, None) for w in (self._w_hat, self._w))
+        return quantized - between, between - self._before, self._propagated, quantized - self._float
+
+
+def squares(terms: Iterable[Tensor]) -> Errors:
+    """Return the mean squares of what :meth:`Products.split` gives."""
+    return Errors(*(float(term.double().square().mean()) for term in terms))
