@@ -20,9 +20,12 @@ from qviz.explore.model import Page, changed
 from qviz.measure import Measured
 from qviz.plot import panels
 from qviz.plot.html import Chooser, Key
-from qviz.plot.places import level_positions
-from qviz.plot.scene import Scene
+from qviz.plot.places import border_positions, level_positions
+from qviz.plot.scene import Points, Scene, Span
 from qviz.plot.scenes import compared
+
+FIRST_DOTS = 3
+"""The index of the first dots in the panel of levels: after the histogram and two rulers."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Pair:
     tensor: str = control("", Pick("Tensor", "The values that are quantized."))
     bits: int = control(4, Slide("Bits", "The bit width.", low=2, high=8, step=1))
     clip: float = control(1.0, Slide("Clip", "Where the outermost level of both grids goes, in units of x."))
+    x: float = control(0.0, Slide("x", "One number, to follow through both grids; its dots can be dragged."))
     grid_a: str = control("POT", Pick("Grid A", "The first grid; custom can be moved by hand."))
     grid_b: str = control("POST", Pick("Grid B", "The second grid; custom can be moved by hand."))
     rule: str = control(SEARCH, Pick("Range", "How the clip is found.", options=(*RULES, MANUAL)))
@@ -69,7 +73,8 @@ class GridModel(HandModel[GridChoice]):
     ) -> None:
         bits = _check.bits(bits, 2, 8, "GridExplorer")
         self.sources, self.grids = tensors.offered(x), Grids(grids, reserved=(CUSTOM,))
-        self.start = self.followed(GridChoice(tensors.first(self.sources, tensor), bits))
+        start = GridChoice(tensors.first(self.sources, tensor), bits)
+        self.start = self.followed(replace(start, x=0.3 * self.ends(start)[1]))
 
     def names(self, bits: int) -> tuple[str, ...]:
         """Return the grids that exist at a bit width; "custom" is the last."""
@@ -104,7 +109,8 @@ class GridModel(HandModel[GridChoice]):
     def limits(self, c: GridChoice) -> dict[str, dict[str, Any]]:
         """Return the names on offer, and a slider of the clip that ends with the values."""
         names = {"options": self.names(4)}
-        pair = {"tensor": {"options": tuple(self.sources)}, "clip": steps(max(map(abs, self.ends(c))))}
+        clip = steps(max(map(abs, self.ends(c))))
+        pair = {"clip": clip, "x": clip | {"low": -clip["high"]}, "tensor": {"options": tuple(self.sources)}}
         return {**super().limits(c), **pair, "grid_a": names, "grid_b": names, "start": names}
 
     def settled(self, before: GridChoice, after: GridChoice) -> GridChoice:
@@ -122,8 +128,8 @@ class GridModel(HandModel[GridChoice]):
         c = replace(c, **{s: g if g in self.names(c.bits) else g.split()[0] for s, g in found.items()})
         fitted = [grid for grid in c.grids.values() if grid != CUSTOM]
         at = clip(self.quantizer(c, fitted[0])) if fitted and c.rule != MANUAL else c.clip
-        slider = Slide("Clip", **steps(max(map(abs, self.ends(c)))))
-        return super().followed(replace(c, clip=slider.nearest(at)))
+        clips, places = (Slide(name, **self.limits(c)[name]) for name in ("clip", "x"))
+        return super().followed(replace(c, clip=clips.nearest(at), x=places.nearest(c.x)))
 
     def headline(self, c: GridChoice) -> dict[str, float]:
         """Return MSE and SQNR of both grids."""
@@ -148,13 +154,40 @@ class GridModel(HandModel[GridChoice]):
         both = f"One clip, {c.clip:.3g}, serves both grids; the MSE search finds {' and '.join(best)}."
         return f"{about} {both}"
 
+    def dragged(self, c: GridChoice, panel: int, mark: int, index: int, x: float, y: float) -> GridChoice:
+        """Move the number on a staircase, the clip, or a level of the custom grid."""
+        if panel == 1:
+            return self.followed(replace(c, x=x))
+        if mark == FIRST_DOTS and c.edits:
+            return super().dragged(c, panel, mark, index, x, y)
+        clip = Slide("Clip", **self.limits(c)["clip"]).nearest(abs(x))
+        return self.settled(c, replace(c, clip=clip))
+
     def scene(self, c: GridChoice) -> Scene:
-        """Return levels, staircases, errors and the table of the two grids."""
-        scene = self._scene(c, self.quantizers(c), self.title(c))
+        """Return levels, staircases, errors and the table of the two grids, with what can be dragged."""
+        named = self.quantizers(c)
+        scene = self._scene(c, named, self.title(c))
+        levels, stairs, error = scene.panels
+        if c.edits:
+            levels = self.with_dots(c, levels, 0 if c.grid_a == CUSTOM else 1)
+        at = np.array([c.clip]), np.array([0.04 * levels.y.high])
+        handle = Points("e", *at, "x", label="clip")
+        levels = replace(levels, marks=(*levels.marks, handle, *self.chosen(c)))
+        walks = [
+            _walk(c.x, role, name, q) for role, (name, q) in zip(panels.ROLES, named.items(), strict=False)
+        ]
+        stairs = replace(stairs, marks=(*stairs.marks, *(dot for dot, _ in walks)))
+        number = f"One number: x = {c.x:.4g} becomes {'; '.join(text for _, text in walks)}."
+        about = f"{scene.about} {number}"
+        return replace(scene, panels=(levels, stairs, error), about=about)
+
+    def chosen(self, c: GridChoice) -> tuple[Span, ...]:
+        """Return the cell of values that the chosen level of the custom grid serves."""
         if not c.edits:
-            return scene
-        first = self.with_dots(c, scene.panels[0], 0 if c.grid_a == CUSTOM else 1)
-        return replace(scene, panels=(first, *scene.panels[1:]))
+            return ()
+        low, high = self.ends(c)
+        cuts = np.concatenate([[low], border_positions(self.quantizer(c, CUSTOM)), [high]])
+        return (Span("c", cuts[c.level - 1], cuts[c.level], label=f"level {c.level} serves these"),)
 
     def _scene(self, c: GridChoice, named: dict[str, Quantizer], title: str, reach: float = 0.0) -> Scene:
         data = tensors.summary(self.sources[c.tensor], self.axis(c))
@@ -179,3 +212,11 @@ class GridModel(HandModel[GridChoice]):
         choosers = [Chooser("Bits", tuple(map(str, widths)), slider=True), Chooser("Grid", grids, own=True)]
         first = {slot: (widths.index(c.bits), grids.index(g)) for slot, g in c.grids.items()}
         return Page(f"Grids on {c.tensor}", f"{self.title(c)}.", choosers, frames, first)
+
+
+def _walk(x: float, role: str, name: str, q: Quantizer) -> tuple[Points, str]:
+    """Return where a number ends on a staircase, and its way there in words."""
+    cuts, at = border_positions(q), level_positions(q)
+    k = int(np.searchsorted(cuts, x))
+    dot = Points(role, np.array([x]), at[k : k + 1], "x")
+    return dot, f"{at[k]:.4g} on {name} (level {k + 1} of {len(at)}, error {at[k] - x:+.2g})"

@@ -12,7 +12,7 @@ import ipywidgets as w
 
 from qviz.explore.history import History
 from qviz.explore.model import Action, Model, changed
-from qviz.explore.view import Kept, View, axes_of, changed_axes
+from qviz.explore.view import GHOST, Kept, View, axes_of, changed_axes
 from qviz.plot import html as pages
 from qviz.plot.scene import Scene
 from qviz.widgets import controls, display
@@ -155,7 +155,8 @@ class Stage(w.VBox):
         def handle(mark: int, index: int, x: float, y: float) -> None:
             with self._lock:
                 if not self._busy:
-                    wanted = self.model.dragged(self._choice, panel, mark, index, x, y)
+                    ghosts = sum(m.role == GHOST for m in self._scene.panels[panel].marks)  # they come first
+                    wanted = self.model.dragged(self._choice, panel, mark - ghosts, index, x, y)
                     self._go(wanted, ("drag", panel, mark, index))
 
         return handle

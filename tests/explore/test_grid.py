@@ -83,3 +83,37 @@ def test_the_dots_of_a_mirrored_grid_keep_their_order(model):
     levels = model.levels(c)
     np.testing.assert_array_equal(levels, -levels[::-1])
     assert np.all(np.diff(levels) > 0)
+
+
+def test_one_number_ends_where_the_quantizers_send_it(model):
+    for x in (-1.3, 0.21, 9.0):
+        c = model.settled(model.start, replace(model.start, x=x))
+        dots = [mark for mark in model.scene(c).panels[1].marks if type(mark).__name__ == "Points"]
+        for dot, q in zip(dots, model.quantizers(c).values(), strict=True):
+            assert dot.x[0] == c.x == model.controls(c)["x"].nearest(x)
+            assert dot.y[0] == pytest.approx(float(q(torch.tensor([c.x]))), rel=1e-6)
+    assert model.dragged(c, 1, 4, 0, -0.5, 0.0).x == pytest.approx(-0.5, abs=0.02)
+
+
+def test_a_dragged_clip_is_a_manual_one(model):
+    edited = model.settled(model.start, replace(model.start, grid_a=CUSTOM))
+    for c, mark in ((model.start, 3), (edited, 4)):
+        handle = model.scene(c).panels[0].marks[mark]
+        assert (handle.label, handle.x[0]) == ("clip", c.clip)
+        moved = model.dragged(c, 0, mark, 0, -1.25, 0.0)
+        assert (moved.rule, moved.grid_a) == (MANUAL, c.grid_a)
+        assert moved.clip == pytest.approx(1.25, abs=0.02)
+
+
+def test_the_cell_of_the_chosen_level_is_shaded(model):
+    c = model.settled(model.start, replace(model.start, grid_a=CUSTOM))
+    c = model.settled(c, replace(c, level=1))
+    levels = model.levels(c)
+    for k in (1, 8, len(levels)):
+        c = model.settled(c, replace(c, level=k))
+        span = model.scene(c).panels[0].marks[-1]
+        x = np.linspace(*model.ends(c), 4001)
+        nearest = np.abs(x[:, None] - levels).argmin(1)
+        own = x[nearest == k - 1]
+        assert (span.low, span.high) == pytest.approx((own[0], own[-1]), abs=2e-3)
+    assert not any(type(m).__name__ == "Span" for m in model.scene(model.start).panels[0].marks)

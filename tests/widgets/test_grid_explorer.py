@@ -16,6 +16,7 @@ import qviz
 from qviz import Codebook, MinMax, Percentile, apot, compare, lloyd, post, pot, quantile, uniform
 from qviz.explore import tensors
 from qviz.plot.html import scene_html
+from qviz.plot.style import LOOKS
 from qviz.widgets import GridExplorer
 from qviz.widgets.live import arrays
 
@@ -66,9 +67,9 @@ def shown_table(e):
 
 
 def dots(e):
-    """The movable dots, or None."""
+    """The dots of the custom levels, or None; other dots are the clip and the number on the staircases."""
     marks = [m for figure in figures(e) for m in figure.marks if isinstance(m, bqplot.Scatter) and m.visible]
-    return marks[0] if marks else None
+    return next((m for m in marks if m.colors == [LOOKS["c"].color]), None)
 
 
 def drag(e, k, value):
@@ -665,7 +666,7 @@ def test_scene_is_pure(e):
     before, first = e.state, e.data()
     assert same(first, e.data())
     assert e.state == before
-    first["Levels over the values"][-1]["x"][:] = 0.0  # what is handed out is nobody's storage
+    first["Levels over the values"][3]["x"][:] = 0.0  # what is handed out is nobody's storage
     assert np.all(np.diff(custom_levels(e)) > 0)
 
 

@@ -43,6 +43,9 @@ class WaveModel(Model[Wave]):
         text = f"Slope {c.count}, sum {c.sum:.4g}."
         return Scene(text, (Panel("Line", Axis("x", 0, 1), Axis("y", 0, top), (line,), text),))
 
+    def dragged(self, c, panel, mark, index, x, y):
+        return replace(c, count=1 + mark)
+
     def actions(self, c):
         return {"measure": Action("Measure", "Sum it up", work=self.work)}
 
@@ -77,6 +80,13 @@ def test_a_kept_picture_stays_in_the_background(e):
     e.keep.value = False
     assert len(e.scene().panels[0].marks) == 1
     assert "→" not in e._text.value
+
+
+def test_dots_are_counted_without_what_is_kept(e):
+    e.keep.value = True
+    e.count.value = 3
+    e._drag(0)(1, 0, 1.0, 2.0)  # the line's number is 0; the kept one is before it
+    assert e.choice().count == 1
 
 
 def test_axes_hold_until_they_are_of_no_use(e):
