@@ -8,7 +8,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from qviz.explore.bit_budget import BudgetModel
+from qviz.explore.border import BorderModel
 from qviz.explore.codebook import CodebookModel
+from qviz.explore.format import FormatModel
 from qviz.explore.gradient import GradientModel
 from qviz.explore.grid import GridModel
 from qviz.explore.model import Model
@@ -19,9 +22,12 @@ from qviz.plot import html as pages
 MODELS: Mapping[str, Callable[[], Model]] = {
     "GridExplorer": GridModel,
     "GradientExplorer": GradientModel,
+    "FormatExplorer": FormatModel,
     "StepExplorer": StepModel,
     "CodebookExplorer": CodebookModel,
     "ThresholdExplorer": ThresholdModel,
+    "BitBudgetExplorer": BudgetModel,
+    "BorderExplorer": BorderModel,
 }
 """What makes the model of each explorer, by the explorer's name, in the order of the lessons."""
 
