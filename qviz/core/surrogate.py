@@ -75,10 +75,18 @@ class TrueDerivative(Surrogate):
 
     What training would have without any estimator: no gradient passes. It is here to be looked at.
 
+    Args:
+        clipped: False passes the gradient outside the grid all the same, as if only the saturation were
+            replaced.
+
     Example:
         >>> TrueDerivative().slope(torch.tensor([0.2, 0.7])).tolist()
         [0.0, 0.0]
     """
+
+    def __init__(self, clipped: bool = True) -> None:
+        super().__init__()
+        self.clipped = bool(clipped)
 
     def relax(self, t: Tensor) -> Tensor:
         """Return 1.0 where t > 1/2, else 0.0 (NaN for NaN), with the gradient 0."""
@@ -87,6 +95,10 @@ class TrueDerivative(Surrogate):
     def closed_form(self) -> Callable[[Tensor], Tensor]:
         """Return the function that makes zeros."""
         return torch.zeros_like
+
+    def extra_repr(self) -> str:
+        """Name the switch in ``print(quantizer)``."""
+        return f"clipped={self.clipped}"
 
 
 def beyond(u: Tensor, low: float, high: float) -> Tensor:

@@ -44,6 +44,8 @@ def test_the_true_derivative_lets_nothing_through_and_rounds_all_the_same():
         q = Quantizer(uniform(3), surrogate=TrueDerivative(), range=Fixed(1.0), soft=soft)
         assert torch.equal(q(x), Quantizer(uniform(3), range=Fixed(1.0))(x))
         assert slope_of(q, x).eq(0.0).all()
+    q = Quantizer(uniform(3), surrogate=TrueDerivative(clipped=False), range=Fixed(1.0))
+    assert slope_of(q, torch.tensor([-5.0, 0.2, 2.9, 3.1])).tolist() == [1.0, 0.0, 0.0, 1.0]
     t = torch.tensor([0.0, 0.5, 0.51, 1.0])
     assert TrueDerivative().relax(t).tolist() == [0.0, 0.0, 1.0, 1.0]
     assert TrueDerivative().slope(t).tolist() == [0.0] * 4
