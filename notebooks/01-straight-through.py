@@ -35,7 +35,7 @@ from qviz.widgets import GradientExplorer, Predict
 # %% [markdown]
 # ## One number through a uniform grid
 #
-# A uniform [grid](glossary.md#grid) has equal distances between its [levels](glossary.md#level). That distance is the
+# A uniform [grid](glossary.md#codebook) has equal distances between its [levels](glossary.md#level). That distance is the
 # [step](glossary.md#step) s. With b bits and no negative levels, the levels are 0, s, 2s, … (2^b − 1)s, and
 #
 # $$u = x / s, \qquad y = s \cdot \mathrm{clip}(\mathrm{round}(u),\ 0,\ 2^b - 1).$$
@@ -65,7 +65,7 @@ walk
 
 # %% [markdown]
 # The jump is at x = 1.5, the middle of the cell, and 1.5 itself goes down: t > ½ is needed for up. Beyond the last level
-# every x gives y = 3. That is [clipping](glossary.md#clipping), or saturation.
+# every x gives y = 3. That is [clipping](glossary.md#clip), or saturation.
 #
 # Two bits name four levels. That sounds trivial, but "bits" and "number of levels" are often mixed up. A signed grid of
 # 2 bits has −2, −1, 0, 1, one more level on the negative side. A *symmetric* one would leave out −2 and be left with three.
@@ -208,7 +208,7 @@ learn
 # when the target is a level that the number comes to rest.
 #
 # So the number that training moves is not the number that the network computes with. There are two: the
-# [master weight](glossary.md#master-weight) w in floating point, which takes small steps, and its level Q(w), which stays
+# [master weight](glossary.md#master-weights) w in floating point, which takes small steps, and its level Q(w), which stays
 # for a long time and then jumps. Only Q(w) reaches the output, only w is updated. After training w is thrown away.
 
 # %%
@@ -321,7 +321,7 @@ for rate, falls in ((0.1, True), (0.1, False), (1.0, False)):
 
 # %% [markdown]
 # Without any training the output has 8.89 dB. So the last run has made the layer *worse*, although each of its steps went
-# down the estimated slope. Training with STE ends in such oscillations around the jumps unless something calms them
+# down the estimated slope. Training with STE ends in such [oscillations](glossary.md#oscillation) around the jumps unless something calms them
 # ([Nagel et al. 2022](https://arxiv.org/abs/2203.11086) study this in whole networks).
 
 # %% [markdown]

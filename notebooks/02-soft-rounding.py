@@ -54,7 +54,7 @@ from qviz.widgets import GradientExplorer, Predict
 #
 # $$s_f = e^{-t}\,k_f,\qquad s_c = e^{-(1-t)}\,k_c,\qquad k = 1\ \text{(nearer)}\ \text{or}\ e^{-1/\sigma^2}\ \text{(other)}.$$
 #
-# The *soft argmax* then mixes the two levels. The upper one has the share
+# The [soft argmax](glossary.md#soft-argmax) then mixes the two levels. The upper one has the share
 #
 # $$m = \mathrm{sigmoid}\big(\beta\,(s_c - s_f)\big),$$
 #
@@ -418,5 +418,5 @@ print("in training {:.1f} dB, in a test {:.1f} dB".format(*train(StraightThrough
 # %% [markdown]
 # ## Next
 #
-# So far the levels were even and the step was given. [Lesson 03](03-pot-and-post.ipynb) moves the levels,
-# [lesson 04](04-steps-that-adapt.ipynb) learns the step.
+# So far the levels were even and the step was given. [Lesson 03](03-powers.ipynb) moves the levels,
+# [lesson 04](04-adaptive-steps.ipynb) learns the step.

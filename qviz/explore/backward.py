@@ -61,28 +61,26 @@ def _argmax_rows(s: SoftArgmax, t: Tensor) -> list[Row]:
     t, kappa = float(t), math.exp(-1.0 / s.sigma**2)
     near = (kappa, 1.0) if t > 0.5 else (1.0, kappa)
     rows = [
-        Row("score of the lower knot", f"e^−t · k = {math.exp(-t):.4g} · {near[0]:.4g}", low),
-        Row("score of the upper knot", f"e^−(1−t) · k = {math.exp(t - 1.0):.4g} · {near[1]:.4g}", high),
+        Row("score s_f", f"lower level: e^−t · k = {math.exp(-t):.4g} · {near[0]:.4g}", low),
+        Row("score s_c", f"upper level: e^−(1−t) · k = {math.exp(t - 1.0):.4g} · {near[1]:.4g}", high),
     ]
     if s.beta is None:
-        rows.append(
-            Row("β of the controller", f"γ / |difference| = {s.gamma:.4g} / {abs(high - low):.4g}", beta)
-        )
+        rows.append(Row("β", f"controller: γ / |s_c − s_f| = {s.gamma:.4g} / {abs(high - low):.4g}", beta))
     return [
         *rows,
-        Row("share m of the upper knot", f"sigmoid(β · difference) = sigmoid({beta * (high - low):.4g})", m),
+        Row("share m", f"sigmoid(β (s_c − s_f)) = sigmoid({beta * (high - low):.4g})", m),
     ]
 
 
 def _daq_rows(s: SoftArgmax, t: Tensor) -> list[Row]:
     share = 1.0 / (1.0 + math.exp(s.gamma))
     how = f"(m − ½) / (1 − 2λ) + ½, λ = 1 / (1 + e^γ) = {share:.4g}"
-    return [*_argmax_rows(s, t), Row("m after the rescale", how, float(s.relax(t)))]
+    return [*_argmax_rows(s, t), Row("rescaled m", how, float(s.relax(t)))]
 
 
 def _argmax(s: SoftArgmax, t: Tensor, gap: float) -> str:
     low, high, beta, m = (float(v) for v in s.scores(t))
-    return f"β m (1 − m) (sum of scores) = {beta:.4g} · {m:.4g} · {1 - m:.4g} · {low + high:.4g}"
+    return f"β m (1 − m) (s_f + s_c) = {beta:.4g} · {m:.4g} · {1 - m:.4g} · {low + high:.4g}"
 
 
 def _daq(s: SoftArgmax, t: Tensor, gap: float) -> str:

@@ -20,7 +20,7 @@ from qviz.plot.passes import Passes, passes, said
 from qviz.plot.scene import Axis, Line, Panel, Points, Rule, Scene, Table
 
 HEADERS = ("One number", "How", "Value")
-TRAINING = "Training: descent on (Q(x) − target)² / 2"
+TRAINING = "Training to the target"
 STEPS, RATE = 24, 0.125
 BESIDE = (-0.2, 0.13, 0.57, 0.86, 1.2)
 """Where other numbers start beside the reader's, in units of the last level."""
@@ -119,6 +119,12 @@ class GradientModel(Model[GradientChoice]):
         target = panel == 2 and x > STEPS / 2  # kept curves shift the numbers of the marks
         return self.followed(replace(c, **{"target" if target else "x": x if panel < 2 else y}))
 
+    def paged(self, c: GradientChoice) -> dict[str, tuple[Any, ...]]:
+        """Return every surrogate, with x and some other numbers."""
+        place = Slide("x", **self.limits(c)["x"])
+        numbers = {c.x, *(place.nearest(part * (2**c.bits - 1)) for part in BESIDE)}
+        return {"kind": tuple(KINDS), "x": tuple(sorted(numbers))}
+
     def passes(self, c: GradientChoice) -> Passes:
         """Return the curves, which do not depend on x and target."""
         return _passes(replace(c, x=0.0, target=0.0), *self.ends(c))
@@ -150,21 +156,22 @@ class GradientModel(Model[GradientChoice]):
         u, t, cell, up = float(p.u), p.t[0], int(p.cell), int(p.up)
         (a, b), (low, high) = (v.detach()[cell : cell + 2].tolist() for v in (book.knots, book.levels))
         outside = u < book.lo or u > book.hi or (book.open and u <= book.lo)
-        held = ", held between 0 and 1" if outside else ""
         formula = kind.formula(s, t, (high - low) / (b - a))
         soft = Row(
             "soft level", f"{low:.4g} + {float(s.relax(t)):.4g} · ({high:.4g} − {low:.4g})", float(p.soft)
         )
+        out = float(p.soft if c.soft else p.hard)
         return [
-            Row("x", "your number", c.x),
             Row("u", f"x / s = {c.x:.4g} / {c.step:.4g}", u),
-            Row("cell", f"between the knots {a:.4g} and {b:.4g}", cell),
-            Row("t", f"(u − {a:.4g}) / ({b:.4g} − {a:.4g}){held}", float(t)),
+            Row("t", f"cell {cell}, from {a:.4g} to {b:.4g}: {_place(u, a, b)}", float(t)),
             *kind.rows(s, t),
-            Row("decision", f"t > ½: {'yes, up' if up else 'no, down'}", up),
-            Row("level", f"number {cell + up} of the grid", float(p.hard)),
+            Row(
+                "level",
+                f"t > ½? {'yes, up' if up else 'no, down'} to {cell + up} of 0 … {len(book) - 1}",
+                float(p.hard),
+            ),
             *([soft] if c.soft else []),
-            Row("y", f"{'soft level' if c.soft else 'level'} · s", float(p.y)),
+            Row("y", f"{'soft level' if c.soft else 'level'} · s = {out:.4g} · {c.step:.4g}", float(p.y)),
             Row("dy/dx", "u is outside the grid" if outside and s.clipped else formula, float(p.dydx)),
         ]
 
@@ -185,10 +192,23 @@ class GradientModel(Model[GradientChoice]):
         )
         still = int(np.sum(np.ptp(path, axis=0) == 0))
         text = (
-            f"In {STEPS} steps to the target {c.target:.4g}, x goes from {c.x:.4g} to {path[-1, 0]:.4g}; "
+            f"In {STEPS} steps of descent on (Q(x) − {c.target:.4g})² / 2, x goes from {c.x:.4g} to {path[-1, 0]:.4g}; "
             f"{still} of {path.shape[1]} numbers never move."
         )
-        return Panel(TRAINING, Axis("step", 0.0, STEPS), Axis("x", low, high), marks, text)
+        return Panel(
+            TRAINING,
+            Axis("step", 0.0, STEPS),
+            Axis("x", low, high),
+            marks,
+            text,
+        )
+
+
+def _place(u: float, low: float, high: float) -> str:
+    """Return how t is computed in the cell from low to high, in words with numbers."""
+    if not low <= u <= high:
+        return f"u is {'below' if u < low else 'above'}, so t is {0 if u < low else 1}"
+    return f"({u:.4g} − {low:.4g}) / ({high:.4g} − {low:.4g})"
 
 
 def quantizer(c: GradientChoice) -> Quantizer:

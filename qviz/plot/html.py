@@ -132,7 +132,7 @@ def scene_html(scene: Scene) -> str:
     """Return what stands above the pictures of a scene: its title, what it is about, and table or legend."""
     about = f"<p>{html.escape(scene.about)}</p>" if scene.about else ""
     if scene.table is not None:
-        rest = legend_html(scene.panels, scene.table.roles) if scene.table.roles else ""
+        rest = legend_html(scene.panels, scene.table.roles)
         return table_html(scene.table, scene.title) + about + rest
     return f"<p>{html.escape(scene.title)}</p>{about}{legend_html(scene.panels)}"
 

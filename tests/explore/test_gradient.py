@@ -163,7 +163,7 @@ def test_the_table_is_the_arithmetic_of_x(c):
     want = passes(c, np.array([c.x]))
     t, cell, at = float(want["t"][0]), int(want["cell"][0]), knots(c)
     up = int(t > 0.5)
-    expected = {"x": c.x, "u": c.x / c.step, "cell": cell, "t": t, "decision": up, "level": cell + up}
+    expected = {"u": c.x / c.step, "t": t, "level": cell + up}
     expected |= {"y": want["train"][0], "dy/dx": want["dy"][0]}
     if c.soft:
         expected["soft level"] = cell + relaxed(c, np.array([t]))[0][0]
@@ -172,12 +172,14 @@ def test_the_table_is_the_arithmetic_of_x(c):
         low, high = math.exp(-t) * (kernel if up else 1), math.exp(t - 1) * (1 if up else kernel)
         beta = c.gamma / abs(high - low) if c.kind == DAQ else c.beta
         m = 1 / (1 + math.exp(-beta * (high - low)))
-        expected |= {"score of the lower knot": low, "score of the upper knot": high}
-        expected |= {"share m of the upper knot": m}
+        expected |= {"score s_f": low, "score s_c": high}
+        expected |= {"share m": m}
         if c.kind == DAQ:
-            expected |= {"β of the controller": beta, "m after the rescale": float(up)}
+            expected |= {"β": beta, "rescaled m": float(up)}
     assert found == pytest.approx(expected, abs=1e-6)
-    assert f"between the knots {at[cell]:.4g} and {at[cell + 1]:.4g}" in MODEL.scene(c).text
+    how = {row[0]: row[1] for row in MODEL.scene(c).table.rows}
+    assert f"cell {cell}, from {at[cell]:.4g} to {at[cell + 1]:.4g}" in how["t"]
+    assert f"{'yes, up' if up else 'no, down'} to {cell + up} of" in how["level"]
 
 
 @pytest.mark.parametrize("kind", [TANH, SOFT, DAQ, N2UQ])
@@ -273,6 +275,13 @@ def test_no_choice_breaks_the_picture(c):
     assert all(math.isfinite(v["value"]) for v in scene.table.values.values())
     top = max(named(scene.panels[1], Band).high)
     assert scene.panels[1].y.high > top
+
+
+def test_a_page_has_every_kind_and_starts_where_the_explorer_is():
+    page = MODEL.page(made(DAQ, x=2.0))
+    assert [len(chooser.options) for chooser in page.choosers] == [len(KINDS), 6]
+    assert page.frames[page.first["picture"]].title == MODEL.scene(made(DAQ, x=2.0)).title
+    assert len(page.frames) == 42
 
 
 def test_bad_arguments_are_named():

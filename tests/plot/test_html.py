@@ -92,6 +92,11 @@ def test_without_a_table_there_is_a_legend():
     assert "qviz-legend" not in scene_html(FRAMES[0, 1])
 
 
+def test_a_table_without_swatches_leaves_the_legend():
+    text = scene_html(Scene("t", FRAMES[0, 1].panels, Table(("step", "value"), (("u", "1"),))))
+    assert text.index("</table>") < text.index("qviz-legend")
+
+
 def test_it_is_one_file_with_a_frame_for_every_picture(path, document):
     assert [p.name for p in path.parent.iterdir()] == ["grids.html"]
     assert document.templates == ["f0-0", "f0-1", "f1-0"]
