@@ -192,8 +192,8 @@ class GradientModel(Model[GradientChoice]):
         )
         still = int(np.sum(np.ptp(path, axis=0) == 0))
         text = (
-            f"In {STEPS} steps of descent on (Q(x) − {c.target:.4g})² / 2, x goes from {c.x:.4g} to {path[-1, 0]:.4g}; "
-            f"{still} of {path.shape[1]} numbers never move."
+            f"In {STEPS} steps of descent on (Q(x) − {c.target:.4g})² / 2, x goes from {c.x:.4g} to "
+            f"{path[-1, 0]:.4g}; {still} of {path.shape[1]} numbers never move."
         )
         return Panel(
             TRAINING,
