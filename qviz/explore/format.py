@@ -80,7 +80,7 @@ class FormatChoice:
     b: str = control("NF4 groups", Pick("Format B", "The second format.", options=tuple(FORMATS)))
     place: int = control(1, Number("Value no.", "One value, in the order of memory.", low=1, high=1, step=1))
     numbers: str = control(
-        NUMBERS, Text("Your numbers", "Paste numbers here: a column, a list, a printed tensor.", rows=3)
+        NUMBERS, Text("Numbers", "Paste numbers here: a column, a list, a printed tensor.", rows=3)
     )
 
 
@@ -288,7 +288,7 @@ class FormatModel(Model[FormatChoice]):
         return Panel(
             "One group of neighbors",
             Axis("x", low, high),
-            Axis("values, A, B", -0.2, 3.6),
+            Axis("values · A · B", -0.2, 3.6),
             tuple(marks),
             " ".join(words),
         )

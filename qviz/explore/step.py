@@ -56,7 +56,7 @@ class StepChoice:
     )
     a: int = control(1, Slide("Sample A", "Its place, by its own best step.", low=1, high=SAMPLES, step=1))
     b: int = control(1, Slide("Sample B", "Its place, by its own best step.", low=1, high=SAMPLES, step=1))
-    x: float = control(0.0, Number("One number", "Its gradient is worked out in words.", step=0.01))
+    x: float = control(0.0, Number("Number x", "Its gradient is worked out in words.", step=0.01))
 
 
 @dataclass(frozen=True, eq=False)

@@ -93,7 +93,7 @@ def _levels(model: StepModel, c: StepChoice, data: Summary) -> Panel:
     rug = panel.marks[1]
     low = 0.04 * panel.y.high
     ends = np.array([c.x, number["y"]])
-    marks = [*panel.marks, Points("e", ends[:1], np.array([low]), "x", label="one number x")]
+    marks = [*panel.marks, Points("e", ends[:1], np.array([low]), "x", label="number x")]
     if clip <= panel.x.high:
         height = np.array([(rug.low + rug.high) / 2])
         marks.append(Points("d", np.array([clip]), height, "x", label="clip"))
@@ -122,7 +122,7 @@ def _way(model: StepModel, c: StepChoice, steps: np.ndarray) -> Panel:
     )
     y = Axis(STEP, about.steps[0], about.steps[-1], log=True)
     x = Axis("iteration", ends.low - 2.0, ends.high + 2.0)
-    return Panel("The way of the learned step", x, y, marks, text)
+    return Panel("The learned step", x, y, marks, text)
 
 
 def adaptive(model: StepModel, c: StepChoice) -> Scene:

@@ -47,6 +47,15 @@ def _broken(left: np.ndarray, right: np.ndarray, low: float, high: float) -> Arr
     return {"x": x[:-1], "y": y[:-1]}  # bqplot wants a number last
 
 
+def _ended(x: np.ndarray, y: np.ndarray) -> Arrays:
+    """Return a line without the gap at its end: bqplot puts a label at the last point."""
+    if not len(y) or not np.isnan(y[-1]):
+        return {"x": x, "y": y}
+    seen = np.flatnonzero(~np.isnan(y))
+    end = int(seen[-1]) + 1 if len(seen) else 0
+    return {"x": x[:end], "y": y[:end]}
+
+
 def _outline(edges: np.ndarray, heights: np.ndarray, base: float | None) -> Arrays:
     """Return the corners of bars from left to right, closed down to ``base`` unless it is None."""
     x, y = np.repeat(edges, 2)[1:-1], np.repeat(heights, 2)
@@ -63,7 +72,9 @@ def arrays(mark: Mark, panel: Panel) -> Arrays:
     """
     across = {"x": (panel.y.low, panel.y.high), "y": (panel.x.low, panel.x.high)}
     match mark:
-        case Line() | Points():
+        case Line():
+            return _ended(mark.x, mark.y)
+        case Points():
             return {"x": mark.x, "y": mark.y}
         case Rug():
             return _broken(mark.x, mark.x, mark.low, mark.high)
@@ -122,7 +133,8 @@ def _ticks(axis: Axis) -> dict[str, Any]:
         parts = (1.0,) if decades > 2 else (1.0, 2.0, 5.0)
         at = np.asarray(LogLocator(subs=parts, numticks=8).tick_values(axis.low, axis.high))
         at = at[(at >= axis.low) & (at <= axis.high)]
-        return {"label": axis.label, "tick_values": at, "tick_format": ".1g"}
+        long = len(at) > 0 and not 0.01 <= at[0] <= at[-1] < 1e5  # such figures would cover the axis's label
+        return {"label": axis.label, "tick_values": at, "tick_format": ".0e" if long else ".1g"}
     at = MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]).tick_values(axis.low, axis.high)
     at = at[(at >= axis.low) & (at <= axis.high)]
     step = at[1] - at[0] if len(at) > 1 else 1.0

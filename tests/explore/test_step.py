@@ -179,7 +179,7 @@ def test_what_is_dragged_moves_and_the_descent_starts_anew():
     kinds = {m.label: i for i, m in enumerate(panel.marks)}
     clip = MODEL.dragged(went, 1, kinds["clip"], 0, 7 * 20 * slider.step, 0.0)
     assert (clip.step, clip.iteration) == (pytest.approx(20 * slider.step), 0)
-    number = MODEL.dragged(went, 1, kinds["one number x"], 0, 0.777, 0.0)
+    number = MODEL.dragged(went, 1, kinds["number x"], 0, 0.777, 0.0)
     assert (number.x, number.iteration) == (0.777, 40)
 
 

@@ -245,3 +245,19 @@ def test_a_step_of_bits_leaves_the_histogram_alone(messages):
     e.bits.value = 5
     assert bars not in messages
     assert len(messages) > 5
+
+
+@pytest.mark.parametrize(
+    ("y", "count"), [([1, np.nan, 3, np.nan, np.nan], 3), ([np.nan] * 3, 0), ([1, np.nan, 2], 3)]
+)
+def test_a_line_ends_with_a_number(y, count):
+    mark = Line("a", np.arange(float(len(y))), np.array(y, dtype=float))
+    made = arrays(mark, Panel("t", Axis("x", 0, 3), Axis("y", 0, 3), (mark,), ""))
+    assert len(made["x"]) == len(made["y"]) == count
+    assert not count or np.isfinite(made["y"][-1])
+
+
+def test_small_figures_on_a_log_axis_are_short():
+    mark = Line("a", np.array([1.0, 2.0]), np.array([1e-5, 1e-3]))
+    live = LivePanel(Panel("t", Axis("x", 1, 2), Axis("y", 1e-6, 1e-2, log=True), (mark,), ""))
+    assert live.axes[1].tick_format == ".0e"
