@@ -23,7 +23,7 @@ class BudgetChoice:
 
     budget: float = control(3.0, Slide("Budget", "The most bits that a weight may have on average."))
     way: str = control(EQUAL, Pick("Allocation", "Who spends the budget.", options=(*RIVALS, HAND)))
-    estimate: str = control("loss rise", Pick("Sensitivity", "How it is known what a layer's bits cost."))
+    estimate: str = control("loss rise", Pick("Costs by", "How it is known what a layer's bits cost."))
     layer: int = control(1, Number("Layer", "The layer whose bits are set, from the first.", low=1, high=20))
     width: int = control(3, Slide("Its bits", "The bits of that layer's weights.", low=2, high=6, step=1))
     bits: Bits = ()
@@ -65,6 +65,7 @@ class BudgetModel(Model[BudgetChoice]):
 
     def followed(self, c: BudgetChoice) -> BudgetChoice:
         """Spend the budget as chosen; bring the width to that of the layer."""
+        c = replace(c, budget=min(self.costs.budgets, key=lambda budget: abs(budget - c.budget)))
         if c.way != HAND:
             c = replace(c, bits=self.costs.spent(c.way, c.estimate, c.budget))
         elif not c.bits:
@@ -110,6 +111,10 @@ class BudgetModel(Model[BudgetChoice]):
         trials = {**self.costs.trials, **{t.bits: t for t in c.trials}}
         return Plan(self.costs, c.estimate, c.budget, c.layer - 1, rows, trials, c.trials)
 
+    def paged(self, c: BudgetChoice) -> dict[str, tuple[Any, ...]]:
+        """Return ways to spend, and the smaller budgets: what a page has by default."""
+        return {"way": tuple(RIVALS), "budget": self.costs.budgets[:9]}
+
     def headline(self, c: BudgetChoice) -> dict[str, float]:
         """Return size, expected rise of the loss, and the accuracy if it was measured."""
         plan = self.plan(c)
@@ -119,13 +124,13 @@ class BudgetModel(Model[BudgetChoice]):
     def scene(self, c: BudgetChoice) -> Scene:
         """Return bits and sensitivity of each layer, and both planes: expected and measured."""
         p = self.plan(c)
-        over = self.costs.average(c.bits) - c.budget
+        over = self.costs.kilobytes(c.bits) * (1 - c.budget / self.costs.average(c.bits))
         about = (
             "Only weights are quantized, on uniform grids with a step for each output channel. Sensitivities "
             "come from 1,000 training images, loss rise and accuracy from 2,000 test images (an accuracy "
             "near 90 % has a standard error of 0.7 points)."
         )
-        about += f" Your allocation is {over:.2f} bits a weight over the budget." if over > 1e-9 else ""
+        about += f" Your allocation is {over:.2g} kB over the budget." if over > 1e-9 else ""
         shown = panels.bits(p), panels.shares(p), panels.expected(p), panels.measured(p)
         return Scene(f"ResNet-20 at {c.budget:.4g} bits a weight: {c.way}", shown, panels.table(p), about)
 

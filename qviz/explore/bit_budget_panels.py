@@ -114,8 +114,8 @@ def shares(p: Plan) -> Panel:
         f"By {p.estimate}, layer {worst + 1}, {p.costs.names[worst]}, costs most at your bits, "
         f"{own[worst]:.3g} of {own.sum():.3g} in all. Values below {p.floor:.2g} are drawn there."
     )
-    y = Axis(f"sensitivity Ω ({p.estimate})", p.floor / 2, 2.0 * float(omega.max()), log=True)
-    return Panel("What the bits of each layer cost", p.layers, y, tuple(marks), text)
+    y = Axis(f"Ω ({p.estimate})", p.floor / 2, 2.0 * float(omega.max()), log=True)
+    return Panel("What each layer costs", p.layers, y, tuple(marks), text)
 
 
 def expected(p: Plan) -> Panel:
@@ -133,7 +133,7 @@ def expected(p: Plan) -> Panel:
     least = min(p.rise(bits) for way in RIVALS for bits in p.curve(way))
     most = p.rise((p.costs.bits[0],) * len(own))
     y = Axis(f"Σ Ω ({p.estimate})", max(0.5 * least, p.floor / 2), 2.0 * most, log=True)
-    return Panel("Expected: the sum of sensitivities", p.size, y, tuple(marks), text)
+    return Panel("Expected: sum of costs", p.size, y, tuple(marks), text)
 
 
 def measured(p: Plan) -> Panel:
@@ -150,7 +150,7 @@ def measured(p: Plan) -> Panel:
     said = f"Your allocation has {now.top1:.2f} %" if now else "Your allocation was not measured yet"
     best = p.trials[p.rows["exact"]].top1
     text = f"{said}; the exact one {best:.2f} %, floating point {p.costs.floating.top1:.2f} %."
-    return Panel("Measured: accuracy", p.size, Axis("top-1 (%)", 0.0, 100.0), tuple(marks), text)
+    return Panel("Measured accuracy", p.size, Axis("top-1 (%)", 0.0, 100.0), tuple(marks), text)
 
 
 def table(p: Plan) -> Table:

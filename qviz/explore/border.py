@@ -16,7 +16,7 @@ from qviz.core.rounding import CellBorder, Rounding
 from qviz.explore.border_data import BIAS, BOTH, FORMULA, HALF, LEARNED, NAME, ORACLE, Layer, layers
 from qviz.explore.border_panels import Border, bars, cells, product, terms
 from qviz.explore.border_product import Product
-from qviz.explore.controls import Number, Pick, Slide, control
+from qviz.explore.controls import Number, Pick, Slide, Tick, control
 from qviz.explore.model import Model, changed
 from qviz.methods.aquant import AdaptiveBorder
 from qviz.nn.ptq.errors import Errors
@@ -30,8 +30,8 @@ BENDS = {"low": 0.0, "middle": 0.5, "high": 1.0}
 """The controls that bend a border by hand, and where each does, as a share of the largest level."""
 
 
-def _bend(where: str) -> Slide:
-    return Slide(f"B {where}", f"The border {where}, by hand.", low=0.02, high=0.98, step=0.01)
+def _bend(short: str, where: str) -> Slide:
+    return Slide(f"B {short}", f"The border {where}, by hand.", low=0.02, high=0.98, step=0.01)
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,15 @@ class BorderChoice:
     network: str = control("nearest", Pick("Network", "How the network was quantized."))
     bits: int = control(2, Slide("Bits", "The bits of weights and activations.", low=2, high=4, step=1))
     border: str = control(HALF, Pick("Border", "Where an activation rounds up.", options=WAYS))
-    low: float = control(0.5, _bend("at the lowest level"))
-    middle: float = control(0.5, _bend("in the middle"))
-    high: float = control(0.5, _bend("at the top level"))
+    low: float = control(0.5, _bend("at 0", "at the lowest level"))
+    middle: float = control(0.5, _bend("middle", "in the middle"))
+    high: float = control(0.5, _bend("at top", "at the top level"))
     channel: int = control(
         1, Slide("Channel", "The input channel whose border is shown.", low=1, high=32, step=1)
     )
     weight: float = control(0.7, Number("Weight w", "The weight of one product, in steps.", step=0.05))
-    activation: float = control(1.6, Number("Activation u", "Its activation, in steps.", step=0.05))
+    activation: float = control(1.6, Number("Input u", "Its activation, in steps.", step=0.05))
+    compare: bool = control(True, Tick("Compare", "Show what formula, learning, a bias and an oracle give."))
 
 
 class BorderModel(Model[BorderChoice]):
@@ -120,6 +121,11 @@ class BorderModel(Model[BorderChoice]):
         name = list(BENDS)[index]
         return self.followed(replace(c, border=HAND, **{name: self.controls(c)[name].nearest(y)}))
 
+    def paged(self, c: BorderChoice) -> dict[str, tuple[Any, ...]]:
+        """Return networks, borders and bits: what a page has by default."""
+        limits = self.limits(c)
+        return {"network": limits["network"]["options"], "border": WAYS[:-1], "bits": (2, 4)}
+
     def headline(self, c: BorderChoice) -> dict[str, float]:
         """Return the error of the layer and that of the product."""
         return {
@@ -138,7 +144,7 @@ class BorderModel(Model[BorderChoice]):
         layer, border, one = self.layer(c), self.shown(c), self.product(c)
         found, half = (_judged(*_way(of))[1] for of in (c, replace(c, border=HALF)))
         known = {way: 100 * value / layer.known[HALF] for way, value in layer.known.items()}
-        names = {name: known[name] for name in KNOWN}
+        names = {name: known[name] for name in KNOWN if c.compare}
         panels = (
             product(one, c.border == FORMULA),
             cells(layer, border, one, c.channel - 1 if c.border in (FORMULA, LEARNED) else None),
@@ -154,7 +160,10 @@ class BorderModel(Model[BorderChoice]):
         return Scene(f"Border: {c.border}", panels, self._table(c, layer, one), about)
 
     def _table(self, c: BorderChoice, layer: Layer, one: Product) -> Table:
-        rows = {f"on show: {c.border}": (self.error(c), c.border), **{name: (None, name) for name in KNOWN}}
+        rows = {
+            f"on show: {c.border}": (self.error(c), c.border),
+            **{name: (None, name) for name in KNOWN if c.compare},
+        }
         values, cells = {}, []
         for name, (error, way) in rows.items():
             here = 100 * layer.known[way] / layer.known[HALF] if error is None else error
@@ -164,7 +173,7 @@ class BorderModel(Model[BorderChoice]):
             values[name] = dict(zip(("held out", "others", "learned from"), (here, *found), strict=True))
             cells.append((name, *("–" if v is None else f"{v:.1f}" for v in values[name].values())))
         headers = ("error (%)", f"{len(layer.x)} images", "256 more", "learned from")
-        return Table(headers, tuple(cells), ("a", *KNOWN.values()), values, one.words)
+        return Table(headers, tuple(cells), ("a", *KNOWN.values())[: len(cells)], values, one.words)
 
 
 def _way(c: BorderChoice) -> tuple[str, int, str, tuple[float, ...]]:

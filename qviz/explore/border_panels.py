@@ -15,7 +15,7 @@ from qviz.nn.ptq.errors import Errors
 from qviz.plot import ptq as pictures
 from qviz.plot.scene import Axis, Bars, Heat, Line, Mark, Panel, Points, Rule, Steps
 
-TERMS = ("weights", "activations", "from before", "the whole")
+TERMS = ("weights", "rounded inputs", "from before", "the whole")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ def product(one: Product, best: bool) -> Panel:
     cuts = np.concatenate([s.cuts, gap], 1).ravel()[:-1]
     places = np.tile(np.append(s.w, np.nan), len(s.cuts))[:-1]
     marks = (
-        Heat("data", s.w, s.u, s.values, (0.0, top), label="|error|"),
+        Heat("data", s.w, s.u, s.values, (0.0, top), label=f"|error|, 0 (dark) to {top:.3g} (light)"),
         Line("data", places, cuts, label="threshold"),
         Points("e", np.array([one.w]), np.array([one.u]), "xy", label="one product"),
     )
@@ -55,7 +55,7 @@ def product(one: Product, best: bool) -> Panel:
     mean = f"mean {s.values.mean():.4g}"
     text = f"Errors |w'x' − wu| from 0 (dark) to {top:.3g} (light), {mean}; {own}. {'; '.join(one.words)}."
     x, y = Axis("weight w (steps)", s.w[0], s.w[-1]), Axis("activation u (steps)", s.u[0], s.u[-1])
-    return Panel(f"Error of a product, 0 (dark) to {top:.3g}", x, y, marks, text)
+    return Panel("Error of a product", x, y, marks, text)
 
 
 @lru_cache(maxsize=256)
@@ -85,7 +85,7 @@ def cells(layer: Layer, border: Border, one: Product, channel: int | None) -> Pa
         f"Border of {whose}: from {low:.2g} to {high:.2g}, thresholds "
         f"{', '.join(f'{cut:.3g}' for cut in cuts)}. {base.text.split('. ')[0]}."
     )
-    return Panel(f"Border over the cells, {whose}", base.x, base.y, tuple(marks), text)
+    return Panel(f"Border, {whose}", base.x, base.y, tuple(marks), text)
 
 
 def terms(now: Errors, half: Errors) -> Panel:
@@ -96,7 +96,7 @@ def terms(now: Errors, half: Errors) -> Panel:
     marks = Bars("a", edges, here, label="on show"), Steps("data", edges, there, label="one half")
     told = zip(TERMS, here, there, strict=True)
     text = "; ".join(f"{name}: {a:.3g} % against {b:.3g} %" for name, a, b in told)
-    x = Axis("1 weights, 2 activations, 3 from before, 4 the whole", edges[0], edges[-1])
+    x = Axis("weights, inputs, before, whole", edges[0], edges[-1])
     y = Axis("mean square (%)", 0.0, 1.15 * float(max(here.max(), there.max())))
     return Panel("Whose error is it?", x, y, marks, f"{text}. Terms can cancel.")
 
@@ -110,4 +110,4 @@ def bars(own: float, known: Mapping[str, float], roles: Mapping[str, str]) -> Pa
     text = ", ".join(f"{name} {value:.1f} %" for name, (_, value) in found.items())
     x = Axis("in the order of the table", 0.5, len(found) + 0.5)
     y = Axis("error of the output (%)", 0.0, 1.1 * max(100.0, own, *known.values()))
-    return Panel("Held-out error of the layer", x, y, tuple(marks), f"{text}; rounding at one half is 100 %.")
+    return Panel("Held-out error", x, y, tuple(marks), f"{text}; rounding at one half is 100 %.")

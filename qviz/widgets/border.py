@@ -17,7 +17,7 @@ class BorderExplorer(Explorer):
         show: The names of the controls on show; by default all.
 
     Attributes:
-        network, bits, border, low, middle, high, channel, weight, activation: The controls.
+        network, bits, border, low, middle, high, channel, weight, activation, compare: The controls.
 
     Example:
         >>> e = BorderExplorer()

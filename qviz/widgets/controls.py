@@ -87,7 +87,7 @@ def traits(control: Control) -> dict[str, Any]:
         found |= {name: limit for name, limit in limits.items() if not math.isinf(limit)}
         found["step"] = control.step
     if isinstance(control, Slide) and not control.whole:
-        decimals = max(0, -math.floor(math.log10(control.step) + 1e-9))
+        decimals = next((d for d in range(7) if math.isclose(round(control.step, d), control.step)), 7)
         found["readout_format"] = f".{decimals}f" if decimals < 7 else ".3g"
     return found
 

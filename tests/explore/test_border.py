@@ -200,6 +200,13 @@ def test_dots_bend_the_border_and_move_the_product():
     assert MODEL.settled(learned, replace(learned, high=0.8)).border == HAND
 
 
+def test_nothing_is_told_of_the_others_unless_asked_for():
+    scene = MODEL.scene(chosen(border=LEARNED, compare=False))
+    assert list(scene.table.values) == ["on show: learned"]
+    assert [m.label for m in marks(scene.panels[3], Bars)] == ["on show"]
+    assert not any(word in scene.text for word in (BIAS, ORACLE))
+
+
 def test_states_and_presets():
     for preset in MODEL.presets.values():
         c = chosen(**preset)
@@ -232,3 +239,9 @@ def test_every_extreme_gives_a_finite_picture(net, bits, way, bends, channel, w,
             assert isinstance(mark, Line) or not any(np.isnan(v).any() for v in values)
     controls = MODEL.controls(c)
     assert all(controls[n].accepts(getattr(c, n)) for n in ("weight", "activation", *BENDS))
+
+
+def test_a_page_has_both_networks_and_three_borders():
+    page = MODEL.page(MODEL.start)
+    assert len(page.frames) == 12
+    assert [chooser.label for chooser in page.choosers] == ["Network", "Border", "Bits"]
