@@ -16,3 +16,4 @@ from qviz.explore.model import Model as Model
 from qviz.explore.question import Question as Question
 from qviz.explore.step import StepModel as StepModel
 from qviz.explore.thresholds import ThresholdModel as ThresholdModel
+from qviz.explore.time_machine import TimeModel as TimeModel

@@ -18,9 +18,9 @@ from qviz.explore.grids import MANUAL, RULES, SEARCH, Grids, OwnGrids, clip
 from qviz.explore.hand import CUSTOM, Hand, HandModel
 from qviz.explore.model import Page, changed
 from qviz.measure import Measured
+from qviz.measure.positions import border_positions, level_positions
 from qviz.plot import panels
 from qviz.plot.html import Chooser, Key
-from qviz.plot.places import border_positions, level_positions
 from qviz.plot.scene import Points, Scene, Span
 from qviz.plot.scenes import compared
 

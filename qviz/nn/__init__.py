@@ -33,6 +33,8 @@ from qviz.nn.report import report as report
 from qviz.nn.train import CheckpointError as CheckpointError
 from qviz.nn.train import DivergenceError as DivergenceError
 from qviz.nn.train import History as History
+from qviz.nn.train import LayerRecorder as LayerRecorder
+from qviz.nn.train import LayerRecording as LayerRecording
 from qviz.nn.train import TrainConfig as TrainConfig
 from qviz.nn.train import evaluate as evaluate
 from qviz.nn.train import fit as fit

@@ -9,6 +9,7 @@ import torch
 
 from qviz.core.quantizer import Quantizer, probe
 from qviz.measure.measured import Measured
+from qviz.measure.positions import level_positions as level_positions
 from qviz.plot.charts import by_layer as by_layer
 from qviz.plot.charts import curve as curve
 from qviz.plot.charts import histogram as histogram
@@ -17,7 +18,6 @@ from qviz.plot.methods import Data, Methods, calibrated, measured, with_levels
 from qviz.plot.methods import limits as limits
 from qviz.plot.methods import summary_of as summary_of
 from qviz.plot.places import borders_or_knots, in_units_of_x, on_x, places, treads
-from qviz.plot.places import level_positions as level_positions
 from qviz.plot.scene import Axis, Band, Bars, Line, Mark, Panel, Rug, Steps
 from qviz.plot.style import ROLES
 

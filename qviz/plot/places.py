@@ -11,18 +11,10 @@ from torch import Tensor
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import Range
 from qviz.core.summary import Summary
+from qviz.measure.positions import border_positions, level_positions
+from qviz.measure.positions import on_x as on_x
 
 Function = Quantizer | Callable[[Tensor], Tensor]
-
-
-def level_positions(q: Quantizer) -> np.ndarray:
-    """Return the levels on the x axis, shape (K,); per channel those of the median scale.
-
-    Where outputs are in another unit than x (DAQ, N2UQ, DoReFa), a level's place is its knot.
-    """
-    scale, offset = _typical(q)
-    on_x = q.codebook.levels if q.range.rescale else q.codebook.knots
-    return on_x.numpy(force=True) * scale + offset
 
 
 def places(q: Quantizer, data: Summary) -> np.ndarray:
@@ -42,21 +34,10 @@ def outputs(q: Quantizer) -> np.ndarray:
         return q.range.output(q.codebook.levels.double()).numpy(force=True)
 
 
-def border_positions(q: Quantizer) -> np.ndarray:
-    """Return the borders on the x axis, shape (K - 1,); per channel those of the median scale."""
-    return on_x(q, q.rounding.borders(q.codebook))
-
-
 def borders_or_knots(q: Quantizer) -> Tensor:
     """Return what divides the values into cells, in units of u: borders, or knots where none are fixed."""
     borders = q.rounding.borders(q.codebook)
     return q.codebook.knots if borders is None else borders
-
-
-def on_x(q: Quantizer, u: Tensor) -> np.ndarray:
-    """Return where numbers in units of u lie on the x axis; per channel with the median scale."""
-    scale, offset = _typical(q)
-    return u.numpy(force=True) * scale + offset
 
 
 def in_units_of_x(q: Function) -> bool:
@@ -90,10 +71,3 @@ def treads(
     start = np.concatenate([[0], np.nonzero(np.diff(y))[0] + 1])
     left = x.numpy()[start]
     return left, np.concatenate([left[1:], [high]]), y[start]
-
-
-def _typical(q: Quantizer) -> tuple[float, float]:
-    scale = q.range.scale.flatten()
-    middle = int(scale.argsort()[(len(scale) - 1) // 2])
-    offset = 0.0 if q.range.offset is None else float(q.range.offset.flatten()[middle])
-    return float(scale[middle]), offset

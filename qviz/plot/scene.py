@@ -66,11 +66,11 @@ class Band(Mark):
 
 @dataclass(frozen=True, eq=False)
 class Rug(Mark):
-    """Upright ticks at x (n,), from ``low`` to ``high`` on the y axis."""
+    """Upright ticks at x (n,), from ``low`` to ``high`` on the y axis: one number each, or (n,)."""
 
     x: Array
-    low: float
-    high: float
+    low: float | Array
+    high: float | Array
 
 
 @dataclass(frozen=True, eq=False)

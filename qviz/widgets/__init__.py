@@ -25,3 +25,4 @@ from qviz.widgets.grid import GridExplorer as GridExplorer
 from qviz.widgets.predict import Predict as Predict
 from qviz.widgets.step import StepExplorer as StepExplorer
 from qviz.widgets.thresholds import ThresholdExplorer as ThresholdExplorer
+from qviz.widgets.time_machine import TimeMachine as TimeMachine

@@ -39,12 +39,11 @@ MARKERS = {
 """bqplot's names for matplotlib's letters."""
 
 
-def _broken(left: np.ndarray, right: np.ndarray, low: float, high: float) -> Arrays:
-    """Return many separate two-point lines as one line with NaN between them (one SVG path)."""
-    gap = np.full(len(left), np.nan)
-    y = np.tile([low, high, np.nan], len(left))
-    x = np.column_stack([left, right, gap]).ravel()
-    return {"x": x[:-1], "y": y[:-1]}  # bqplot wants a number last
+def _ticks_at(x: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> Arrays:
+    """Return many separate upright lines as one line with NaN between them (one SVG path)."""
+    gap = np.full(len(x), np.nan)
+    y = np.column_stack([np.broadcast_to(low, len(x)), np.broadcast_to(high, len(x)), gap]).ravel()
+    return {"x": np.column_stack([x, x, gap]).ravel()[:-1], "y": y[:-1]}  # bqplot wants a number last
 
 
 def _ended(x: np.ndarray, y: np.ndarray) -> Arrays:
@@ -77,7 +76,7 @@ def arrays(mark: Mark, panel: Panel) -> Arrays:
         case Points():
             return {"x": mark.x, "y": mark.y}
         case Rug():
-            return _broken(mark.x, mark.x, mark.low, mark.high)
+            return _ticks_at(mark.x, mark.low, mark.high)
         case Bars():
             return _outline(mark.edges, mark.heights, 0.0)
         case Steps():

@@ -46,6 +46,11 @@ def test_arrays_of_each_mark():
         (Line("a", np.array([0.0, 1.0]), np.array([2.0, 3.0])), [0, 1], [2, 3]),
         (Points("c", np.array([0.5]), np.array([1.0])), [0.5], [1]),
         (Rug("a", np.array([0.2, 0.4]), 1.0, 2.0), [0.2, 0.2, nan, 0.4, 0.4], [1, 2, nan, 1, 2]),
+        (
+            Rug("a", np.array([0.2, 0.4]), np.array([1.0, 3.0]), np.array([2.0, 4.0])),
+            [0.2, 0.2, nan, 0.4, 0.4],
+            [1, 2, nan, 3, 4],
+        ),
         (Bars("data", EDGES, HEIGHTS), [0, 0, 1, 1, 3, 3], [0, 2, 2, 5, 5, 0]),
         (Steps("a", EDGES, HEIGHTS), [0, 1, 1, 3], [2, 2, 5, 5]),
         (Band("a", np.array([0.0, 1.0]), np.zeros(2), np.ones(2)), [0, 1, 1, 0], [1, 1, 0, 0]),

@@ -8,5 +8,7 @@ from qviz.nn.train.errors import CheckpointError as CheckpointError
 from qviz.nn.train.errors import DivergenceError as DivergenceError
 from qviz.nn.train.evaluate import evaluate as evaluate
 from qviz.nn.train.history import History as History
+from qviz.nn.train.layer_recorder import LayerRecorder as LayerRecorder
 from qviz.nn.train.loop import fit as fit
+from qviz.nn.train.recording import LayerRecording as LayerRecording
 from qviz.nn.train.series import Series as Series
