@@ -13,20 +13,25 @@
 # %% [markdown]
 # # Start here: what a grid is
 #
-# Quantizing a tensor means replacing every number in it by one of a few allowed numbers, the *levels* of a
-# *grid*. A 4-bit code can name at most 16 levels. Which ones should they be? In this lesson you
+# Quantizing a tensor means replacing every number in it by one of a few allowed numbers, the
+# [*levels*](glossary.md#level) of a [*grid*](glossary.md#grid). A 4-bit [code](glossary.md#code) can name at most
+# 16 levels. Which ones should they be? After this lesson you can
 #
-# 1. move two grids over a million numbers and watch the error,
-# 2. see what happens to one number,
-# 3. find out on the weights of a trained network why powers of two (POT) waste levels near zero,
-# 4. move the levels by hand, and see what powers of √2 (POST) repair and what they do not.
+# 1. say what happens to one number, from x to its level and back in the gradient,
+# 2. read the error of a grid off a picture, and name the part of the values that it comes from,
+# 3. explain on the weights of a trained network why powers of two (POT) waste levels near zero, and what powers
+#    of √2 (POST) repair and what they do not,
+# 4. place levels by hand, and say what one single bit can do.
 #
-# About 15 minutes. Run a cell with Shift+Enter.
+# About 25 minutes. Run a cell with Shift+Enter. Where it says **Predict**, type or click an answer before you go
+# on; nothing is graded, and the answer says how far off you were. Words with a link are in the
+# [glossary](glossary.md).
 
 # %%
 import qviz
+from qviz.explore import tensors
 from qviz.plot import panels
-from qviz.widgets import GridExplorer
+from qviz.widgets import GridExplorer, Predict
 
 explorer = GridExplorer()
 explorer
@@ -34,19 +39,45 @@ explorer
 # %% [markdown]
 # Above: one million samples of a normal distribution, two 4-bit grids. The coloured ticks are the levels. The
 # staircase shows where each x is sent; the shaded area between it and the line y = x is the error. The table has
-# the mean squared error (**MSE**), the same as a signal-to-noise ratio (**SQNR**, higher is better) and the
-# **entropy**, the number of bits that an ideal coder would need for each code.
-#
-# Click the slider **Bits** and press the arrow keys. Before you go from 4 to 5: how much will the MSE of POT
-# fall? Then go on to 8. Move **Clip**: it decides where the outermost level goes, for both grids. **Undo** takes
-# a move back, **Hold axes** keeps the scales of all pictures, and **In words** tells what the pictures show.
+# the mean squared error ([**MSE**](glossary.md#mse)), the same as a signal-to-noise ratio
+# ([**SQNR**](glossary.md#sqnr), higher is better) and the [**entropy**](glossary.md#entropy), the number of bits
+# that an ideal coder would need for each code.
+
+# %%
+normal = tensors.sources()["Gaussian, 1e6 values"].make()
+
+
+def pot_gain():
+    """By how many percent the MSE of POT falls from 4 to 5 bits."""
+    four, five = (qviz.compare(normal, {"POT": qviz.pot(bits)})["POT"].mse for bits in (4, 5))
+    return 100 * (1 - five / four)
+
+
+Predict(
+    "From 4 to 5 bits, POT gets 31 levels instead of 15. By how many percent will its MSE fall?",
+    pot_gain,
+    unit="%",
+    within=5,
+    why="Each new level goes between zero and the smallest level so far, where next to no error was left.",
+)
+
+# %% [markdown]
+# Now see for yourself: click the slider **Bits** and press the arrow keys, up to 8. Move **Clip**: it decides where
+# the outermost level goes, for both grids. **Undo** takes a move back, **Keep** leaves the present curves behind in
+# gray, and **In words** tells what the pictures show.
 
 # %% [markdown]
 # ## One number
 #
-# Every quantizer in this package does the same four things to a number x. The *range* divides it by a scale s:
-# u = x / s. The *codebook* finds the cell, the gap between two neighboring knots in which u lies, and the place
-# t in it, from 0 to 1. The *rounding* decides up or down. The level at that end, times s, is the result.
+# Every quantizer in this package does the same four things to a number x. The [*range*](glossary.md#range) divides
+# it by a [scale](glossary.md#scale) s: u = x / s. The [*codebook*](glossary.md#codebook) finds the
+# [cell](glossary.md#cell), the gap between two neighboring knots in which u lies, and the place t in it, from 0 to 1.
+# The [*rounding*](glossary.md#rounding) decides up or down. The level at that end, times s, is the result y:
+#
+# $$u = x / s, \qquad t = \frac{u - \text{knot}_k}{\text{knot}_{k+1} - \text{knot}_k}, \qquad
+# y = s \cdot \text{level}_{k + [t > 1/2]}$$
+#
+# `qviz.probe` carries a number through and shows every step.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -59,8 +90,9 @@ for x, t, up, y, slope in zip(p.x, p.t, p.up, p.y, p.dydx, strict=True):
 
 # %% [markdown]
 # 0.43 lies between the levels 0.3536 and 0.5, just past the middle, so it goes up; 0.42 goes down. -2 lies
-# outside the grid and is *clipped* to -1. The last column is what training uses in place of the derivative of a
-# staircase: 1 inside the grid and 0 outside, the *straight-through estimator*
+# outside the grid and is [*clipped*](glossary.md#clip) to -1. The last column is what training uses in place of the
+# derivative of a staircase: 1 inside the grid and 0 outside, the
+# [*straight-through estimator*](glossary.md#straight-through-estimator)
 # ([Bengio et al. 2013](https://arxiv.org/abs/1308.3432)).
 
 # %% [markdown]
@@ -101,40 +133,74 @@ for row in table.rows:
 
 # %% [markdown]
 # Each grid was stretched to the clip that suits it best. POT is more than 4 dB behind the rest at the same number
-# of bits. Where does its error come from? Guess from the picture above, then run the next two cells (their saved
-# outputs are folded in). The first draws one step for each level: from where to where x is sent to it, and as height
-# what these x add to the MSE.
+# of bits. Where does its error come from?
+
+# %%
+near, strip = qviz.Summary(weights), 0.034
+
+
+def inside(book):
+    """Levels within the strip, and their share of the weights and of the squared error."""
+    q = qviz.Quantizer(book).observe(weights)
+    cells = near.cells(book.levels, book.borders, q.range.scale)
+    inner = (book.levels * q.range.scale).abs() <= strip
+    return int(inner.sum()), *(float(n[inner].sum() / n.sum()) for n in (cells.count, cells.sse))
+
+
+Predict(
+    "Two thirds of the weights are rounded to one of POT's nine levels within 0.034 of zero, an eighth of its clip. "
+    "Which part of its squared error do these weights make?",
+    lambda: 100 * inside(qviz.pot(4))[2],
+    unit="%",
+    within=10,
+    why="Where levels are dense the error is small: four fifths of it come from the few, far levels.",
+)
+
+# %% [markdown]
+# Run the next two cells (their saved outputs are folded in). The first draws one step for each level: from where to
+# where x is sent to it, and as height what these x add to the MSE. The second looks at the *same* strip, ±0.034, for
+# three grids: like with like.
 
 # %% jupyter={"outputs_hidden": true}
 panels.contribution(weights, {"POT": qviz.pot(4), "POST": qviz.post(4)})
 
 # %% jupyter={"outputs_hidden": true}
 # NBVAL_CHECK_OUTPUT
-data, strip = qviz.Summary(weights), 0.034
-for book in (qviz.pot(4), qviz.post(4)):
-    q = qviz.Quantizer(book).observe(weights)
-    stats = data.cells(book.levels, book.borders, q.range.scale)
-    inner = (book.levels * q.range.scale).abs() <= strip
+for book in (qviz.uniform(4), qviz.pot(4), qviz.post(4)):
+    levels, share, error = inside(book)
     print(
-        f"{book.name:5} levels within {strip} of zero: {int(inner.sum()):2} of {len(book)},"
-        f" they serve {stats.count[inner].sum() / stats.count.sum():.0%} of the weights"
-        f" and make {stats.sse[inner].sum() / stats.sse.sum():.0%} of the error"
+        f"{book.name:8} levels within {strip} of zero: {levels} of {len(book)},"
+        f" they serve {share:.0%} of the weights and make {error:.0%} of the error"
     )
 
 # %% [markdown]
-# That is the waste. Nine of POT's fifteen levels crowd into a strip of an eighth of its clip, where a fifth of its error
-# arises; the six others have to serve everything beyond, and make four fifths of it. POST has five levels in that strip.
-#
-# More bits do not help, because each new POT level goes between zero and the smallest level so far:
+# That is the waste. Nine of POT's fifteen levels crowd into a strip of an eighth of its clip, where a fifth of its
+# error arises; the six others have to serve everything beyond, and make four fifths of it. In the same strip POST has
+# five levels and the uniform grid three.
 
 # %%
+grids = {"uniform": qviz.uniform, "POT": qviz.pot, "POST": qviz.post, "APoT": qviz.apot}
+
+
+def sqnr(name, bits):
+    """The SQNR of a grid on the weights, in dB."""
+    return qviz.compare(weights, {name: grids[name](bits)})[name].sqnr_db
+
+
+Predict(
+    "And POST? By how many dB is it better at 8 bits than at 5?",
+    lambda: sqnr("POST", 8) - sqnr("POST", 5),
+    unit="dB",
+    within=0.5,
+    why="Its new levels go next to zero as POT's do; near the clip they stay a factor of √2 apart.",
+)
+
+# %% jupyter={"outputs_hidden": true}
 # NBVAL_CHECK_OUTPUT
 print("SQNR (dB) on the same weights")
 print("bits     " + "".join(f"{bits:8}" for bits in range(2, 9)))
-grids = {"uniform": qviz.uniform, "POT": qviz.pot, "POST": qviz.post, "APoT": qviz.apot}
-for name, build in grids.items():
-    rows = [qviz.compare(weights, {name: build(bits)})[name] for bits in range(2, 9)]
-    print(f"{name:9}" + "".join(f"{row.sqnr_db:8.2f}" for row in rows))
+for name in grids:
+    print(f"{name:9}" + "".join(f"{sqnr(name, bits):8.2f}" for bits in range(2, 9)))
 
 # %% [markdown]
 # Read the table row by row.
@@ -147,6 +213,35 @@ for name, build in grids.items():
 #   also does well to move its clip outward.
 #
 # √2 repairs the gaps between large levels once. It does not make a geometric grid a fine one.
+
+# %% [markdown]
+# ## One bit
+#
+# Bits and levels are two things: b bits name up to 2^b levels. A symmetric grid with a zero has an odd number of
+# levels and leaves one code unused, so the grids above, but the uniform one, begin at 2 bits with three levels. With one bit there
+# is no zero any more: two levels, −c and c, and nothing left to choose but c.
+
+# %%
+mean = float(weights.abs().mean())
+Predict(
+    "Which c gives one bit the least squared error on these weights?",
+    "the mean of |w|",
+    options=["the largest |w|", "the mean of |w|", "the standard deviation of w"],
+    why="Every weight goes to the level of its sign, so the error is the sum of (|w| − c)², least at the mean.",
+)
+
+# %% jupyter={"outputs_hidden": true}
+# NBVAL_CHECK_OUTPUT
+one_bit = qviz.Quantizer(qviz.uniform(1)).observe(weights)
+print(f"c found by the search: {float(one_bit.scale):.4f}   mean |w|: {mean:.4f}")
+for c in (float(weights.abs().max()), mean, float(weights.std())):
+    mse = ((weights.abs() - c) ** 2).mean()
+    print(f"c = {c:.4f}   SQNR {10 * torch.log10((weights**2).mean() / mse):6.2f} dB")
+
+# %% [markdown]
+# That c, the mean of |w|, is the scale of XNOR-Net's binary weights
+# ([Rastegari et al. 2016](https://arxiv.org/abs/1603.05279), section 3.1). The clip of a grid is not the largest
+# value: with few levels it lies far inside.
 
 # %% [markdown]
 # ## By hand
@@ -193,21 +288,59 @@ best = by_hand.data()["table"]["B: Lloyd"]
 print(f"{'Lloyd':34} {best['levels']} levels   SQNR {best['sqnr_db']:.2f} dB")
 
 # %% [markdown]
-# ## Questions
+# ## What this lesson does not show
+#
+# The MSE of the weights is not the accuracy of the network. POST is behind the uniform grid at every width of the table but
+# 4 bits, where both are level, and yet it is proposed because a factor √2 is cheap in hardware and networks
+# trained with it do well ([Zhou et al. 2025](https://arxiv.org/abs/2504.17263)). Whether that holds is a question for
+# training, not for a histogram.
+
+# %% [markdown]
+# ## Exercises
 #
 # 1. In the first explorer choose the tensor "with outliers" and compare the range rules "min–max" and "MSE search"
-#    for the uniform grid. Which values does the better rule give up?
+#    for the uniform grid. Which values does the better rule give up, and what is won?
+#
+# <details><summary>Answer</summary>
+#
+# The largest ones. One value in 200 is eight times as large as the others; min–max puts the outermost level at 28.6,
+# and the grid is so coarse that the SQNR is 1.9 dB. The search puts it at 6.3 and clips 0.2 % of the values: 9.6 dB.
+#
+# </details>
+#
 # 2. Choose "depthwise_early (real)" and tick **Per channel**. Why does that help this layer so much more than
 #    "expand (real)"?
+#
+# <details><summary>Answer</summary>
+#
+# Its channels differ more: the widest reaches 741 times as far as the narrowest, in "expand" 32 times. One step for
+# all rounds the narrow channels to zero. With a step for each channel the uniform grid gains 7.3 dB there and 1.7 dB here.
+#
+# </details>
+#
 # 3. Choose "act_expand (real)": activations after a ReLU, none negative. So every grid leaves out its negative side.
 #    How many of the fifteen levels of the symmetric POT would serve no value there? What is won in SQNR by the levels
 #    that take their place?
+#
+# <details><summary>Answer</summary>
+#
+# Seven, all negative ones. And next to nothing is won, 0.01 dB: the seven new levels of POT go between zero and its
+# smallest level, as new levels of POT always do.
+#
+# </details>
+#
 # 4. Bring your own: `GridExplorer(my_array, {"mine": qviz.Codebook([-1, -0.4, 0, 0.4, 1])})`.
 #
-# The next cell has the figures for 2 and 3; its saved output is folded in.
+# The next cell computes the figures of the answers; its source and its saved output are folded in.
 
-# %% jupyter={"outputs_hidden": true}
+# %% jupyter={"source_hidden": true, "outputs_hidden": true}
 # NBVAL_CHECK_OUTPUT
+outliers = tensors.sources()["with outliers"].make()
+for rule in (qviz.MinMax(), qviz.MSE()):
+    q = qviz.Quantizer(qviz.uniform(4), range=rule).observe(outliers)
+    clip, db = float(q.scale * q.codebook.hi), qviz.compare(outliers, {"q": q})["q"].sqnr_db
+    lost = float((outliers.abs() > clip).float().mean())
+    print(f"with outliers, {type(rule).__name__:6}: clip {clip:4.1f}, {lost:.1%} beyond it, {db:.1f} dB")
 early = qviz.shipped.tensor("depthwise_early")
 for name, tensor in (("depthwise_early", early), ("expand", weights)):
     whole = qviz.compare(tensor, ["uniform"])["uniform"].sqnr_db
@@ -219,3 +352,9 @@ unused = qviz.metrics.dead_levels(qviz.metrics.occupancy(symmetric, positive))
 both = [qviz.compare(positive, {"POT": symmetric})["POT"], qviz.compare(positive, ["POT"])["POT"]]
 print(f"act_expand: {unused} of {len(symmetric.codebook)} levels unused;", end=" ")
 print("POT with a negative side {:.2f} dB, without {:.2f} dB".format(*(row.sqnr_db for row in both)))
+
+# %% [markdown]
+# ## Read next
+#
+# [01](01-uniform-and-ste.ipynb): uniform grids and the straight-through estimator.
+# Powers of two and of √2 have a lesson of their own, and levels that follow the weights another.

@@ -29,7 +29,9 @@ class TimeChoice:
 
     run_a: str = control("", Pick("Run A", "The first run."))
     run_b: str = control(NONE, Pick("Run B", "The second run, shown at the same step."))
-    step: int = control(0, Slide("Step", "The training step, of both runs.", low=0, high=1, step=1))
+    step: int = control(
+        0, Slide("Step", "The training step, of both runs.", low=0, high=1, step=1, play=True)
+    )
     weight: int = control(1, Number("Weight", "The weight to follow, by its number.", low=1, high=2, step=1))
     curve: str = control("codes changed", Pick("Curve", "What the last picture shows over the steps."))
 

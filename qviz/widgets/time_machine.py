@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from qviz.explore.time_machine import TimeModel
@@ -18,7 +18,7 @@ class TimeMachine(Explorer):
     Args:
         *runs: Recordings of your own, or the files that they were saved to (see
             :class:`~qviz.nn.LayerRecorder`); by default four that ship with the package.
-        show: The names of the controls to show at first; all by default.
+        show: The names of the controls on the page, all by default.
 
     Raises:
         ValueError: A file is no recording, or two runs have one name.
@@ -33,5 +33,5 @@ class TimeMachine(Explorer):
 
     model: TimeModel
 
-    def __init__(self, *runs: LayerRecording | str | Path, show: Sequence[str] | None = None) -> None:
-        super().__init__(TimeModel(*runs))
+    def __init__(self, *runs: LayerRecording | str | Path, show: Iterable[str] | None = None) -> None:
+        super().__init__(TimeModel(*runs), show=show)
