@@ -20,9 +20,10 @@ FIGURES = {
 }
 """Curves that each recording has: their arrays, axes and factors."""
 HEADERS = ("run", "step", "loss", "changes", "returns", "error (%)", "levels in use")
-NOTE = (
-    "changes: how often a weight of the layer has changed its code up to this step, on average; returns: "
-    "how often it took its last change back; error: |quantized − master| / |master| of the weights shown"
+NOTES = (
+    "changes: of the code of a weight, up to this step; mean over the layer",
+    "returns: those of them that took the last change back",
+    "error: |quantized − master| / |master| of the weights shown",
 )
 
 
@@ -76,7 +77,7 @@ def table(shown: list[Shown]) -> Table:
         cells = [str(step), "–" if np.isnan(loss) else f"{loss:.3f}", *(f"{n:.3f}" for n in counts)]
         rows.append((one.name, *cells, f"{error:.1f}", f"{levels} of {one.run.levels.shape[1]}"))
         values[one.name] = {name: None if np.isnan(n) else n for name, n in row.items()}
-    return Table(HEADERS, tuple(rows), tuple(one.role for one in shown), values, (NOTE,))
+    return Table(HEADERS, tuple(rows), tuple(one.role for one in shown), values, NOTES)
 
 
 def grid(shown: Shown, number: int) -> Panel:

@@ -47,6 +47,8 @@ class TimeModel(Model[TimeChoice]):
         FileNotFoundError: There is no such file.
     """
 
+    rescales = ("run_a", "run_b", "weight", "curve")
+
     def __init__(self, *runs: LayerRecording | str | Path) -> None:
         files = runs or [shipped.checkpoint(f"recording_{name}.safetensors") for name in SHIPPED]
         made = [run if isinstance(run, LayerRecording) else LayerRecording.load(run) for run in files]

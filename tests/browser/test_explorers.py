@@ -1,0 +1,209 @@
+"""Every explorer in a real JupyterLab: controls, dots, undo; readable and named in all themes and widths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jupytext
+import nbformat
+import pytest
+from playwright.sync_api import TimeoutError as Timeout
+
+from qviz import widgets
+from qviz.explore.controls import Number, Pick, Slide, Text, Tick
+from qviz.plot.scene import Points
+from qviz.widgets import Explorer
+from tests.browser import axe
+from tests.browser.lab import PANEL, Lab, open_lab
+from tests.browser.looks import CONTRAST, FILLED, HUED, NAMELESS, RING, TEXTS, THEME, THEMED, TO_TOP
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+EXPLORERS = sorted(
+    name
+    for name, value in vars(widgets).items()
+    if isinstance(value, type) and issubclass(value, Explorer) and value is not Explorer
+)
+NOTEBOOK = "# %%\nfrom qviz.widgets import {0}\n\n{0}()\n"
+ROOT = f"{PANEL} .qviz-explorer"
+OTHER = "(before) => { const now = window.qvizProbe.fingerprint(); return now !== null && now !== before; }"
+AGAIN = "(before) => window.qvizProbe.fingerprint() === before"
+WAIT_MS = 8000
+WORK_MS = 120_000
+PASTED = "0.5 -1.25 3 0.01 -0.2 0.75"
+
+
+@dataclass
+class Page:
+    """An explorer on its page, and the same one here, which says what there is to use."""
+
+    name: str
+    lab: Lab
+    explorer: Explorer
+
+    @property
+    def picture(self) -> str:
+        return self.lab.page.evaluate("() => window.qvizProbe.fingerprint()")
+
+    def changed(self, before: str, ms: int = WAIT_MS) -> bool:
+        """Wait until the picture is another one, and at rest."""
+        try:
+            self.lab.page.wait_for_function(OTHER, arg=before, timeout=ms)
+        except Timeout:
+            return False
+        self.lab.wait_until_still()
+        return True
+
+    def locator(self, selector: str):
+        return self.lab.page.locator(f"{ROOT} {selector}")
+
+    def labeled(self, label: str):
+        return self.lab.page.locator(ROOT).get_by_label(label, exact=True)
+
+    def undo(self) -> None:
+        self.locator("button:has-text('Undo')").click()
+
+
+@pytest.fixture(scope="module", params=EXPLORERS)
+def page(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp(request.param) / "explorer.ipynb"
+    nbformat.write(jupytext.reads(NOTEBOOK.format(request.param), fmt="py:percent"), path)
+    with open_lab(path) as lab:
+        assert lab.errors() == []
+        lab.wait_until_still()
+        lab.page.locator(ROOT).evaluate(TO_TOP)
+        yield Page(request.param, lab, getattr(widgets, request.param)())
+        assert lab.errors() == []
+        assert lab.console == []
+
+
+@pytest.fixture(scope="module")
+def shots(checkout):
+    folder = checkout / "tests" / "shots"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def attempts(page, control, value):
+    """Ways to move a control, of which one must change the picture."""
+    field = page.labeled(control.label).first
+    match control:
+        case Pick():
+            for option in control.options:
+                if option != value:
+                    yield lambda option=option: field.select_option(option)
+        case Tick():
+            yield lambda: field.click()
+        case Slide():
+            handle = page.lab.slider(control.label).handle
+            for key in ("ArrowRight", "ArrowLeft", "PageUp", "PageDown", "End", "Home"):
+                yield lambda key=key: handle.press(key)
+        case Text():
+            yield lambda: (field.fill(PASTED), field.blur())
+        case Number():
+            for by in (control.step, -control.step, 10 * control.step):
+                typed = min(max(value + by, control.low), control.high)
+                yield lambda typed=typed: (field.fill(f"{typed:.9g}"), field.press("Enter"))
+
+
+def test_each_control_changes_the_picture_and_undo_takes_it_back(page):
+    explorer, still = page.explorer, []
+    shown = {n: c for n, c in explorer.model.controls(explorer.choice()).items() if c.shown}
+    for name, control in shown.items():
+        before = page.picture
+        for move in attempts(page, control, getattr(explorer.choice(), name)):
+            move()
+            if page.changed(before, 2500):
+                break
+        else:
+            still.append(control.label)
+            continue
+        page.undo()
+        page.lab.page.wait_for_function(AGAIN, arg=before, timeout=WAIT_MS)
+    assert still == []
+
+
+def test_each_button_changes_the_picture(page):
+    for name, action in page.explorer.model.actions(page.explorer.choice()).items():
+        if not action.shown:
+            continue
+        before = page.picture
+        page.locator(f"button:has-text('{action.label}')").click()
+        assert page.changed(before, WAIT_MS if action.work is None else WORK_MS), name
+        page.undo()
+        page.lab.page.wait_for_function(AGAIN, arg=before, timeout=WAIT_MS)
+
+
+def dot_to_drag(explorer):
+    """The number of a panel, that of a dot on it, and where it can be dragged; None where nothing can."""
+    for number, panel in enumerate(explorer.scene().panels):
+        count = 0
+        for mark in panel.marks:
+            if isinstance(mark, Points):
+                if mark.moves and len(mark.x):
+                    return number, count + len(mark.x) // 2, mark.moves
+                count += len(mark.x)
+    return None
+
+
+def test_a_dot_can_be_dragged_and_undone(page):
+    found = dot_to_drag(page.explorer)
+    if found is None:
+        pytest.skip(f"{page.name} starts without dots that move")
+    panel, number, moves = found
+    figure, mouse = page.locator(".bqplot").nth(panel), page.lab.page.mouse
+    figure.scroll_into_view_if_needed()
+    box, area = figure.locator("path.dot").nth(number).bounding_box(), figure.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    right, down = (1 if p < a + s / 2 else -1 for p, a, s in (
+        (x, area["x"], area["width"]), (y, area["y"], area["height"])))  # fmt: skip
+    before = page.picture
+    mouse.move(x, y)
+    mouse.down()
+    mouse.move(x + 50 * right * ("x" in moves), y + 35 * down * ("y" in moves), steps=8)
+    mouse.up()
+    assert page.changed(before)
+    page.undo()
+    page.lab.page.wait_for_function(AGAIN, arg=before, timeout=WAIT_MS)
+
+
+def test_everything_has_a_name_and_a_ring_where_the_keys_go(page):
+    assert page.lab.page.locator(ROOT).evaluate(NAMELESS) == []
+    page.locator("select:visible, .noUi-handle:visible, input:visible").first.focus()
+    thin = []
+    for _ in range(6):
+        page.lab.page.keyboard.press("Tab")
+        said = page.lab.page.evaluate("() => document.activeElement.outerHTML.slice(0, 120)")
+        if page.lab.page.evaluate(RING) < 2:
+            thin.append(said)
+    assert thin == []
+
+
+def test_axe_finds_nothing(page, tmp_path):
+    script = axe.fetched(tmp_path)
+    if script is None:
+        pytest.skip("axe-core cannot be fetched from the npm registry")
+    page.lab.page.evaluate(script)
+    assert page.lab.page.evaluate(axe.RUN, ROOT) == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(1500, 1000), (1024, 1000), (700, 1400)])
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+def test_everything_can_be_read(page, shots, theme, width, height):
+    tab, root = page.lab.page, page.lab.page.locator(ROOT)
+    tab.set_viewport_size({"width": width, "height": height})
+    tab.evaluate(THEME, theme)
+    tab.wait_for_function(THEMED, arg=theme)
+    root.evaluate(TO_TOP)
+    tab.wait_for_function(FILLED)
+    page.lab.wait_until_still()
+    page.lab.screenshot(shots / f"{page.name}-{theme.split()[1].lower()}-{width}.png")
+    problems = [found for figure in page.locator(".bqplot").all() for found in figure.evaluate(TEXTS)]
+    contrast, hued = root.evaluate(CONTRAST), root.evaluate(HUED)
+    overflow = root.evaluate("(e) => e.scrollWidth - e.clientWidth")
+    tab.evaluate(THEME, "JupyterLab Light")
+    tab.set_viewport_size({"width": 1500, "height": 1000})
+    assert problems == []
+    assert {kind: found for kind, found in contrast.items() if found[0] < 4.5} == {}
+    assert hued == []
+    assert overflow <= 0
