@@ -299,11 +299,11 @@ from pathlib import Path
 
 from qviz.nn import LayerRecorder, TrainConfig
 
-net = quantized("lsq", 2)
+net = quantized("lsq", 3)
 before = accuracy(net)
-recorder = LayerRecorder(net, "layer3.0.conv1", name="LSQ, 2 bits")
+recorder = LayerRecorder(net, "layer3.0.conv1", name="LSQ, 3 bits")
 batches = CifarLoader(cifar10("train", source="sample"), 64, limit=1280)
-config = TrainConfig(epochs=1, batch_size=64, lr=0.01, q_lr=1e-3)
+config = TrainConfig(epochs=1, batch_size=64, lr=0.005, q_lr=3e-3)
 fit(net, batches, config, on_step=recorder, progress=False)
 own = Path(tempfile.gettempdir()) / "my-training.safetensors"
 recorder.recording().save(own)
@@ -315,19 +315,13 @@ mine = recorder.recording()
 print(f"{len(mine)} frames of {mine.codes.shape[1]} weights in {own.stat().st_size / 1000:.0f} kB")
 
 # %% [markdown]
-# The loss of the training batches fell. The accuracy is measured with BatchNorm's memory:
+# Is the network better now? The accuracy is measured with BatchNorm's memory, so look at it twice:
 
 # %%
 # NBVAL_CHECK_OUTPUT
 after = accuracy(net)
 reestimate_batchnorm(net, images)
-fell = mine.loss[-5:].mean() < mine.loss[1:6].mean()
-print(
-    "the loss fell:",
-    bool(fell),
-    "  after re-estimation the accuracy is higher:",
-    accuracy(net) > max(before, after),
-)
+print("re-estimation helps after the training:", accuracy(net) > after)
 
 # %%
 print(
@@ -337,7 +331,7 @@ print(
 print(f"{accuracy(net):.0f} % with BatchNorm re-estimated")
 
 # %% [markdown]
-# After twenty steps the memory is still a mixture of networks that are gone. So before you judge a short training, let
+# After twenty steps the memory is a mixture of networks that are gone. So before you judge a short training, let
 # BatchNorm look again.
 
 # %% [markdown]
