@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -62,6 +63,14 @@ class GridModel(HandModel[GridChoice]):
 
     The arguments, and what is refused, are those of :class:`~qviz.widgets.GridExplorer`.
     """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "levels wasted near zero": {"tensor": "expand (real)", "grid_a": "POT", "grid_b": "uniform"},
+        "one outlier in 200": {"tensor": "with outliers", "rule": "min–max", "grid_a": "uniform"},
+        "activations, none negative": {"tensor": "act_expand (real)"},
+        "a scale for each channel": {"tensor": "depthwise_early (real)", "per_channel": True},
+        "as good as it gets": {"bits": 3, "grid_a": "quantile", "grid_b": "Lloyd"},
+    }
 
     def __init__(
         self,

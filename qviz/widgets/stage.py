@@ -49,7 +49,7 @@ class Stage(w.VBox):
         self._lock, self._busy = threading.RLock(), False  # a kernel may run callbacks in several threads
         self._history: History[Any] = History()
         self._view = View(remark=model.sources.problem)
-        self._presets = {name: model.restored(state) for name, state in model.presets.items()}
+        self._presets: dict[str, Any] = {}  # choices by name, made when first asked for: each may fit a grid
         self._work = Work(self._finish, self._worked)
         specs, scene = model.controls(self._choice), self.scene()
         self.controls = {name: controls.make(s, getattr(self._choice, name)) for name, s in specs.items()}
@@ -60,7 +60,7 @@ class Stage(w.VBox):
         self.keep = w.ToggleButton(description="Keep", tooltip="Keep this picture, to compare the next with")
         self.hold = w.ToggleButton(description="Hold axes", tooltip="The axes stay as they are")
         self.presets = w.Dropdown(
-            description="Preset", options=("", *self._presets), layout={"width": "16em"}
+            description="Preset", options=("", *model.presets), layout={"width": "16em"}
         )
         for button in (*self.buttons.values(), self.undo, self.redo, self.keep, self.hold):
             button.layout.width = "auto"
@@ -73,12 +73,12 @@ class Stage(w.VBox):
         self._words, self._code = folded
         self._folded = w.Accordion(folded, titles=("In words", "As code"), selected_index=None)
         self._folded.observe(lambda _: self._speak(), "selected_index")
-        self.presets.layout.display = None if self._presets else "none"
         placed = [widget for name in self.controls for widget in self._placed(name)]
         own = [*self.buttons.values(), self._work.bar, self.undo, self.redo, self.keep, self.hold]
         picture = w.GridBox([live.widget for live in self._live], layout=GRID)
         style = w.HTML(layout={"display": "none"})
-        top = w.Box([self.presets, *placed, *own], layout=ROW)
+        first = [self.presets] if model.presets else []
+        top = w.Box([*first, *placed, *own], layout=ROW)
         super().__init__([style, top, self._text, self._alt, picture, self._note, self._folded])
         self.add_class("qviz-explorer").add_class(f"qviz-{self.model_id}")
         style.value = f'<style onload="{NAMES}">{STYLE}{display.HIDDEN.format(self.model_id)}</style>'
@@ -182,6 +182,8 @@ class Stage(w.VBox):
     def _preset(self, name: str) -> None:
         with self._lock:
             if name and not self._busy:
+                if name not in self._presets:
+                    self._presets[name] = self.model.restored(self.model.presets[name])
                 self._go(self._presets[name], "preset")
 
     def _look(self) -> None:

@@ -21,6 +21,10 @@ e.grid_a.value = "custom"
 e
 """
 LEVELS = 7
+FILL, GREEN = (
+    "(e) => getComputedStyle(e).fill",
+    "rgb(2, 158, 115)",
+)  # of the custom levels
 
 CAPTIONED = """(text) => document.querySelector('.qviz-table caption').textContent.includes(text)"""
 # The output with the picture, once its text has the wanted words in the notebook as it would be saved.
@@ -83,8 +87,9 @@ def custom(lab):
 
 
 def dots(lab):
-    """The middle of each dot, from left to right, in pixels."""
-    boxes = [dot.bounding_box() for dot in lab.page.locator(f"{PANEL} .bqplot path.dot").all()]
+    """The middle of each dot of the custom grid, from left to right, in pixels."""
+    all_dots = lab.page.locator(f"{PANEL} .bqplot path.dot").all()
+    boxes = [dot.bounding_box() for dot in all_dots if dot.evaluate(FILL) == GREEN]
     return sorted((b["x"] + b["width"] / 2, b["y"] + b["height"] / 2) for b in boxes)
 
 
@@ -183,7 +188,7 @@ def test_tab_reaches_every_control_in_reading_order(lab):
     first = lab.page.locator(f"{PANEL} .widget-dropdown select").first
     first.focus()
     names = []
-    for _ in range(16):
+    for _ in range(20):
         names.append(
             lab.page.evaluate("""() => {
               const e = document.activeElement, box = e.closest('.jupyter-widgets');
@@ -192,8 +197,8 @@ def test_tab_reaches_every_control_in_reading_order(lab):
             }""")
         )
         lab.page.keyboard.press("Tab")
-    wanted = ["Tensor", "Bits", "Clip", "Grid A", "Grid B", "Range", "Per channel", "Hold error axis"]
-    wanted += ["Level", "Value", "Mirror signs", "Reset to POT"]
+    wanted = ["Preset", "Tensor", "Bits", "Clip", "x", "Grid A", "Grid B", "Range", "Per channel"]
+    wanted += ["Level", "Value", "Mirror signs", "Reset to POT", "Keep", "Hold axes"]
     reached = [name for i, name in enumerate(names) if name in wanted and name not in names[:i]]
     assert reached == wanted
 

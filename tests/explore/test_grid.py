@@ -117,3 +117,10 @@ def test_the_cell_of_the_chosen_level_is_shaded(model):
         own = x[nearest == k - 1]
         assert (span.low, span.high) == pytest.approx((own[0], own[-1]), abs=2e-3)
     assert not any(type(m).__name__ == "Span" for m in model.scene(model.start).panels[0].marks)
+
+
+@pytest.mark.parametrize("name", GridModel.presets)
+def test_presets_are_choices_that_stay_as_they_are(model, name):
+    c = model.restored(model.presets[name])
+    assert model.followed(c) == c
+    assert model.presets[name].items() <= model.state(c).items()

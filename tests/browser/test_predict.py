@@ -1,0 +1,37 @@
+"""Predict in a real JupyterLab: nothing is told before, and the question has its name."""
+
+from __future__ import annotations
+
+import jupytext
+import nbformat
+import pytest
+
+from tests.browser.lab import PANEL, open_lab
+
+pytestmark = pytest.mark.browser
+
+NOTEBOOK = """# %%
+from qviz.widgets import Predict
+
+Predict("How many levels have 3 bits?", lambda: 2**3, why="Every bit doubles their number.")
+# %%
+Predict("Which one?", "b", options=["a", "b"])
+"""
+
+
+def test_the_answer_follows_the_prediction(tmp_path):
+    nbformat.write(jupytext.reads(NOTEBOOK, fmt="py:percent"), tmp_path / "predict.ipynb")
+    with open_lab(tmp_path / "predict.ipynb") as lab:
+        page = lab.page.locator(PANEL)
+        typed = page.get_by_role("textbox", name="Predict. How many levels have 3 bits?")
+        typed.wait_for()
+        assert page.get_by_text("doubles").count() == 1  # in the cell's source alone
+        assert not page.locator(".qviz-still").first.is_visible()  # the text for pages without a kernel
+        typed.fill("6")
+        page.get_by_role("button", name="Check").first.click()
+        page.get_by_text("You said 6; it is 8. Your prediction is 2 too low.").wait_for()
+        page.get_by_label("b", exact=True).check()
+        page.get_by_role("button", name="Check").nth(1).click()
+        page.get_by_text("Yes: b.").wait_for()
+        assert lab.errors() == []
+        assert lab.console == []
