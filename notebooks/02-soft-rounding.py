@@ -49,7 +49,20 @@ from qviz.widgets import GradientExplorer, Predict
 # measures, as means over data, are this package's: `quantizer_gap` and `gradient_mismatch`.)
 #
 # Straight-through has no gap, because its forward pass rounds, and a mismatch of 1, because it claims a slope of 1 where
-# there is none. Now the opposite. In a cell with the lower level at t = 0 and the upper one at t = 1, each level gets a
+# there is none.
+
+# %%
+Predict(
+    "Suppose training computes with a smooth curve near the staircase, and hands on that curve's own derivative.",
+    options=["gap > 0, mismatch 0", "gap 0, mismatch > 0", "both > 0", "both 0"],
+    answer="gap > 0, mismatch 0",
+    why="The backward pass is the derivative of the forward pass, so nothing is claimed falsely; but a test rounds.",
+)
+
+# %% [markdown]
+# ## A soft argmax
+#
+# One such curve goes like this. In a cell with the lower level at t = 0 and the upper one at t = 1, each level gets a
 # *score* that falls with its distance, and is damped by a kernel if it is not the nearer one:
 #
 # $$s_f = e^{-t}\,k_f,\qquad s_c = e^{-(1-t)}\,k_c,\qquad k = 1\ \text{(nearer)}\ \text{or}\ e^{-1/\sigma^2}\ \text{(other)}.$$
@@ -62,21 +75,15 @@ from qviz.widgets import GradientExplorer, Predict
 # all of it. (f and c are for floor and ceiling.)
 
 # %%
-Predict(
-    "At a fixed β, what are the quantizer gap and the gradient mismatch of a soft argmax?",
-    options=["gap > 0, mismatch 0", "gap 0, mismatch > 0", "both > 0", "both 0"],
-    answer="gap > 0, mismatch 0",
-    why="Its backward pass is the derivative of its forward pass, so nothing is claimed falsely; but a test rounds.",
-)
-
-# %%
 fixed = GradientExplorer("soft argmax, fixed β", show=["x", "beta"])
+fixed.beta.value = 2.0
 fixed
 
 # %% [markdown]
 # Move **β** from end to end. Small: the orange curve of training is far from the blue staircase of the test. Large: it
 # hugs the staircase, the gap goes, and with it the gradient in the second picture. Watch the third picture: which numbers
-# still learn at β = 30?
+# still learn at β = 30? (The curve keeps a jump in the middle of each cell, where the kernel changes sides. A derivative
+# does not see it.)
 #
 # Here are real weights, the 55,296 of `expand`, standardized as DAQ does it: mean 0, standard deviation 1. The grid of 2
 # bits goes from −3 to 3.
