@@ -78,7 +78,7 @@ for step in (0.005, 0.01, 0.02, 0.04):
 # %% [markdown]
 # ## LSQ: two forces
 #
-# LSQ ([Esser et al. 2020](https://arxiv.org/abs/1902.08153)) learns the step by gradient descent. With u = x / s and the
+# [LSQ](glossary.md#lsq) ([Esser et al. 2020](https://arxiv.org/abs/1902.08153)) learns the step by gradient descent. With u = x / s and the
 # end levels −n and p, equation (3):
 #
 # $$\frac{\partial y}{\partial s} = \begin{cases} \mathrm{round}(u) - u & -n < u < p\\ -n & u \le -n\\ p & u \ge p
@@ -104,13 +104,14 @@ for start in (0.004, 0.08):
         place = twin.model.place(twin.choice())
         print(
             f"start {start:5.3f}  iteration {iteration:3}   s = {place.learned:.3f}"
-            f"   rounding pulls with {place.rounding:8.2e}, clipping with {place.clipping:9.2e}"
+            f"   rounding pulls with {place.rounding:7.1e}, clipping with {place.clipping:8.1e}"
         )
 print(f"least error at s = {twin.model.curves(twin.choice()).best:.3f}")
 
 # %% [markdown]
 # From both sides it ends where the two forces cancel, next to the least error. Next to, not at: LSQ's slope inside is
-# the straight-through estimator's, not the true derivative of the error. With few levels one can see it (exercise 2).
+# that of the [straight-through estimator](glossary.md#straight-through-estimator), not the true
+# derivative of the error. With few levels one can see it (exercise 2).
 #
 # ### What is 1/√(N p) for?
 #
@@ -136,7 +137,7 @@ print(
 # %% [markdown]
 # ## PACT: one force
 #
-# PACT ([Choi et al. 2018](https://arxiv.org/abs/1805.06085), section 3) learns the clip α = p s of activations after a
+# [PACT](glossary.md#pact) ([Choi et al. 2018](https://arxiv.org/abs/1805.06085), section 3) learns the clip α = p s of activations after a
 # ReLU instead, with ∂y/∂α = 1 above α and 0 below. It is older than LSQ and looks nearly the same.
 
 # %%
@@ -301,7 +302,7 @@ for fog in (False, True):
         with torch.no_grad():
             gains = [qviz.metrics.sqnr_db(v, q(v)) - qviz.metrics.sqnr_db(v, one(v)) for v in (x, others)]
         name = f"{count} images, {'half of them in fog' if fog else 'all clear'}"
-        print(f"{name:36}{gains[0]:14.1f}{gains[1]:16.1f}")
+        print(f"{name:36}{gains[0]:14.1f}{round(gains[1], 1) + 0.0:16.1f}")  # no minus zero
 
 # %% [markdown]
 # With fog the advantage is there on images that it has not seen. Without fog nothing is left: what it gained it had
