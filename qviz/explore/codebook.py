@@ -47,14 +47,14 @@ class CodebookChoice:
     decay: float = control(
         0.9, Slide("Decay", "How much of a level is kept in an update.", low=0.0, high=0.99, step=0.01)
     )
-    drift: str = control("none", Pick("Weights", "How all weights move in a step.", options=tuple(DRIFTS)))
+    drift: str = control("none", Pick("Drift", "How all weights move in a step.", options=tuple(DRIFTS)))
     speed: float = control(
         1.0, Slide("Speed", "How far the weights move in a step, in percent.", low=0.5, high=3.0, step=0.5)
     )
     step: int = control(0, Slide("Step", "Updates since the start.", low=0, high=STEPS, step=1, play=True))
     pinned: bool = control(True, Tick("Zero pinned", "The level at zero stays exactly there."))
     draw: int = control(0, Number("Random draw", "Which of 100 random starts.", low=0, high=99, step=1))
-    w: float = control(0.0, Number("One weight w", "A weight to follow; drag its dot.", step=0.001))
+    w: float = control(0.0, Number("Weight w", "A weight to follow; drag its dot.", step=0.001))
 
 
 class CodebookModel(Model[CodebookChoice]):

@@ -164,7 +164,7 @@ def distance(m: Moment) -> Panel:
         text = "As many levels can have no error at all here, so there are no multiples of the least error."
     top = round_up(1.05 * float(np.nanmax([*moved, *still, 1.4])))
     y = Axis("MSE ÷ least MSE", 1.0 - 0.05 * (top - 1.0), top)
-    return Panel("Distance to Lloyd's optimum", Axis("step", 0, STEPS), y, marks, text)
+    return Panel("Distance to the optimum", Axis("step", 0, STEPS), y, marks, text)
 
 
 def use(m: Moment) -> Panel:
@@ -185,7 +185,7 @@ def use(m: Moment) -> Panel:
     )
     y = Axis("share of values (%)", 0.0, round_up(1.05 * max(float(share.max()), 1.5 * equal)))
     x = Axis("number of the level", float(edges[0]), float(edges[-1]))
-    return Panel("How often each level is used", x, y, marks, text)
+    return Panel("Use of the levels", x, y, marks, text)
 
 
 def _share(moving: Drift, edges: np.ndarray, step: int) -> np.ndarray:

@@ -177,9 +177,11 @@ def over_values(b: Bench) -> Panel:
         marks.insert(0, Span("d", max(at[k], low), min(at[k + 1], high)))
     if b.visible[b.chosen]:
         marks.append(Rule("ideal", float(w.thresholds[b.chosen]), label="the chosen threshold"))
+    beyond = max(0.0, 100.0 - float(share.sum()))
     text = f"Thresholds at x = {_told(w.thresholds)}; segments end at {_told(at)}. x = {b.x:.3g}."
+    text += f" {beyond:.2g} % of the values lie beyond the axis." if beyond > 1e-9 else ""
     y = Axis("share of values (%)", 0.0, 1.34 * top)
-    return Panel("Thresholds over the values", Axis("x", low, high), y, tuple(marks), text)
+    return Panel("Thresholds over values", Axis("x", low, high), y, tuple(marks), text)
 
 
 def staircase(b: Bench) -> Panel:
@@ -264,7 +266,7 @@ def use(b: Bench) -> Panel:
         f"{np.log2(len(levels)):.3g} bits."
     )
     y = Axis("share of values (%)", 0.0, round_up(1.05 * max(float(share.max()), 1.5 * equal)))
-    return Panel("Use of the uniform outputs", Axis("y", float(edges[0]), float(edges[-1])), y, marks, text)
+    return Panel("Use of the outputs", Axis("y", float(edges[0]), float(edges[-1])), y, marks, text)
 
 
 def table(b: Bench) -> Table:

@@ -57,12 +57,12 @@ class ThresholdChoice:
         0.0,
         Slide("Start t0", "Where the first segment begins, in units of v.", low=-1.0, high=1.0, step=0.02),
     )
-    scale: float = control(1.0, Slide("Input scale", "What x is multiplied by: v = s x."))
+    scale: float = control(1.0, Slide("Scale s", "What x is multiplied by: v = s x."))
     draws: int = control(
         20, Slide("Draws", "How often each x is rounded at random for the mean.", low=1, high=200, step=1)
     )
     loss: str = control(LOSSES[0], Pick("Loss", "Whose gradient the widths get.", options=LOSSES))
-    x: float = control(0.5, Number("One number x", "A number to follow; drag its dot.", step=0.01))
+    x: float = control(0.5, Number("Number x", "A number to follow; drag its dot.", step=0.01))
     widths: tuple[float, ...] = ()
 
     @property
@@ -107,8 +107,11 @@ class ThresholdModel(Model[ThresholdChoice]):
         return values(self.sources[c.tensor])
 
     def ends(self, c: ThresholdChoice) -> tuple[float, float]:
-        """Return what the x axis shows: the values, zero among them."""
-        low, high = limits(self.data(c))
+        """Return what the x axis shows: zero and the values, but not the far end of a long tail."""
+        data = self.data(c)
+        low, high = limits(data)
+        tail = float(data.rows.flatten()[int(0.995 * (data.numel - 1))])
+        high = min(high, 1.25 * tail) if tail > 0 else high
         return min(low, -0.02 * high if high > 0 else low), max(high, -0.02 * low)
 
     def quantizer(self, c: ThresholdChoice) -> Quantizer:
