@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Watch a network learn to be quantized
 #
-# Quantization-aware training keeps two weights for each weight. The [*master weight*](glossary.md#master-weight) is a
+# Quantization-aware training keeps two weights for each weight. The [*master weight*](glossary.md#master-weights) is a
 # real number, and it is what the optimizer moves. The *quantized weight* is the level that the master is sent to, and
 # it is what the network computes with. In this lesson you travel through recorded trainings, step by step. After it
 # you can

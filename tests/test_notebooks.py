@@ -152,3 +152,26 @@ def test_a_picture_with_alt_text_is_let_be(pair):
 def test_half_a_pair_is_seen(pair, which):
     pair[which].unlink()
     assert problems(*pair[:2]) == [f"{pair[which].name} is missing"]
+
+
+def test_every_lesson_is_in_the_table_with_its_minutes():
+    """And every link of the table and of the glossary leads somewhere."""
+    table = (FOLDER / "README.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| \[\d\d [^]]*\]\(([^)]+)\.ipynb\) \|[^|]*\| (\d+) \|", table, re.M))
+    lessons = [stem for stem in STEMS if stem[:2].isdigit()]
+    assert list(rows) == lessons
+    for stem, minutes in rows.items():
+        assert f"About {minutes} minutes" in (FOLDER / f"{stem}.py").read_text("utf-8")
+    for link in re.findall(r"\]\(([^)#:]+)\)", table):
+        assert (FOLDER / link).exists(), link
+
+
+@pytest.mark.parametrize("stem", [stem for stem in STEMS if stem[:2].isdigit()])
+def test_glossary_links_lead_to_an_entry(stem):
+    glossary = (FOLDER / "glossary.md").read_text("utf-8")
+    names = re.findall(r"^### (.+)$", glossary, re.M)
+    entries = {re.sub(r"[^\w -]", "", name).lower().replace(" ", "-") for name in names}  # as GitHub does
+    inside = re.findall(r"\]\(#([^)]+)\)", glossary)
+    linked = re.findall(r"\]\(glossary\.md#([^)]+)\)", (FOLDER / f"{stem}.py").read_text("utf-8"))
+    assert linked, "a lesson explains its terms by the glossary"
+    assert sorted({*linked, *inside} - entries) == []

@@ -17,6 +17,7 @@ from qviz.explore.grid import GridModel
 from qviz.explore.model import Model
 from qviz.explore.step import StepModel
 from qviz.explore.thresholds import ThresholdModel
+from qviz.explore.time_machine import TimeModel
 from qviz.plot import html as pages
 
 MODELS: Mapping[str, Callable[[], Model]] = {
@@ -28,6 +29,7 @@ MODELS: Mapping[str, Callable[[], Model]] = {
     "ThresholdExplorer": ThresholdModel,
     "BitBudgetExplorer": BudgetModel,
     "BorderExplorer": BorderModel,
+    "TimeMachine": TimeModel,
 }
 """What makes the model of each explorer, by the explorer's name, in the order of the lessons."""
 
