@@ -75,7 +75,7 @@ def cells(layer: Layer, border: Border, one: Product, channel: int | None) -> Pa
         replace(base.marks[0], label="activations"),
         replace(base.marks[1], label="fraction t"),
         Line("a", border.u.double().numpy(), border.height.double().numpy(), label="border B"),
-        Points("b", cuts, cuts - np.arange(len(cuts)), label="threshold"),
+        Points("data", cuts, cuts - np.arange(len(cuts)), label="threshold"),
         Points("a", bends * layer.steps, border.at(bends), "y"),
         Points("e", np.array([one.u]), np.array([one.t]), label="the product's u"),
     ]
