@@ -235,11 +235,10 @@ for budget in (2.25, 2.5, 2.75, 3.0, 3.25, 3.5, 4.0, 4.5):
 # numbers:
 #
 # - The exact solution is exact for the sum only. At 3 bits greedy's sum is the larger one, and its accuracy is
-#   higher too (see the table below the first explorer); the difference is about one standard error.
+#   higher too (set the first explorer to 3 bits); the difference is about one standard error.
 # - A better price list helps more than a better solver. At 2.25 and 2.5 bits Fisher's rough prices gave the better
 #   networks, at 2.75 the measured ones did; nothing says that it is so for other networks.
-# - At 2 bits nothing can be allocated: there is only one allocation. Training with quantization, or learned rounding,
-#   does more than allocation there.
+# - At 2 bits on average nothing can be chosen: there is only one allocation.
 #
 # ## Exercises
 #

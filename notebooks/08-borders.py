@@ -56,7 +56,7 @@ Predict(
 )
 
 # %% [markdown]
-# The map below has the error |w'x' − wu| of every product: dark is good. Drag the red dot, or type into **Weight w**
+# The map below has the error |w'x' − wu| of every product: dark is good. Drag the red triangle, or type into **Weight w**
 # and **Input u**; the lines under the table have the arithmetic. The gray lines are the
 # [thresholds](glossary.md#threshold): an activation above one goes up. (The other pictures come later.)
 
