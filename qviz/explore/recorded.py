@@ -127,11 +127,12 @@ def path(shown: list[Shown], number: int, step: int, last: int) -> Panel:
     low, high = np.floor(min(map(np.min, reach))) - 0.6, np.ceil(max(map(np.max, reach))) + 0.6
     middles = np.arange(np.ceil(low - 0.5), high - 0.5) + 0.5
     x = np.tile([0.0, float(last), np.nan], len(middles))[:-1]
-    lines = Line("ideal", x, np.repeat(middles, 3)[:-1], label="middle between two levels")
+    y = np.column_stack([middles, middles, np.full(len(middles), np.nan)]).ravel()[:-1]
+    lines = Line("ideal", x, y, label="middle between two levels")
     first = shown[0]
     now = _now(step, float(first.run.in_cells[first.frame, first.weight(number)]))
     axes = _steps(last), Axis("code", float(low), float(high))
-    return Panel(f"Weight {number} over the steps", *axes, (lines, *marks, *now), " ".join(words))
+    return Panel(f"Weight {number}", *axes, (lines, *marks, *now), " ".join(words))
 
 
 def curve(shown: list[Shown], name: str, step: int, last: int) -> Panel:
@@ -152,7 +153,9 @@ def curve(shown: list[Shown], name: str, step: int, last: int) -> Panel:
         words += [f"{one.name}: {_span(now)} at step {one.step}."] if now.size else []
     low, high = _reach(*reach) if reach else (0.0, 1.0)
     marks += _now(step, here[0] if here else (low + high) / 2)
-    return Panel(f"Over the run: {name}", _steps(last), Axis(label, low, high), tuple(marks), " ".join(words))
+    return Panel(
+        f"{name[0].upper()}{name[1:]}", _steps(last), Axis(label, low, high), tuple(marks), " ".join(words)
+    )
 
 
 def curves(runs: Mapping[str, LayerRecording]) -> tuple[str, ...]:

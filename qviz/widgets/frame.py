@@ -19,7 +19,7 @@ STYLE = (
 .qviz-explorer .object_grp { cursor: grab; }
 .qviz-explorer .object_grp:hover path { stroke: currentColor; stroke-width: 2px; }
 .qviz-explorer :focus-visible, .qviz-explorer .noUi-handle:focus {
-  outline: 3px solid #0173b2; outline-offset: 1px; box-shadow: 0 0 0 1px white; }
+  outline: 3px solid #0173b2 !important; outline-offset: 1px; box-shadow: 0 0 0 1px white; }
 .qviz-explorer p { margin: 2px 0; line-height: 1.4; }
 .qviz-explorer .widget-html-content { overflow-x: auto; }
 @media (max-width: 600px) {
@@ -36,10 +36,14 @@ NAMES = """
 const name = (tries) => {
   const sliders = this.closest('.qviz-explorer')?.querySelectorAll('.widget-slider') ?? [];
   for (const slider of sliders) {
-    slider.querySelector('[role=slider]')?.setAttribute('aria-label', slider.firstChild.textContent);
+    const label = slider.firstChild.textContent, play = slider.nextElementSibling;
+    slider.querySelector('[role=slider]')?.setAttribute('aria-label', label);
+    if (!play?.matches('.widget-play')) continue;
+    play.querySelectorAll('button').forEach((button, i) =>
+      button.setAttribute('aria-label', `${i ? 'Stop' : 'Play'} ${label}`));
   }
   if (tries && !sliders.length) setTimeout(() => name(tries - 1), 200);  // the page is not ready yet
 };
 name(50);
 """
-"""What gives sliders their labels as accessible names: ipywidgets has no trait for it."""
+"""What gives sliders, and the buttons that play them, accessible names: ipywidgets has no trait for it."""

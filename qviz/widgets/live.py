@@ -28,6 +28,9 @@ INK = "var(--jp-content-font-color1)"
 OPACITY = {Bars: 0.5, Band: 0.2, Span: 0.2}
 """How much the filled marks cover what is behind them."""
 
+MANY = 64
+"""Ticks of a ruler that are more than this are thin, so that they stay apart."""
+
 MARKERS = {
     "o": "circle",
     "s": "square",
@@ -107,7 +110,13 @@ def _looks(mark: Mark) -> dict[str, Any]:
         return {"colors": [look.color], "enable_move": bool(mark.moves), "marker": marker, **drag}
     if type(mark) in OPACITY:
         return {"colors": [look.color], "fill_colors": [look.color]}
-    dash = "solid" if isinstance(mark, Rug) else look.plain_dash
+    if isinstance(mark, Rug):
+        return {
+            "colors": [look.color],
+            "line_style": "solid",
+            "stroke_width": 2 if len(mark.x) <= MANY else 1,
+        }
+    dash = look.plain_dash
     return {"colors": [look.color], "line_style": dash}
 
 
@@ -121,7 +130,7 @@ def _made(mark: Mark, **traits: Any) -> bqplot.Mark:
         return bqplot.HeatMap(**traits)
     if type(mark) in OPACITY:
         return bqplot.Lines(fill="inside", fill_opacities=[OPACITY[type(mark)]], stroke_width=0, **traits)
-    return bqplot.Lines(stroke_width=1.4 if isinstance(mark, Rule) else 2, **traits)
+    return bqplot.Lines(**{"stroke_width": 1.4 if isinstance(mark, Rule) else 2, **traits})
 
 
 @functools.lru_cache(maxsize=64)

@@ -27,7 +27,15 @@ EXPLORERS = sorted(
 NOTEBOOK = "# %%\nfrom qviz.widgets import {0}\n\n{0}()\n"
 ROOT = f"{PANEL} .qviz-explorer"
 OTHER = "(before) => { const now = window.qvizProbe.fingerprint(); return now !== null && now !== before; }"
-AGAIN = "(before) => window.qvizProbe.fingerprint() === before"
+SEEN = """() => [...document.querySelectorAll('.qviz-explorer .bqplot')].map((figure) => {
+  const all = [...figure.querySelectorAll('path, line, rect, text, image')];
+  const at = figure.getBoundingClientRect();
+  return all.filter((e) => e.getClientRects().length).map((e) => {
+    const b = e.getBoundingClientRect(), said = e.tagName === 'text' ? e.textContent : e.getAttribute('d');
+    return [e.tagName, said, ...[b.x - at.x, b.y - at.y, b.width, b.height].map(Math.round)].join(' ');
+  }).sort().join('\\n');
+}).join('\\n')"""
+AGAIN = f"(before) => ({SEEN})() === before"
 WAIT_MS = 8000
 WORK_MS = 120_000
 PASTED = "0.5 -1.25 3 0.01 -0.2 0.75"
@@ -45,6 +53,11 @@ class Page:
     def picture(self) -> str:
         return self.lab.page.evaluate("() => window.qvizProbe.fingerprint()")
 
+    @property
+    def seen(self) -> str:
+        """Everything visible in the pictures, whatever marks lie in store."""
+        return self.lab.page.evaluate(SEEN)
+
     def changed(self, before: str, ms: int = WAIT_MS) -> bool:
         """Wait until the picture is another one, and at rest."""
         try:
@@ -60,8 +73,10 @@ class Page:
     def labeled(self, label: str):
         return self.lab.page.locator(ROOT).get_by_label(label, exact=True)
 
-    def undo(self) -> None:
+    def undo_to(self, seen: str) -> None:
+        """Press Undo; the pictures are as they were."""
         self.locator("button:has-text('Undo')").click()
+        self.lab.page.wait_for_function(AGAIN, arg=seen, timeout=WAIT_MS)
 
 
 @pytest.fixture(scope="module", params=EXPLORERS)
@@ -110,7 +125,7 @@ def test_each_control_changes_the_picture_and_undo_takes_it_back(page):
     explorer, still = page.explorer, []
     shown = {n: c for n, c in explorer.model.controls(explorer.choice()).items() if c.shown}
     for name, control in shown.items():
-        before = page.picture
+        before, seen = page.picture, page.seen
         for move in attempts(page, control, getattr(explorer.choice(), name)):
             move()
             if page.changed(before, 2500):
@@ -118,8 +133,7 @@ def test_each_control_changes_the_picture_and_undo_takes_it_back(page):
         else:
             still.append(control.label)
             continue
-        page.undo()
-        page.lab.page.wait_for_function(AGAIN, arg=before, timeout=WAIT_MS)
+        page.undo_to(seen)
     assert still == []
 
 
@@ -127,11 +141,10 @@ def test_each_button_changes_the_picture(page):
     for name, action in page.explorer.model.actions(page.explorer.choice()).items():
         if not action.shown:
             continue
-        before = page.picture
+        before, seen = page.picture, page.seen
         page.locator(f"button:has-text('{action.label}')").click()
         assert page.changed(before, WAIT_MS if action.work is None else WORK_MS), name
-        page.undo()
-        page.lab.page.wait_for_function(AGAIN, arg=before, timeout=WAIT_MS)
+        page.undo_to(seen)
 
 
 def dot_to_drag(explorer):
@@ -157,14 +170,13 @@ def test_a_dot_can_be_dragged_and_undone(page):
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     right, down = (1 if p < a + s / 2 else -1 for p, a, s in (
         (x, area["x"], area["width"]), (y, area["y"], area["height"])))  # fmt: skip
-    before = page.picture
+    before, seen = page.picture, page.seen
     mouse.move(x, y)
     mouse.down()
     mouse.move(x + 50 * right * ("x" in moves), y + 35 * down * ("y" in moves), steps=8)
     mouse.up()
     assert page.changed(before)
-    page.undo()
-    page.lab.page.wait_for_function(AGAIN, arg=before, timeout=WAIT_MS)
+    page.undo_to(seen)
 
 
 def test_everything_has_a_name_and_a_ring_where_the_keys_go(page):
