@@ -84,7 +84,9 @@ class Drift:
 
     def mse(self, levels: np.ndarray, step: int) -> float:
         """Return the mean squared error of levels at a step."""
-        return self.measured(levels, step).mse * self.moves[step, 0] ** 2
+        at = torch.from_numpy(self.back(levels, step))
+        sse = self.data.sse(at, (at[1:] + at[:-1]) / 2, torch.ones(1, 1, dtype=torch.float64))
+        return float(sse) / self.data.numel * self.moves[step, 0] ** 2
 
     def still(self, levels: np.ndarray) -> np.ndarray:
         """Return the mean squared error of levels that stay, at every step."""
