@@ -13,13 +13,13 @@
 # %% [markdown]
 # # Powers of two, powers of √2, and the table that replaces the multiplication
 #
-# A weight that is a power of two multiplies by shifting bits. That is cheap, but the grid is coarse where it hurts. Powers
-# of √2 are a way out that costs one factor. After this lesson you can
+# Multiplying by a power of two is shifting bits. That is cheap, but a grid of powers of two is coarse where it hurts.
+# Powers of √2 are a way out that costs one factor. After this lesson you can
 #
 # 1. write down the levels of POT and POST at any bit width, and count them honestly,
 # 2. say at which bit widths √2 helps, and where it does not,
 # 3. tell rounding to the nearest level from rounding the exponent, and say what the difference costs,
-# 4. compute a layer with POST weights by shifts and additions alone,
+# 4. compute a layer with POST weights by shifts, additions and two multiplications for each output,
 # 5. compare number formats at one budget, with the bits of their scales counted.
 #
 # About 30 minutes. You should have done [Start here](00-start-here.ipynb). Where it says *Predict*, commit yourself
@@ -55,7 +55,7 @@ for bits in (2, 3, 4):
 
 # %% [markdown]
 # These are the positive halves. Every second level of POST is a power of two. With the same number of levels POST is
-# twice as dense, so it reaches only half as many octaves down: at 4 bits to 1/8 instead of 1/64.
+# twice as dense, so it reaches only half as many octaves (factors of two) down: at 4 bits to 1/8 instead of 1/64.
 #
 # **How many levels do b bits have?** Not always 2^b. These grids are symmetric around 0 and use 2^b − 1 codes. The
 # paper's code takes one magnitude more, 2^b + 1 levels in all: `qviz.post(4, grid="paper")` has 17, which do not fit
@@ -63,39 +63,43 @@ for bits in (2, 3, 4):
 # "4-bit POST", ask how many levels.
 
 # %% [markdown]
-# ## Predict: one more bit
+# ## Predict: how far off?
 #
-# Below are the weights of a layer of MobileNetV2, trained on ImageNet. Each grid gets the clip with the least error.
+# In [Start here](00-start-here.ipynb) both grids stood still when they got more bits: POT from 4 bits on, POST from 5.
+# Why?
 
 # %%
-weights = qviz.shipped.tensor("expand").flatten(1)
+weights = qviz.shipped.tensor("expand").flatten(1)  # of a layer of MobileNetV2, trained on ImageNet
 
 
-def gain(build, low, high):
-    """By how many dB the SQNR grows between two bit widths."""
-    rows = [qviz.compare(weights, {"grid": build(bits)})["grid"].sqnr_db for bits in (low, high)]
-    return round(rows[1] - rows[0], 2)
+def largest_error(book):
+    """The largest error between two neighboring levels, in percent of the value."""
+    x = torch.linspace(0.5, 1, 100_001)
+    y = Quantizer(book, range=Fixed(1.0))(x)
+    return float(100 * ((y - x).abs() / x).max())
 
 
 Predict(
-    "A uniform grid gains about 5 dB with the fifth bit. By how many dB does the SQNR of POT grow from 4 to 5 bits?",
-    answer=lambda: gain(qviz.pot, 4, 5),
-    unit="dB",
-    within=0.5,
-    why="The new levels are smaller than 1/64 of the clip. Hardly a weight is there, and none of them had a large error.",
+    "x lies between two neighboring powers of two and goes to the nearer one. By how many percent of x can it be off?",
+    answer=lambda: largest_error(qviz.pot(4)),
+    unit="%",
+    within=2,
+    why="In the middle, such as at 0.75 between 0.5 and 1: 0.25 / 0.75 = 1/3. It is the same part at each bit width.",
 )
 
 # %%
 Predict(
-    "And POST from 4 to 6 bits: two bits more?",
-    options=["less than 1 dB", "about 2 dB", "about 5 dB", "about 10 dB"],
-    answer="about 2 dB",
-    why="The fifth bit adds the levels below 1/8 and gains 1.8 dB; the sixth adds levels that nearly nothing needs.",
+    "And between two neighboring powers of √2?",
+    answer=lambda: largest_error(qviz.post(4)),
+    unit="%",
+    within=2,
+    why="In the middle of 1 and ρ it is (ρ − 1) / (ρ + 1): 0.414 / 2.414. Half as large, so about 6 dB less error.",
 )
 
 # %% [markdown]
-# Now move **Bits** yourself, and watch where the new levels go: between zero and the smallest level so far, never into
-# the wide gaps near the clip.
+# Now move **Bits** yourself, from 4 to 6, and watch where the new levels go. In units of the clip always to the same
+# place: between zero and the smallest level so far, never into the wide gaps near the clip. Look at the column **clip**,
+# too: each grid gets the clip with the least error, and with the fifth bit that of POST moves outward.
 
 # %%
 explorer = GridExplorer(tensor="expand (real)", show=["bits", "grid_a", "grid_b"])
@@ -120,14 +124,49 @@ for name, build in grids.items():
     print(f"{name:13}" + "".join(f"{row.sqnr_db:9.2f} ({row.levels:2})" for row in rows))
 
 # %% [markdown]
-# Explain it to yourself before you read on. Between two neighboring powers of ρ the largest error is a fixed *part* of the
-# value, whatever the bit width. The largest weights have the largest errors, and no further bit is spent on them. √2
-# makes that part smaller, once: from about 14 dB to about 20 dB. Then POST stands still as POT did.
+# Explain it to yourself before you read on. Between two neighboring powers of ρ the largest error is a fixed *part* of
+# the value, whatever the bit width. So the large weights have large errors, and no further bit is spent on them. √2
+# makes that part smaller, once: from about 14 dB to about 20 dB. POST needs the fifth bit to get there: only with the new
+# small levels can it afford a clip that cuts off nothing. Then it stands still as POT did.
 #
 # **An honest limit.** At 3 bits POST is *behind*: 11.1 dB against 12.8 dB of POT and 12.7 dB of the uniform grid. Its
 # three magnitudes 1, 0.71 and 0.5 leave a wide gap on both sides of zero, where most weights are. With the nine levels
 # of the paper's grid POT is still ahead on this layer. At 2 bits both grids are the same three levels. Training may
 # change the order; these are rounding errors without training.
+#
+# If √2 helps at 4 bits, would a base still nearer to 1 help with more?
+
+
+# %%
+def powers(root, bits):
+    """The strict grid of b bits with the base 2^(1/root)."""
+    magnitudes = [2 ** (-j / root) for j in range(2 ** (bits - 1) - 1)]
+    return qviz.Codebook([-m for m in magnitudes] + [0.0] + magnitudes[::-1])
+
+
+def sqnr(root, bits):
+    """The SQNR of that grid on the weights, in dB."""
+    return qviz.compare(weights, {"grid": powers(root, bits)})["grid"].sqnr_db
+
+
+Predict(
+    "The base is the cube root of 2. At 4 and at 5 bits: is it ahead of √2?",
+    options=["at both", "only at 4 bits", "only at 5 bits", "at neither"],
+    answer=lambda: ("at neither", "only at 4 bits", "only at 5 bits", "at both")[
+        (sqnr(3, 4) > sqnr(2, 4)) + 2 * (sqnr(3, 5) > sqnr(2, 5))
+    ],
+    why="Dense levels need many codes to reach down to the small weights. At 4 bits the gap around zero is too wide.",
+)
+
+# %% jupyter={"outputs_hidden": true}
+# NBVAL_CHECK_OUTPUT
+print("SQNR in dB" + "".join(f"{bits:3} bits" for bits in range(3, 7)))
+for root in (1, 2, 3, 4, 6):
+    print(f"ρ = 2^(1/{root})" + "".join(f"{sqnr(root, bits):8.2f}" for bits in range(3, 7)))
+
+# %% [markdown]
+# Of these five bases each bit width has a best one of its own: 2 at 3 bits, √2 at 4, 2^(1/3) at 5, 2^(1/6) at 6. But √2
+# costs only one extra factor; 2^(1/3) needs two, 2^(1/6) five.
 
 # %% [markdown]
 # ## The clip is learned
@@ -138,8 +177,8 @@ for name, build in grids.items():
 # $$\frac{\partial y}{\partial \alpha} = \begin{cases} \mathrm{level}(u) - u & |u| \le 1\\ \mathrm{sign}(u) & |u| > 1
 # \end{cases}$$
 #
-# times 1/√N, N the number of weights in the channel: the same rule as for the step of LSQ, with the clip in place of the
-# step. Let the package compute it.
+# times 1/√N, N the number of weights in the channel: the rule by which [LSQ](glossary.md#lsq) learns its step
+# ([lesson 04](04-adaptive-steps.ipynb)), with the clip in place of the step. Let the package compute it.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -199,7 +238,7 @@ for name in ("act_stem", "act_depthwise", "act_expand"):
 
 # %% [markdown]
 # Rounding the exponent costs less than 0.1 dB here, and buys hardware that needs no comparison with midpoints, only a
-# logarithm. Zero is another matter: it has no exponent. RepQ-ViT sends what is too small to 0 by a rule of its own;
+# rounded logarithm. Zero is another matter: it has no exponent. RepQ-ViT sends what is too small to 0 by a rule of its own;
 # with "nearest level" zero is simply one of the levels.
 #
 # Look at the last column, too: on these activations the *uniform* grid is as good or better. √2 is for values that
@@ -208,13 +247,16 @@ for name in ("act_stem", "act_depthwise", "act_expand"):
 # %% [markdown]
 # ## The table
 #
-# A POST weight is ±α·2^(−j/2). An even j = 2s is a shift by s. An odd j = 2s + 1 is a shift by s and one factor 1/√2,
-# which all odd terms of a sum share:
+# A POST weight is 0 or ±α·2^(−j/2), an activation its step s times a whole number, the code a. An even j = 2k is a shift
+# by k. An odd j = 2k + 1 is a shift by k and one factor 1/√2, which all odd terms of a sum share:
 #
-# $$\sum_i w_i a_i = \alpha s \left( A_\mathrm{even} + A_\mathrm{odd} / \sqrt 2 \right).$$
+# $$\sum_i w_i x_i = \alpha s \left( A_\mathrm{even} + A_\mathrm{odd} / \sqrt 2 \right), \qquad
+# A_\mathrm{even} = \sum_{j_i \text{ even}} \pm\, 2^{-j_i / 2}\, a_i, \quad
+# A_\mathrm{odd} = \sum_{j_i \text{ odd}} \pm\, 2^{-(j_i - 1)/2}\, a_i.$$
 #
-# Or one looks every product up. The paper speaks of a look-up table below 0.002 % of the parameters. That it holds
-# products of weight and activation codes, and its layout, is INFERRED; the size agrees.
+# Or one looks every product up. The README of the authors' code speaks of a look-up table below
+# 0.002 % of the parameters. That it holds products of weight and activation codes, and its layout, is INFERRED. The size
+# agrees: 128 entries are 0.0011 % of the 11.69 million parameters of ResNet-18.
 
 # %%
 Predict(
@@ -236,7 +278,7 @@ for m, (value, j) in enumerate(zip(lut.value.tolist(), lut.exponent.tolist(), st
     )
 
 # %% [markdown]
-# ### A real layer without a multiplication
+# ### A real layer by shifts and additions
 #
 # `project_early` is a 1 × 1 convolution of MobileNetV2 with 32 inputs and 16 outputs, and `act_depthwise` is what it
 # reads. Weights become POST codes, activations 4-bit codes of a uniform grid. Then the same outputs are computed three
@@ -265,8 +307,8 @@ difference = abs(sums.value(alpha, step) - direct.numpy()).max() / largest
 print("shifts, largest difference:", f"{difference < 1e-6}", "below 1e-6")
 
 # %% [markdown]
-# The two integers are exact: no rounding happens in them. What is left is float32 in the direct computation. One
-# multiplication by 1/√2 and one by α·s remain for each *output*, not for each product.
+# The two integers are exact: no rounding happens in them. The tiny difference comes from the float32 numbers of the
+# direct computation. One multiplication by 1/√2 and one by α·s remain for each *output*, not for each product.
 #
 # Is the output any good? Compare it with the layer in floating point, when only the weights are quantized:
 
@@ -284,13 +326,14 @@ for name, recipe in recipes.items():
         print(f"{name:8} {qviz.metrics.sqnr_db(full, x @ recipe(layer).T):.2f} dB at the layer's output")
 
 # %% [markdown]
-# POST brings 5 dB over POT and stays a little behind the uniform grid: that is the price of doing without a multiplier.
+# POST brings 5 dB over POT. It stays 0.9 dB behind the uniform grid, which has one level more: that is the price of doing
+# without a multiplier.
 
 # %% [markdown]
 # ## At one budget
 #
 # A grid is not alone: its scale takes bits as well. With one 16-bit scale for each [group](glossary.md#group) of 64
-# weights, 4-bit codes cost 4.25 bits a weight. The explorer has POST beside the formats that hardware of 2026 knows:
+# weights, 4-bit codes cost 4 + 16/64 = 4.25 bits a weight. The explorer has POST beside the formats of today's hardware:
 # INT4, NF4 (levels at the quantiles of a normal distribution), FP4, MXFP4 and NVFP4 (FP4 with scales that are powers of
 # two, or FP8 numbers), and FP8.
 
@@ -307,8 +350,8 @@ Predict(
     "has the least error?",
     options=["INT4", "NF4", "FP4", "POST", "APoT", "MXFP4"],
     answer=least_error,
-    why="Within a group the weights are nearly normal, and NF4's levels were made for that. POST keeps few levels for "
-    "the middle, where most weights are.",
+    why="Within a group the weights are nearly normal, and NF4's levels were made for that. POST has no level between 0 "
+    "and 1/8 of the largest weight, and wide gaps above one half.",
 )
 
 # %%
@@ -327,8 +370,8 @@ for budget in ("4.125 bits", "4.25 bits", "4.5 bits", "5 bits"):
 formats.budget.value = "4.25 bits"
 
 # %% [markdown]
-# Smaller groups help every grid, and at groups of 16 INT4 has caught up with NF4. Set the budget to 8 bits: which of FP8
-# and INT8 is ahead on these weights? (FP8's three mantissa bits give every value the same *relative* precision, about
+# A larger budget buys smaller groups, and they help every grid; at 5 bits, groups of 16, INT4 has caught up with NF4. Set
+# **Budget** to 8 bits: which of FP8 and INT8 is ahead on these weights? (FP8's three mantissa bits give every value the same *relative* precision, about
 # 31 dB; INT8 spends its levels evenly, which suits weights that do not spread over many octaves.) Then paste numbers of
 # your own: `formats.reveal("numbers")` shows the box.
 
@@ -340,8 +383,9 @@ formats.budget.value = "4.25 bits"
 # 2. On `expand` POST is ahead of the uniform grid with as many levels, at 4 bits. The weights `depthwise_stride` are
 #    flatter than a normal distribution: more of them are large. Which grid do you expect to be ahead there?
 # 3. A softmax spreads its values over many octaves. Compare √2 with the uniform grid, both unsigned and 4 bits, on the
-#    softmax of real scores: `torch.softmax(act_pooled @ classifier.T, 1)`. Which is ahead in squared error, and how many
-#    of the values become exactly 0?
+#    softmax of real scores: `torch.softmax(act_pooled @ classifier.T, 1)`, both from `qviz.shipped.tensor`. Put the
+#    largest level on the largest value: `range=Fixed(float(soft.max()) / grid.hi)`. Which is ahead in squared error, and
+#    how many of the values become exactly 0?
 #
 # The next cell has the figures for 2 and 3; its source and its output are folded in.
 
