@@ -20,7 +20,7 @@
 #
 # 1. say where such a codebook should start, and how far from the best one that is,
 # 2. do one update by hand, and say where many of them end,
-# 3. say whether a codebook is *trained* if it has no gradient,
+# 3. say what moves the levels in training, and what does not,
 # 4. read occupancy, entropy and perplexity, and recognize a dead level,
 # 5. tell apart three details that codebooks are often got wrong by: the state after a start, the order, and smoothing.
 #
@@ -63,9 +63,9 @@ for level, count in zip(book.levels.tolist(), counts.tolist(), strict=True):
     print(f"level {level:7.4f}   serves {count / len(weights):5.1%} of the weights")
 
 # %% [markdown]
-# Quantiles put the levels where the weights are, so that all of them are used about equally. Does that make the
-# [error](glossary.md#mse) small? The yardstick is the best that seven levels can do, wherever they are: *Lloyd's
-# optimum*.
+# Quantiles put the levels where the weights are, so that none is idle: equal use would be 14.3 % each, and even the
+# zero, between two close neighbors, serves 8.5 %. Does that make the [error](glossary.md#mse) small? The yardstick is
+# the best that seven levels can do, wherever they are: *Lloyd's optimum*.
 
 # %%
 model = CodebookModel()
@@ -78,9 +78,11 @@ Predict(
 )
 
 # %% [markdown]
-# Now move. **Start** chooses where the levels are at step 0. In the first picture the blue ticks are the codebook, the
-# orange ones Lloyd's optimum; drag the purple dot, one weight *w*, along the axis and read below the table what becomes
-# of it. Do not touch **Step** yet.
+# Now move. **Start** chooses where the levels are at step 0: at quantiles, evenly spaced up to the largest weight
+# ("uniform"), drawn at random from the weights, or where Lloyd's algorithm, also called *k-means*, comes to rest. In the
+# first picture the blue ticks are the codebook, the orange ones Lloyd's optimum (the green ones, the start, matter later);
+# drag the purple dot, one weight *w*, along the axis and read below the table what becomes of it. Do not touch **Step**
+# yet.
 
 # %%
 explorer = CodebookExplorer(show=["start", "step", "w"])
@@ -100,9 +102,9 @@ print(
 )
 
 # %% [markdown]
-# The quantiles have almost twice the least error, nearly all of it at the two ends, and still the highest *perplexity*
-# (below we see what that is). Evenly spaced levels up to the largest weight are worse. "k-means" is where the next
-# section ends, so it is nearly perfect.
+# The quantiles have almost twice the least error, 86 % of it at the two ends, and still the highest *perplexity*
+# (below we see what that is). The uniform start is worse. "k-means" is where the next section ends, so it is nearly
+# perfect.
 #
 # (The explorer takes 4,096 quantiles of the 55,296 weights in place of all of them, so that it can answer at once; the
 # cells with `weights` take all.)
@@ -166,17 +168,22 @@ at = [
 print(f"{'random, d = 0: Lloyd, step by step':34}" + "".join(f"{ratio:8.3f}" for ratio in at))
 
 # %% [markdown]
-# ## Is a codebook trained if it is a buffer?
+# ## What moves the levels in training?
 #
-# A frequent question about codebooks: the levels are *buffers*, no parameters, and no optimizer knows them. So who
-# trains them?
+# In PyTorch a module's numbers are *parameters*, which an optimizer moves, or *buffers*, which are only stored. A step of
+# training has three lines: `loss.backward()`, `optimizer.step()`, and for a quantizer `q.after_step(w)`, which calls
+# `observe`.
 
 # %%
 Predict(
-    "One step of SGD on a layer with an ADQ codebook. By how much does the optimizer move the levels?",
-    answer=0.0,
-    within=0.0,
-    why="The optimizer moves the weights alone. The levels are moved afterwards, by observe: adapted, not trained.",
+    "One step of SGD on a layer with an ADQ codebook. What moves the levels?",
+    options=[
+        "optimizer.step(), along their gradient",
+        "optimizer.step() a little, and after_step the rest",
+        "after_step alone",
+    ],
+    answer="after_step alone",
+    why="The levels are buffers: they get no gradient, and the optimizer does not know them. Adapted, not trained.",
 )
 
 # %% jupyter={"outputs_hidden": true}
@@ -198,7 +205,7 @@ print(f"then observe moved the levels by  {(q.codebook.levels - levels).abs().ma
 # %% [markdown]
 # So there are two learners. The **weights** (the [master weights](glossary.md#master-weights), in full precision) get
 # the gradient: ADQ passes it on unchanged, dL/dw = dL/dQ(w), also beyond the outermost level (**inferred**: the usual
-# [straight-through estimator](glossary.md#straight-through-estimator) of vector quantization). The **levels** get
+# [straight-through estimator](glossary.md#straight-through-estimator) for codebooks). The **levels** get
 # statistics. In a network `qviz.nn.adapt(model)` does the second after each optimizer step; a loop that forgets it keeps
 # the start for ever.
 #
@@ -273,8 +280,10 @@ for step in (19, 20, 40, 100):
 #
 # ## Three details that go wrong
 #
-# **The state after a start.** Implementations of VQ-VAE ([van den Oord et al. 2017](https://arxiv.org/abs/1711.00937),
-# appendix A.1) average a count N and a sum M for each level and compute c = M / N. If the levels are then placed by
+# **The state after a start.** The best known codebook in a network is that of VQ-VAE
+# ([van den Oord et al. 2017](https://arxiv.org/abs/1711.00937), appendix A.1), whose levels are vectors. It averages two
+# things for each level, the count N of what it serves and the sum M of that, and computes c = M / N. If the levels are
+# then placed by
 # k-means, N and M have to be set to match, or the first update throws the start away. Below, one update with d = 0.99
 # after a start at k-means, in numpy:
 
@@ -300,8 +309,9 @@ for name, (count, total) in {
     )
 
 # %% [markdown]
-# The third is a mean without memory: harmless here, where the start is one. The second has forgotten k-means. In qviz a
-# level is its own state, so there is nothing that could be out of step.
+# The second has forgotten k-means. The third has no memory at all: its levels are the means of this one step, which is
+# harmless here only because levels from k-means are the means of their cells already. In qviz a level is its own state,
+# so there is nothing that could be out of step.
 #
 # **The order.** "Quantize, then update" uses levels that have not seen the present weights; "update, then quantize" uses
 # levels that have. In a layer of qviz, `adapt` comes after the optimizer, so the next forward pass has levels that have
@@ -381,7 +391,7 @@ Predict(
     unit="%",
     within=10,
     why="The outermost quantiles lie far inside, so that every large weight is cut down, in all 18 layers: 16 % of the "
-    "weights' energy is lost.",
+    "weights' energy, the sum of their squares, is lost.",
 )
 
 # %% jupyter={"outputs_hidden": true}
@@ -422,7 +432,8 @@ for row in rows:
 #
 # 1. Start at k-means and untick **Zero pinned** in a new explorer (`CodebookExplorer()`), for "expand (real)" and for
 #    "depthwise_stride (real)". What does the pinned zero cost in error after 100 updates, and what is it good for?
-# 2. How many updates does it take with d = 0.99 until half of the excess error of the quantile start is gone? And with 0.9?
+# 2. In the first explorer, how many updates does it take with d = 0.9 until half of the excess error of the quantile start
+#    (what is above 1) is gone? About how many will it take with 0.99, where **Step** ends too soon to show it?
 # 3. Choose the tensor "depthwise_early (real)", 5 bits, start "uniform". How many of the 31 levels are dead at step 0?
 #    Does the average revive any in 100 steps? Which start would you take instead?
 #
@@ -464,8 +475,8 @@ for start in ("uniform", "quantile", "k-means"):
 #
 # <details><summary>Answer 2</summary>
 #
-# See the cell. With 0.99 it takes about ten times as many updates as with 0.9, because each makes a hundredth of
-# the way instead of a tenth. At 0.99 the number of updates in a short training can be too small.
+# 18 updates with 0.9. With 0.99 about ten times as many, because each makes a hundredth of the way instead of a tenth;
+# counted, they are 178. A short training can have too few updates for d = 0.99.
 #
 # </details>
 #

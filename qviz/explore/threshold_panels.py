@@ -238,7 +238,7 @@ def widths(b: Bench) -> Panel:
     marks = (
         Bars("b", edges, w.gradient, label="backward pass"),
         Points("a", at, w.quotient, label="difference of the rounded outputs"),
-        Points("d", at[[b.chosen]], w.gradient[[b.chosen]]),
+        Points("d", at[[b.chosen]], w.gradient[[b.chosen]], label="of the chosen threshold"),
         Rule("ideal", 0.0, "y"),
     )
     text = (
