@@ -85,7 +85,9 @@ def cells(layer: Layer, border: Border, one: Product, channel: int | None) -> Pa
         f"Border of {whose}: from {low:.2g} to {high:.2g}, thresholds "
         f"{', '.join(f'{cut:.3g}' for cut in cuts)}. {base.text.split('. ')[0]}."
     )
-    return Panel(f"Border, {whose}", base.x, base.y, tuple(marks), text)
+    edge = 0.04 * layer.steps  # a dot on the very edge cannot be taken
+    x = Axis(base.x.label, -edge, layer.steps + edge)
+    return Panel(f"Border, {whose}", x, base.y, tuple(marks), text)
 
 
 def terms(now: Errors, half: Errors) -> Panel:

@@ -105,7 +105,7 @@ class Product:
         at = best_cuts(bits, weight) if cuts is None else cuts.double()[:, None]
         cell = min(int(u), len(at) - 1)
         x = float(integers(bits, torch.tensor([[u]], dtype=torch.float64), at))
-        w_hat = float(rounded(bits, weight))
+        w_hat = float(rounded(bits, weight)) + 0.0  # no -0 on the page
         border = float(at[cell, 0]) - cell
         own = None if cuts is None else tuple(cuts.tolist())
         return cls(bits, w, w_hat, u, cell, u - cell, border, x, w_hat * x - w * u, surface(bits, own))
@@ -117,5 +117,5 @@ class Product:
         return (
             f"w = {self.w:.3g} → w' = {self.w_hat:g}; u = {self.u:.3g}: cell {self.cell}, t = {self.t:.3g} "
             f"{sign} B = {self.border:.3g} → x' = {self.x:g}",
-            f"w'x' − wu = {self.w_hat * self.x:.3g} − {self.w * self.u:.3g} = {self.error:.3g}",
+            f"w'x' − wu = {self.w_hat * self.x + 0.0:.3g} − {self.w * self.u:.3g} = {self.error:.3g}",
         )

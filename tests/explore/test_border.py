@@ -207,6 +207,10 @@ def test_nothing_is_told_of_the_others_unless_asked_for():
     assert not any(word in scene.text for word in (BIAS, ORACLE))
 
 
+def test_a_weight_that_becomes_zero_has_no_sign():
+    assert MODEL.product(chosen(weight=-0.3)).words[0].startswith("w = -0.3 → w' = 0;")
+
+
 def test_states_and_presets():
     for preset in MODEL.presets.values():
         c = chosen(**preset)
