@@ -18,7 +18,7 @@ STYLE = (
 .qviz-explorer path[style*="stroke-dasharray: 10, 5"] { stroke-dasharray: 7px, 2px, 2px, 2px !important; }
 .qviz-explorer .object_grp { cursor: grab; }
 .qviz-explorer .object_grp:hover path { stroke: currentColor; stroke-width: 2px; }
-.qviz-explorer :focus-visible, .qviz-explorer .noUi-handle:focus {
+.qviz-explorer.qviz-explorer :focus-visible, .qviz-explorer .noUi-handle:focus {
   outline: 3px solid #0173b2 !important; outline-offset: 1px; box-shadow: 0 0 0 1px white; }
 .qviz-explorer p { margin: 2px 0; line-height: 1.4; }
 .qviz-explorer .widget-html-content { overflow-x: auto; }
