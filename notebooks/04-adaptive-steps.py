@@ -41,23 +41,32 @@ from qviz.widgets import Predict, StepExplorer
 # lies beyond is *clipped*, what lies between is *rounded*:
 
 # %%
+weights = qviz.shipped.tensor("expand")
+
+
+def best_clip():
+    """The clip 7s of the 4-bit grid with the least error, in percent of the largest weight."""
+    q = lsq(4, start="mse").observe(weights)
+    return float(100 * 7 * q.range.scale / weights.abs().max())
+
+
+Predict(
+    "The largest weight in magnitude is 0.387. Where is the clip 7s of the best 4-bit grid, in percent of that?",
+    answer=best_clip,
+    unit="%",
+    within=8,
+    why="It cuts off 1 % of the weights. That costs less than a coarse step costs all the others.",
+)
+
+# %%
 explorer = StepExplorer(show=["step"])
 explorer
 
-# %%
-Predict(
-    "The largest weight in magnitude is 0.387. Where is the clip 7s of the best 4-bit grid, in percent of that?",
-    answer=lambda: 100 * 7 * explorer.model.curves(explorer.choice()).best / 0.387,
-    unit="%",
-    within=8,
-    why="Clipping the few weights out there costs less than a coarse step costs all the others.",
-)
-
 # %% [markdown]
 # **Move** the slider **Step**, or drag the dot on the curve (or the clip, on the right). The first picture shows the
-# mean squared error against the [step](glossary.md#step) with its two parts, both axes in ratios. Far to the left
+# mean squared error against the [step](glossary.md#step) with its two parts; both axes are logarithmic. Far to the left
 # everything is clipping, far to the right everything is rounding, and the right side is a straight line. What is its
-# slope? Double the step there, and read the table.
+# slope? Double the step there, from 0.04 to 0.08, and read the column **now**.
 #
 # **Explain.** A value that is rounded ends at most s/2 away. If it falls anywhere in its cell, the mean square is s²/12:
 # twice the step, four times the error, 6 dB. That is true as long as the values fill the cells evenly.
@@ -72,14 +81,14 @@ for step in (0.005, 0.01, 0.02, 0.04):
     print(f"s = {step:5.3f}   clipping {clipping:.2e}   rounding {rounding:.2e}   s²/12 = {step**2 / 12:.2e}")
 
 # %% [markdown]
-# At 0.02 and 0.04 rounding agrees with s²/12 within 2 %. At 0.005 it is less than half of that: most values are clipped
-# there and not rounded at all.
+# At 0.02 and 0.04 rounding agrees with s²/12 within 2 %. At 0.005 it is less than half of that: nearly half of the weights
+# are clipped there and not rounded at all.
 
 # %% [markdown]
 # ## LSQ: two forces
 #
-# [LSQ](glossary.md#lsq) ([Esser et al. 2020](https://arxiv.org/abs/1902.08153)) learns the step by gradient descent. With u = x / s and the
-# end levels −n and p, equation (3):
+# [LSQ](glossary.md#lsq) ([Esser et al. 2020](https://arxiv.org/abs/1902.08153)) learns the step by gradient descent. With
+# u = x / s and the end codes −n and p (here −8 and 7), equation (3):
 #
 # $$\frac{\partial y}{\partial s} = \begin{cases} \mathrm{round}(u) - u & -n < u < p\\ -n & u \le -n\\ p & u \ge p
 # \end{cases}$$
@@ -88,8 +97,8 @@ for step in (0.005, 0.01, 0.02, 0.04):
 # the values inside and outside. Inside, y − x = s (round(u) − u) has the *same* sign as the slope: rounding always pulls
 # the step down. Outside it is the other way round: clipping always pushes it up.
 #
-# In the explorer **Iteration** now appears. Bring the step to the right end, then press play: from there Adam moves the
-# step by the gradient that the recipe's own backward pass hands over.
+# In the explorer **Iteration** now appears. Bring **Step** to the right end, then press play: from there the optimizer
+# Adam moves the step by the gradient that the recipe's own backward pass hands over.
 
 # %%
 explorer.reveal("iteration")
@@ -120,7 +129,6 @@ print(f"least error at s = {twin.model.curves(twin.choice()).best:.3f}")
 
 # %%
 # NBVAL_CHECK_OUTPUT
-weights = qviz.shipped.tensor("expand")
 q = lsq(4, step=0.08)
 y = q(weights)
 (scaled,) = torch.autograd.grad((y - weights).square().sum(), q.range.step)
@@ -137,12 +145,12 @@ print(
 # %% [markdown]
 # ## PACT: one force
 #
-# [PACT](glossary.md#pact) ([Choi et al. 2018](https://arxiv.org/abs/1805.06085), section 3) learns the clip α = p s of activations after a
-# ReLU instead, with ∂y/∂α = 1 above α and 0 below. It is older than LSQ and looks nearly the same.
+# [PACT](glossary.md#pact) ([Choi et al. 2018](https://arxiv.org/abs/1805.06085), section 3) learns the clip α = p s of
+# activations after a ReLU instead, with ∂y/∂α = 1 above α and 0 below. It is older than LSQ and looks nearly the same.
 
 # %%
 Predict(
-    "Without a regularizer, where does PACT's clip end when it minimizes the squared error?",
+    "Without a regularizer PACT's clip minimizes the squared error, from a small start. Where is it after 120 iterations?",
     options=["below the best clip", "at the best clip", "beyond it, and still growing", "where it began"],
     answer="beyond it, and still growing",
     why="Below α the slope is 0: rounding errors do not reach the clip. Only clipped values pull, and always up.",
@@ -155,7 +163,7 @@ pact
 
 # %% [markdown]
 # Play it from a small step: the clip walks through the least error and goes on. The paper's answer is the regularizer
-# λα², which pulls α down. Move **Decay λ**. Is there a λ with which α ends near the least error?
+# λα², which pulls α down. Move **Decay λ** and play again. Is there a λ with which α ends near the least error?
 
 # %% jupyter={"outputs_hidden": true}
 # NBVAL_CHECK_OUTPUT
@@ -188,7 +196,8 @@ for decay in (0.0, 0.0001, 0.0003, 0.001, 0.002):
 #
 # One number for each image and layer, from two small linear layers, C → C/4 → 1 (the layout is that of the released code).
 # It starts near β = 1, so training starts as LSQ. The function is `qviz.recipes.asq_activation`. Its gradients are
-# ∂L/∂s = Σ β[n] G[n] / √(N p) and ∂L/∂β[n] = s G[n], with G[n] the sum that LSQ would have for image n alone.
+# ∂L/∂s = Σ β[n] G[n] / √(N p) and ∂L/∂β[n] = s G[n]. G[n] is the gradient that LSQ would have for image n alone, without
+# its factor: the sum of ∂L/∂y · ∂y/∂s over the values of that image.
 
 # %%
 asq = StepExplorer(method="ASQ", show=["step", "iteration", "a", "b"])
@@ -197,7 +206,7 @@ asq
 
 # %% [markdown]
 # A is the image with the smallest best step of the 20, B the one with the largest. First be ASQ's opponent: with
-# **Step** find the one step that serves both.
+# **Step** look for one step that serves both. **Least error** then sets the one that is best for all 20 together.
 
 
 # %%
@@ -219,8 +228,8 @@ Predict(
 )
 
 # %% [markdown]
-# Press play. In the third picture every image has a green triangle, its β, and a gray dot, the β that would bring it to
-# its own best step. Watch the triangles go to the dots.
+# Press play. In the third picture every image has a green triangle, its β (A a blue dot, B an orange square), and a
+# gray dot, the β that would bring it to its own best step. Watch them go to the gray dots.
 
 # %% jupyter={"outputs_hidden": true}
 # NBVAL_CHECK_OUTPUT
@@ -309,7 +318,8 @@ for fog in (False, True):
 # learned by heart. This is rounding error, not accuracy, and the training was short; but it shows what to check before
 # you believe an adaptive quantizer: the advantage on *other* inputs, and how much inputs differ at all.
 #
-# Two more prices. The step is known only when the input is there: codes alone do not hold it, so `q.dequantize` refuses.
+# Two more prices. The step is known only when the input is there: codes alone do not hold it, so `q.dequantize` refuses to
+# turn them back into values (a `ValueError`).
 # And the released network ends in a ReLU. Where its sum is negative, β is the floor of 1e-8, the output nearly 0, and
 # the gradient exactly 0: it cannot come back. `mode="softplus"` is this project's remedy (INFERRED, not the paper's).
 
@@ -334,8 +344,8 @@ for mode in ("paper", "softplus"):
 #    an upstream gradient of 1 for every output, what is ∂L/∂β?
 # 2. Open `StepExplorer(bits=2)` and let LSQ run for 120 iterations. How far from the step with the least error does it
 #    end, and what does that cost?
-# 3. Choose the tensor `act_expand (real)` with ASQ. Each sample is one position of an image with 960 channels. How much
-#    do the samples' best steps differ, and does β find them?
+# 3. Choose the tensor `act_expand (real)` with ASQ. Each sample is one position of an image with 960 channels. By which
+#    factor do the samples' best steps differ at most, and does β find them after 120 iterations?
 #
 # The next cell has the figures; its source and its output are folded in.
 
@@ -358,7 +368,11 @@ three.least.click()
 three.iteration.value = 120
 found, place = three.model.samples(three.choice()), three.model.place(three.choice())
 whole = three.model.headline(three.choice())
-print(f"3: best steps from {found.best.min():.3f} to {found.best.max():.3f}, s β from", end=" ")
+ratio = float(found.best.max() / found.best.min())
+print(
+    f"3: best steps from {found.best.min():.3f} to {found.best.max():.3f}, a factor {ratio:.1f}; s β from",
+    end=" ",
+)
 print(f"{float(place.steps.min()):.3f} to {float(place.steps.max()):.3f};", end=" ")
 print(", ".join(f"{name.removesuffix(' (dB)')} {value:.1f} dB" for name, value in whole.items()))
 
@@ -379,7 +393,7 @@ print(", ".join(f"{name.removesuffix(' (dB)')} {value:.1f} dB" for name, value i
 #
 # <details><summary>Answer 3</summary>
 #
-# By a factor of 2.2. β finds them, and all samples together gain 1.2 dB. A position has no map to average over, so here
+# By a factor of 2.1. β finds them to within a few percent, and all samples together gain 1.2 dB. A position has no map to average over, so here
 # the small network sees every value, not only means: 960 numbers a sample, and 20 samples to learn them from.
 #
 # </details>
