@@ -37,10 +37,10 @@ explorer = GridExplorer()
 explorer
 
 # %% [markdown]
-# Above: one million samples of a normal distribution, two 4-bit grids. The coloured ticks are the levels. The
+# Above: one million samples of a normal distribution, two 4-bit grids. The colored ticks are the levels. The
 # staircase shows where each x is sent; the shaded area between it and the line y = x is the error. The table has
 # the mean squared error ([**MSE**](glossary.md#mse)), the same as a signal-to-noise ratio
-# ([**SQNR**](glossary.md#sqnr), higher is better) and the [**entropy**](glossary.md#entropy), the number of bits
+# ([**SQNR**](glossary.md#sqnr), higher is better; 6 dB more is half the error) and the [**entropy**](glossary.md#entropy), the number of bits
 # that an ideal coder would need for each code.
 
 # %%
@@ -71,12 +71,14 @@ Predict(
 #
 # Every quantizer in this package does the same four things to a number x. The [*range*](glossary.md#range) divides
 # it by a [scale](glossary.md#scale) s: u = x / s. The [*codebook*](glossary.md#codebook) finds the
-# [cell](glossary.md#cell), the gap between two neighboring knots in which u lies, and the place t in it, from 0 to 1.
-# The [*rounding*](glossary.md#rounding) decides up or down. The level at that end, times s, is the result y:
+# [cell](glossary.md#cell), the gap between two neighboring [knots](glossary.md#knot) in which u lies, and the place t in
+# it, from 0 to 1. (In all grids of this lesson the knots are the levels.) The [*rounding*](glossary.md#rounding) decides
+# up or down. The level at that end, times s, is the result y:
 #
 # $$u = x / s, \qquad t = \frac{u - \text{knot}_k}{\text{knot}_{k+1} - \text{knot}_k}, \qquad
 # y = s \cdot \text{level}_{k + [t > 1/2]}$$
 #
+# where [t > ½] is 1 if t > ½ and 0 if not.
 # `qviz.probe` carries a number through and shows every step.
 
 # %%
@@ -108,7 +110,8 @@ for book in (qviz.uniform(3), qviz.pot(3), qviz.post(3), qviz.apot(3)):
 # - **POT**: powers of two. Multiplying by one is a shift, which is why hardware likes them.
 # - **POST**: powers of √2 ([Zhou et al. 2025](https://arxiv.org/abs/2504.17263)). Every second one is a power of
 #   two; the others share a single factor √2.
-# - **APoT**: sums of two powers of two ([Li et al. 2020](https://arxiv.org/abs/1909.13144)).
+# - **APoT**: sums of two powers of two ([Li et al. 2020](https://arxiv.org/abs/1909.13144)). At 3 bits they are still
+#   POT's levels; from 4 bits on they are not.
 #
 # Three bits can name eight levels; the symmetric grids use seven of them. (The published POST code uses nine,
 # which needs a fourth bit: `qviz.post(3, grid="paper")`. Always ask for levels *and* bits.)
@@ -246,7 +249,7 @@ for c in (float(weights.abs().max()), mean, float(weights.std())):
 # %% [markdown]
 # ## By hand
 #
-# Now you. Grid A is a copy of POT that you can edit. Drag its green points outward, or choose one with **Level** and
+# Now you. Grid A is a copy of POT that you can edit. Drag its green triangles outward, or choose one with **Level** and
 # type into **Value**; with **Mirror signs** the opposite level follows. Get the MSE in row A as low as you can. Row B
 # is Lloyd's grid: 16 levels, each the mean of the weights that it serves. **Reset to POT** starts again.
 
@@ -298,18 +301,19 @@ print(f"{'Lloyd':34} {best['levels']} levels   SQNR {best['sqnr_db']:.2f} dB")
 # %% [markdown]
 # ## Exercises
 #
-# 1. In the first explorer choose the tensor "with outliers" and compare the range rules "min–max" and "MSE search"
-#    for the uniform grid. Which values does the better rule give up, and what is won?
+# 1. In the first explorer set **Tensor** to "with outliers" and **Grid A** to "uniform". Under **Range** compare
+#    "min–max" with "MSE search". Which values does the better rule give up, and what is won?
 #
 # <details><summary>Answer</summary>
 #
-# The largest ones. One value in 200 is eight times as large as the others; min–max puts the outermost level at 28.6,
-# and the grid is so coarse that the SQNR is 1.9 dB. The search puts it at 6.3 and clips 0.2 % of the values: 9.6 dB.
+# The largest ones. One value in 200 is eight times as large as the others. With min–max the levels go from −32.7 to
+# 28.6, and the grid is so coarse that the SQNR is 1.9 dB. With the search they go from −7.2 to 6.3 and 0.2 % of the values
+# are clipped: 9.6 dB. (The table's *clip* is the larger end.)
 #
 # </details>
 #
-# 2. Choose "depthwise_early (real)" and tick **Per channel**. Why does that help this layer so much more than
-#    "expand (real)"?
+# 2. Stay with the uniform grid and "MSE search". Choose "depthwise_early (real)" and tick **Per channel**. Why does that
+#    help this layer so much more than "expand (real)"?
 #
 # <details><summary>Answer</summary>
 #
@@ -338,14 +342,22 @@ print(f"{'Lloyd':34} {best['levels']} levels   SQNR {best['sqnr_db']:.2f} dB")
 outliers = tensors.sources()["with outliers"].make()
 for rule in (qviz.MinMax(), qviz.MSE()):
     q = qviz.Quantizer(qviz.uniform(4), range=rule).observe(outliers)
-    clip, db = float(q.scale * q.codebook.hi), qviz.compare(outliers, {"q": q})["q"].sqnr_db
-    lost = float((outliers.abs() > clip).float().mean())
-    print(f"with outliers, {type(rule).__name__:6}: clip {clip:4.1f}, {lost:.1%} beyond it, {db:.1f} dB")
+    low, high, db = (
+        q.scale * q.codebook.lo,
+        q.scale * q.codebook.hi,
+        qviz.compare(outliers, {"q": q})["q"].sqnr_db,
+    )
+    lost = ((outliers < low) | (outliers > high)).float().mean()
+    print(f"with outliers, {type(rule).__name__:6}: {low:.1f} to {high:.1f}, {lost:.1%} beyond, {db:.1f} dB")
 early = qviz.shipped.tensor("depthwise_early")
 for name, tensor in (("depthwise_early", early), ("expand", weights)):
     whole = qviz.compare(tensor, ["uniform"])["uniform"].sqnr_db
     split = qviz.compare(tensor, ["uniform"], range=qviz.MSE(axis=0))["uniform"].sqnr_db
-    print(f"{name:16} uniform, 4 bits: {whole:5.2f} dB per tensor, {split:5.2f} dB per channel")
+    reach = tensor.flatten(1).abs().amax(1)
+    print(
+        f"{name:16} widest channel / narrowest: {reach.max() / reach.min():.0f};"
+        f" uniform, 4 bits: {whole:5.2f} dB per tensor, {split:5.2f} dB per channel"
+    )
 positive = qviz.shipped.tensor("act_expand")
 symmetric = qviz.Quantizer(qviz.pot(4)).observe(positive)
 unused = qviz.metrics.dead_levels(qviz.metrics.occupancy(symmetric, positive))
@@ -356,5 +368,5 @@ print("POT with a negative side {:.2f} dB, without {:.2f} dB".format(*(row.sqnr_
 # %% [markdown]
 # ## Read next
 #
-# [01](01-uniform-and-ste.ipynb): uniform grids and the straight-through estimator.
-# Powers of two and of √2 have a lesson of their own, and levels that follow the weights another.
+# [Lesson 01](01-straight-through.ipynb): uniform grids and the straight-through estimator. Powers of two and of √2 have
+# [a lesson of their own](03-powers.ipynb), and levels that follow the weights [another](05-codebooks.ipynb).

@@ -206,7 +206,8 @@ asq
 
 # %% [markdown]
 # A is the image with the smallest best step of the 20, B the one with the largest. First be ASQ's opponent: with
-# **Step** look for one step that serves both. **Least error** then sets the one that is best for all 20 together.
+# **Step** look for one step that serves both. The button **Least error** brings back the one that is best for all 20
+# together.
 
 
 # %%
@@ -393,8 +394,9 @@ print(", ".join(f"{name.removesuffix(' (dB)')} {value:.1f} dB" for name, value i
 #
 # <details><summary>Answer 3</summary>
 #
-# By a factor of 2.1. β finds them to within a few percent, and all samples together gain 1.2 dB. A position has no map to average over, so here
-# the small network sees every value, not only means: 960 numbers a sample, and 20 samples to learn them from.
+# By a factor of 2.1. β finds them to within a few percent, and all samples together gain 1.2 dB. A position has no map to
+# average over, so here the small network sees every value, not only means: 960 numbers a sample, and 20 samples to learn
+# them from.
 #
 # </details>
 
