@@ -177,10 +177,7 @@ Predict(
 # %% [markdown]
 # The second idea is to undo this constant error. Equations (10) and (11) stretch the mixture about the middle of the cell,
 #
-# $$f(m) = \frac{m - \frac12}{1 - 2\lambda} + \frac12,$$
-#
-# which makes λ to 0 and 1 − λ to 1. So the forward pass of DAQ *is* rounding, exactly, for every γ and σ. What is left of
-# all the softness is the backward pass.
+# $$f(m) = \frac{m - \frac12}{1 - 2\lambda} + \frac12.$$
 
 # %%
 Predict(
@@ -195,6 +192,9 @@ controlled = GradientExplorer("DAQ, controller", show=["x", "gamma", "sigma"])
 controlled
 
 # %% [markdown]
+# The stretching turns λ into 0 and 1 − λ into 1. So the forward pass of DAQ *is* rounding, exactly, for every γ and σ. What
+# is left of all the softness is the backward pass.
+#
 # Press **Keep**, then move **γ** and **σ**. Gray is what was kept; the sentence below the controls says what changed and
 # what did not. The table goes through scores, β*, m and the rescale for your x. Drag x across a jump and watch β*.
 #
@@ -373,8 +373,9 @@ for name, (surrogate, soft) in methods.items():
 # </details>
 #
 # **2.** [DSQ](https://arxiv.org/abs/1908.05033) (Gong et al., ICCV 2019) puts a tanh in each cell instead, and rounds in
-# the forward pass as well. In an explorer choose **tanh (DSQ)**. Which k gives the same slope at the jump as DAQ with
-# σ = 2, which is 2.217? What happens on the levels, compared with DAQ?
+# the forward pass as well. Open `GradientExplorer("tanh (DSQ)")` and bring **x** to the jump at 1.5: the last row of the
+# table has the slope. About which **k** gives the same slope there as DAQ with σ = 2, which is 2.217? What happens on the
+# levels, such as x = 2, compared with DAQ?
 #
 # <details><summary>Answer</summary>
 #
