@@ -167,11 +167,15 @@ def test_every_lesson_is_in_the_table_with_its_minutes():
 
 
 @pytest.mark.parametrize("stem", [stem for stem in STEMS if stem[:2].isdigit()])
-def test_glossary_links_lead_to_an_entry(stem):
+def test_links_of_a_lesson_lead_to_files_and_to_entries_of_the_glossary(stem):
+    text = (FOLDER / f"{stem}.py").read_text("utf-8")
+    files = re.findall(r"\]\(([^)#:]+\.(?:ipynb|md))[#)]", text)
+    assert files
+    assert [file for file in files if not (FOLDER / file).exists()] == []
     glossary = (FOLDER / "glossary.md").read_text("utf-8")
     names = re.findall(r"^### (.+)$", glossary, re.M)
     entries = {re.sub(r"[^\w -]", "", name).lower().replace(" ", "-") for name in names}  # as GitHub does
     inside = re.findall(r"\]\(#([^)]+)\)", glossary)
-    linked = re.findall(r"\]\(glossary\.md#([^)]+)\)", (FOLDER / f"{stem}.py").read_text("utf-8"))
+    linked = re.findall(r"\]\(glossary\.md#([^)]+)\)", text)
     assert linked, "a lesson explains its terms by the glossary"
     assert sorted({*linked, *inside} - entries) == []

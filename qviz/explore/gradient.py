@@ -75,6 +75,7 @@ class GradientModel(Model[GradientChoice]):
         "soft argmax, hot": {"kind": "soft argmax, fixed β", "beta": 30.0, "soft": True},
         "DAQ, weights": {"kind": "DAQ, controller", "sigma": 1.0},
         "DAQ, activations": {"kind": "DAQ, controller", "sigma": 2.0},
+        "tanh, sharp": {"kind": "tanh (DSQ)", "k": 12.0},
         "N2UQ, fine near zero": {"kind": "N2UQ, learned widths", "ratio": 2.0},
     }
 

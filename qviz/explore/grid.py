@@ -70,6 +70,7 @@ class GridModel(HandModel[GridChoice]):
         "activations, none negative": {"tensor": "act_expand (real)"},
         "a scale for each channel": {"tensor": "depthwise_early (real)", "per_channel": True},
         "as good as it gets": {"bits": 3, "grid_a": "quantile", "grid_b": "Lloyd"},
+        "by hand": {"bits": 3, "grid_a": CUSTOM, "grid_b": "Lloyd"},
     }
 
     def __init__(

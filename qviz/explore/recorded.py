@@ -150,7 +150,7 @@ def curve(shown: list[Shown], name: str, step: int, last: int) -> Panel:
         reach.append(rows[np.isfinite(rows)])
         now = rows[one.frame][np.isfinite(rows[one.frame])]
         here += now[:1].tolist()
-        words += [f"{one.name}: {_span(now)} at step {one.step}."] if now.size else []
+        words.append(f"{one.name}: {_span(now) if now.size else 'nothing yet'} at step {one.step}.")
     low, high = _reach(*reach) if reach else (0.0, 1.0)
     marks += _now(step, here[0] if here else (low + high) / 2)
     return Panel(

@@ -1,0 +1,117 @@
+"""What all explorers promise: sound pictures, controls that matter, states, presets, pages."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from qviz.explore import gallery
+from qviz.explore.controls import Number, Pick, Slide, Text, Tick
+from qviz.explore.model import Model
+
+NAMES = list(gallery.MODELS)
+FOR_DRAGS = {"push", "mirror"}
+"""What changes how dots move, and no picture by itself."""
+
+
+@functools.cache
+def model(name) -> Model:
+    return gallery.MODELS[name]()
+
+
+def numbers(scene):
+    """Every array and number of a scene, as bytes."""
+    panels = [(p.title, p.x, p.y, [sorted(_plain(m)) for m in p.numbers()]) for p in scene.panels]
+    return repr((panels, scene.table and scene.table.rows, scene.title, scene.about))
+
+
+def _plain(mark):
+    return [(k, v.tobytes() if isinstance(v, np.ndarray) else v) for k, v in mark.items()]
+
+
+def others(control, value):
+    """A few other values of a control, near and far."""
+    match control:
+        case Pick() | Tick():
+            return [v for v in control.values() if v != value]
+        case Slide():
+            return [
+                v for v in (control.nearest(value + control.step), control.low, control.high) if v != value
+            ]
+        case Number():
+            return [v for v in (value + control.step, value - control.step) if control.accepts(v)]
+        case Text():
+            return ["0.5 -1.25 3"]
+    raise TypeError(type(control).__name__)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_picture_is_sound(name):
+    m = model(name)
+    scene = m.scene(m.start)
+    titles = [panel.title for panel in scene.panels]
+    assert len(set(titles)) == len(titles) >= 2  # axes are held, and ghosts are found, by title
+    for panel in scene.panels:
+        assert panel.marks, panel.title
+        assert any(letter.isdigit() for letter in panel.text), f"{panel.title} is told without a number"
+        for axis in (panel.x, panel.y):
+            assert -np.inf < axis.low < axis.high < np.inf
+            assert axis.label
+        for mark in panel.numbers():
+            for key, value in mark.items():
+                assert not isinstance(value, np.ndarray) or not np.isinf(value).any(), (panel.title, key)
+    assert scene.title
+    assert gallery.caption(name).endswith(".")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_headline_is_a_few_numbers(name):
+    m = model(name)
+    headline = m.headline(m.start)
+    assert 1 <= len(headline) <= 6
+    assert np.isfinite(list(headline.values())).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_control_changes_a_picture_and_has_help(name):
+    m = model(name)
+    begun = [m.start, *map(m.restored, m.presets.values())]  # some controls matter in some choices only
+    waiting = {
+        field for field, control in m.controls(m.start).items() if not isinstance(control, Text)
+    } - FOR_DRAGS
+    for start in begun:
+        before, shown = numbers(m.scene(start)), m.controls(start)
+        for field in sorted(f for f in waiting if shown[f].shown):
+            values = others(shown[field], getattr(start, field))
+            changed = (m.settled(start, replace(start, **{field: v})) for v in values)
+            if any(numbers(m.scene(c)) != before for c in changed):
+                waiting.discard(field)
+    assert not waiting, f"{waiting} change nothing"
+    assert all(control.help for control in m.controls(m.start).values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_presets_and_states_come_back(name):
+    m = model(name)
+    for label, state in {"start": {}, **m.presets}.items():
+        c = m.restored(state)
+        assert m.followed(c) == c, label
+        assert m.restored(json.loads(json.dumps(m.state(c)))) == c, label
+    with pytest.raises(ValueError, match="unknown controls"):
+        m.restored({"colour": 1})
+    assert {f.name for f in fields(m.start)} == set(m.state(m.start))
+
+
+@pytest.mark.slow
+def test_pages_are_small_and_work_offline(tmp_path):
+    for entry in gallery.write(tmp_path):
+        page = entry.path.read_text("utf-8")
+        assert entry.path.stat().st_size <= 3_000_000, entry.name
+        assert page.count("<template") >= 3, entry.name
+        assert not [scheme for scheme in ('src="http', 'href="http', "@import", "url(http") if scheme in page]
+    index = (tmp_path / "index.html").read_text("utf-8")
+    assert index.count("<article>") == len(NAMES)
