@@ -62,8 +62,8 @@ Predict(
 
 # %% [markdown]
 # Move **Budget**, and change **Allocation**. In the first picture stand the bits of each layer. The last picture has
-# what came out when the network was run: see the gap between *all equal* and the others at one size. It is widest
-# between 2.5 and 3.5 bits.
+# what came out when the network was run: see the gap between *all equal* and the others at one size. (All equal exists
+# only for whole bits; the line between its squares is no measurement.)
 
 # %% jupyter={"outputs_hidden": true}
 explorer = BitBudgetExplorer(show=("budget", "way"))
@@ -86,11 +86,11 @@ explorer
 #
 # ADQ ([Jia et al. 2025](https://arxiv.org/abs/2510.19760)) allocates bits by sensitivity: it reports a ResNet-18 with
 # 2.81 bits on average. Which sensitivity and which solver it uses could not be obtained: both formulas are this
-# project's choice (INFERRED). `qviz.nn.allocate` has them as `loss_rise` and `fisher`.
+# project's choice (**inferred**). `qviz.nn.allocate` has them as `loss_rise` and `fisher`.
 
 # %%
 Predict(
-    "One layer alone gets 2 bits, all others stay in floating point. Which of these costs most?",
+    "One layer alone gets 2 bits, all others stay in floating point. Which of these makes the loss rise most?",
     options=[
         "conv1, the first layer (432 weights)",
         "layer2.0.conv1, where the map is halved (4,608 weights)",
@@ -98,7 +98,7 @@ Predict(
         "fc, the last layer (640 weights)",
     ],
     answer="layer2.0.conv1, where the map is halved (4,608 weights)",
-    why="Size does not tell. The largest layers are not the ones that hurt; the next cell has the numbers.",
+    why="Size does not tell, nor does being first or last; one has to measure. The next cell has the numbers.",
 )
 
 # %% [markdown]
@@ -136,8 +136,8 @@ for name, a, b in zip(LAYERS, measured[:, 0].tolist(), estimated[:, 0].tolist(),
 
 # %% [markdown]
 # The two disagree about conv1 and layer2.0.conv1, and they have different units: Fisher's gradients are those of a
-# batch's loss, so that it compares layers with each other and with nothing else. Per *weight* both say the same: the
-# first and the last layer are dear and tiny, the layers of the last stage are cheap and large.
+# batch's loss, so that it compares layers with each other and with nothing else. But both say that layer3.2.conv2
+# is the cheapest of the four, although it is the largest by far.
 #
 # ## Spend the budget
 #
@@ -146,16 +146,20 @@ for name, a, b in zip(LAYERS, measured[:, 0].tolist(), estimated[:, 0].tolist(),
 # $$\min \sum_l \Omega_l(b_l) \quad\text{with}\quad \sum_l n_l\, b_l \;\le\; \bar B \sum_l n_l .$$
 #
 # **greedy** begins with the fewest bits everywhere and always buys the bit that saves most per byte, until the money is
-# spent. **exact** finds the least sum by dynamic programming. A tiny case, four layers and an average of 2.8 bits:
+# spent. **exact** finds the least sum by dynamic programming. Two tiny cases, of four layers and of two:
 
 # %%
 # NBVAL_CHECK_OUTPUT
-prices = [[8, 2, 0.5], [4, 1, 0.25], [2, 0.5, 0.125], [1, 0.25, 0.0625]]  # for 2, 3 and 4 bits
-for solver in (greedy, exact):
-    found = solver(prices, [100, 400, 400, 100], 2.8)
-    print(f"{solver.__name__:7} bits {found.bits}   sum {found.total}   average {found.average}")
+four = [[8, 2, 0.5], [4, 1, 0.25], [2, 0.5, 0.125], [1, 0.25, 0.0625]]  # prices of 2, 3 and 4 bits
+two = [[1.2, 0.2, 0.1], [3.0, 0.3, 0.1]]
+for prices, weights, budget in ((four, [100, 400, 400, 100], 2.8), (two, [100, 300], 2.75)):
+    for solver in (greedy, exact):
+        found = solver(prices, weights, budget)
+        print(f"{solver.__name__:7} bits {found.bits}   sum {found.total:.4f}   average {found.average:.2f}")
 
 # %% [markdown]
+# In the second case greedy spends on the small layer, where a bit saves more per byte; then the large one no longer fits.
+#
 # ## By hand
 #
 # Now you. The budget is 2.75 bits. Drag the dots of the first picture up and down (or choose a **Layer** and move **Its
@@ -235,10 +239,12 @@ for budget in (2.25, 2.5, 2.75, 3.0, 3.25, 3.5, 4.0, 4.5):
 # numbers:
 #
 # - The exact solution is exact for the sum only. At 3 bits greedy's sum is the larger one, and its accuracy is
-#   higher too (set the first explorer to 3 bits); the difference is about one standard error.
-# - A better price list helps more than a better solver. At 2.25 and 2.5 bits Fisher's rough prices gave the better
-#   networks, at 2.75 the measured ones did; nothing says that it is so for other networks.
-# - At 2 bits on average nothing can be chosen: there is only one allocation.
+#   higher all the same (set the first explorer to 3 bits), by 1.05 points; a standard error is 0.8.
+# - The price list matters more than the solver. At 2.5 bits Fisher's rough prices gave a network that is better by 21
+#   points, where greedy and exact agree; at 2.75 the measured prices were ahead by 2. Nothing says that it is so for
+#   other networks.
+# - At 2 bits nothing can be allocated: there is only one allocation, with 10 %, as by chance. Lesson 08 has what
+#   learned rounding makes of 2 bits.
 #
 # ## Exercises
 #
@@ -246,7 +252,8 @@ for budget in (2.25, 2.5, 2.75, 3.0, 3.25, 3.5, 4.0, 4.5):
 # 2. Papers differ in what "average bits" means. What is the *unweighted* mean over layers of the exact solution at 3
 #    bits? Is a network "of 3 bits" larger or smaller if its author means that one?
 # 3. Hardware often has 2, 4 and 8 bits only. By which factor does the least sum of costs grow at 3 bits, if only 2
-#    and 4 are allowed?
+#    and 4 are allowed? (`known.omega["loss rise"]` has a line for each layer and columns for 2 to 6 bits, `known.sizes` the
+#    numbers of weights; `exact` takes `bits=(2, 4)`.)
 #
 # <details><summary>Answer 1</summary>
 #
@@ -255,13 +262,13 @@ for budget in (2.25, 2.5, 2.75, 3.0, 3.25, 3.5, 4.0, 4.5):
 #
 # <details><summary>Answer 2</summary>
 #
-# The small layers get more bits, so that the unweighted mean is larger than 3: the next cell has it. Whoever keeps the
+# The small layers get more bits, so that the unweighted mean is larger than 3: it is 3.70. Whoever keeps the
 # *unweighted* mean at 3 must take bits away somewhere, and has a smaller network.
 # </details>
 #
 # <details><summary>Answer 3</summary>
 #
-# `exact(omega[:, [0, 2]], sizes, 3.0, bits=(2, 4))`. The next cell has the factor: fewer choices, a larger sum.
+# `exact(omega[:, [0, 2]], sizes, 3.0, bits=(2, 4))`. The sum is 2.70 times as large: fewer choices.
 # </details>
 
 # %% jupyter={"source_hidden": true, "outputs_hidden": true}
@@ -269,8 +276,8 @@ for budget in (2.25, 2.5, 2.75, 3.0, 3.25, 3.5, 4.0, 4.5):
 omega, sizes = known.omega["loss rise"], known.sizes.tolist()
 print(f"1: {known.average((6,) + (2,) * 19) - 2:.4f} bits")
 print(f"2: unweighted {sum(best) / 20:.2f}, weighted {known.average(best):.2f}")
-two = exact(omega[:, [0, 2]], sizes, 3.0, bits=(2, 4))
-print(f"3: {two.total / known.shares(best, 'loss rise').sum():.2f} times")
+halves = exact(omega[:, [0, 2]], sizes, 3.0, bits=(2, 4))
+print(f"3: {halves.total / known.shares(best, 'loss rise').sum():.2f} times")
 
 # %% [markdown]
 # ## What to read next

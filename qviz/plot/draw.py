@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.cbook import normalize_kwargs
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from qviz.plot.lettering import letter
 from qviz.plot.scene import (
@@ -67,6 +68,8 @@ def draw(
         _DRAWERS[type(mark)](ax, mark, its)
     ax.set(xscale="log" if panel.x.log else "linear", yscale="log" if panel.y.log else "linear")
     ax.set_xlim(panel.x.low, panel.x.high)
+    if panel.x.counts:
+        ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     ax.set_ylim(panel.y.low, panel.y.high)
     ax.spines["top"].set_visible(ax.xaxis.get_label_position() == "top")
     ax.spines["right"].set_visible(ax.yaxis.get_label_position() == "right")
@@ -191,23 +194,32 @@ _DRAWERS: dict[type[Mark], Any] = {
 }
 
 
+ROW, NOTE, BOLD = 12.0, 11.0, 1.15
+"""Heights of a table's row and of a line below it, in points; how much wider bold letters are."""
+
+
 def _table(ax: Axes, table: Table) -> None:
     """Write a table, each row's name in the color of its curves."""
     ax.set_axis_off()
     ax.text(0.0, 0.0, "\n".join(table.notes), transform=ax.transAxes, fontsize="small", wrap=True)
     columns = zip(table.headers, *table.rows, strict=True)
-    widths = [max(map(len, column)) + 2 for column in columns]
+    widths = [max(map(len, column)) + 2.0 for column in columns]
+    widths[0] *= BOLD if table.roles else 1.0
+    room = ax.figure.get_figheight() * 72 * ax.get_position().height
+    foot, lines = NOTE * len(table.notes) + NOTE, len(table.rows) + 1
+    crowded = bool(table.notes) and 2.0 * ROW * lines + 2 * foot > room
+    height = min(2.0, (room - foot) / (ROW * lines)) if crowded else 2.0
     drawn = ax.table(
         table.rows,
         colLabels=table.headers,
         colWidths=[width / sum(widths) for width in widths],
-        loc="center",
+        loc="upper center" if crowded else "center",
         cellLoc="right",
         edges="horizontal",
     )
     drawn.auto_set_font_size(False)
     drawn.set_fontsize(9.5)
-    drawn.scale(1.0, 2.0)
+    drawn.scale(1.0, height)
     for (i, k), cell in drawn.get_celld().items():
         cell.PAD = 0.05
         cell.set_edgecolor(rcParams["axes.edgecolor"])

@@ -157,6 +157,11 @@ class Axis:
         if self.log and not 0 < self.low < self.high:
             raise ValueError(f"a log axis needs 0 < low < high, got {self.low} and {self.high}")
 
+    @property
+    def counts(self) -> bool:
+        """Whether it numbers things, each in the middle of its place: from 1/2 to a whole number and 1/2."""
+        return not self.log and self.low == 0.5 == self.high % 1
+
 
 @dataclass(frozen=True)
 class Table:

@@ -143,7 +143,8 @@ def _ticks(axis: Axis) -> dict[str, Any]:
         at = at[(at >= axis.low) & (at <= axis.high)]
         long = len(at) > 0 and not 0.01 <= at[0] <= at[-1] < 1e5  # such figures would cover the axis's label
         return {"label": axis.label, "tick_values": at, "tick_format": ".0e" if long else ".1g"}
-    at = MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]).tick_values(axis.low, axis.high)
+    whole = {"integer": True, "min_n_ticks": 1} if axis.counts else {}
+    at = MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10], **whole).tick_values(axis.low, axis.high)
     at = at[(at >= axis.low) & (at <= axis.high)]
     step = at[1] - at[0] if len(at) > 1 else 1.0
     decimals = next((d for d in range(7) if abs(round(step, d) - step) < 1e-3 * step), 7)

@@ -18,7 +18,7 @@ import qviz.plot
 from qviz import Fixed, Quantizer, compare, post, pot, recipes, uniform
 from qviz.plot import panels
 from qviz.plot.draw import DASHES, draw, figure, png
-from qviz.plot.scene import Axis, Band, Line, Panel, Points, Rug, Scene, Steps, Table
+from qviz.plot.scene import Axis, Band, Bars, Line, Panel, Points, Rug, Scene, Steps, Table
 from qviz.plot.style import LOOKS, ROLES
 
 X = torch.randn(500, generator=torch.Generator().manual_seed(1))
@@ -270,6 +270,35 @@ def test_cells_of_the_table_do_not_overlap():
         assert fig.bbox.x0 <= box.x0 < box.x1 <= fig.bbox.x1
         if (i, k + 1) in boxes:
             assert box.x1 < boxes[i, k + 1].x0, [cells[i, n].get_text().get_text() for n in (k, k + 1)]
+
+
+@pytest.mark.parametrize("count", [2, 6])
+def test_a_table_of_many_rows_leaves_room_for_its_notes(count):
+    rows = tuple((f"row {i}", "1.0") for i in range(count))
+    table = Table(("name", "MSE"), rows, ("a",) * count, {}, ("a note", "another note"))
+    fig = figure(Scene("t", (PANELS["error"],) * 4, table))
+    fig.draw_without_rendering()
+    ax = fig.axes[4]
+    lowest = min(cell.get_window_extent().y0 for cell in ax.tables[0].get_celld().values())
+    assert ax.texts[0].get_window_extent().y1 < lowest
+
+
+def test_bold_names_of_a_table_stay_in_their_column():
+    headers = ("run", "step", "loss", "changes", "returns", "error (%)", "levels in use")
+    row = ("B: ADQ, codebook follows", "186", "0.093", "0.793", "0.061", "21.9", "7 of 7")
+    fig = figure(Scene("t", (PANELS["error"],) * 4, Table(headers, (row,), ("b",))))
+    fig.draw_without_rendering()
+    cell = fig.axes[4].tables[0].get_celld()[1, 0]
+    assert cell.get_text().get_window_extent().x1 < cell.get_window_extent().x1
+
+
+def test_an_axis_that_counts_has_whole_ticks(ax):
+    bars = Bars("a", np.array([0.5, 1.5, 2.5]), np.array([1.0, 2.0]))
+    draw(Panel("p", Axis("layer", 0.5, 2.5), Axis("y", 0.0, 2.5), (bars,), ""), ax)
+    inside = [tick for tick in ax.get_xticks() if 0.5 <= tick <= 2.5]
+    assert inside == [1.0, 2.0]
+    assert not Axis("x", 0.5, 2.0).counts
+    assert not Axis("x", -0.5, 2.5).counts
 
 
 def test_png_is_one():

@@ -102,6 +102,13 @@ def test_ticks_are_round_inside_and_told_apart(low, high):
     np.testing.assert_allclose([float(v) for v in shown], at, atol=1e-3 * (at[1] - at[0]))
 
 
+@pytest.mark.parametrize("count", [1, 4, 20])
+def test_ticks_of_an_axis_that_counts_are_whole(count):
+    axis = LivePanel(Panel("t", Axis("layer", 0.5, count + 0.5), Axis("y", 0, 1), (), "")).widget.axes[0]
+    assert len(axis.tick_values) > 0
+    assert all(v == round(v) for v in axis.tick_values)
+
+
 @pytest.mark.parametrize(
     ("moves", "traits"),
     [
