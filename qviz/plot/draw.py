@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from matplotlib import rcParams
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis as MplAxis
 from matplotlib.cbook import normalize_kwargs
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator, MaxNLocator
 
 from qviz.plot.lettering import letter
 from qviz.plot.scene import (
@@ -71,6 +72,9 @@ def draw(
     if panel.x.counts:
         ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     ax.set_ylim(panel.y.low, panel.y.high)
+    for axis, its in ((ax.xaxis, panel.x), (ax.yaxis, panel.y)):
+        if its.log:
+            _ticks(axis, its.low, its.high)
     ax.spines["top"].set_visible(ax.xaxis.get_label_position() == "top")
     ax.spines["right"].set_visible(ax.yaxis.get_label_position() == "right")
     own = title is None
@@ -122,6 +126,18 @@ def png(fig: Figure, dpi: int = 96) -> bytes:
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
+
+
+def _ticks(axis: MplAxis, low: float, high: float) -> None:
+    """Label 2 and 5 on a logarithmic axis with fewer than two powers of ten, and nothing else between them.
+
+    matplotlib labels more of them there, and where the axis is narrow they lie over one another.
+    """
+    decades = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    shown = [low <= part * 10.0**d <= high for part in (1, 2, 5) for d in decades]
+    if sum(shown[: len(decades)]) < 2 <= sum(shown):
+        axis.set_minor_locator(LogLocator(subs=(2, 5)))
+        axis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(np.inf, np.inf)))
 
 
 def _look(mark: Line | Steps | Rule) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What ends up on the axes, asked of matplotlib's artists; and what must not happen beside it."""
 
 import inspect
+import itertools
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -384,3 +385,17 @@ def test_everything_is_seen_on_light_and_on_dark(style):
         assert contrast(line.get_color(), ground) >= 2.4, line.get_label()
     for cell in fig.axes[1].tables[0].get_celld().values():
         assert contrast(cell.get_edgecolor(), ground) >= 4.5
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0105, 0.79), (0.09, 0.3), (0.0021, 0.19)])
+def test_labels_of_a_short_logarithmic_axis_do_not_overlap(low, high):
+    fig = Figure(figsize=(5, 3))
+    ax = fig.add_subplot()
+    line = Line("ideal", np.array([low, high]), np.array([1.0, 2.0]))
+    draw(Panel("t", Axis("x", low, high, log=True), Axis("y", 0.0, 3.0), (line,), ""), ax)
+    fig.canvas.draw()
+    labels = [label for label in ax.get_xticklabels(which="both") if label.get_text() and label.get_visible()]
+    ends = sorted((box.x0, box.x1) for box in (label.get_window_extent() for label in labels))
+    ends = [pair for pair in ends if ax.bbox.x0 - 1 <= sum(pair) / 2 <= ax.bbox.x1 + 1]
+    assert len(ends) >= 2
+    assert all(left[1] < right[0] for left, right in itertools.pairwise(ends))
