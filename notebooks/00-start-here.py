@@ -40,8 +40,8 @@ explorer
 # Above: one million samples of a normal distribution, two 4-bit grids. The colored ticks are the levels. The
 # staircase shows where each x is sent; the shaded area between it and the line y = x is the error. The table has
 # the mean squared error ([**MSE**](glossary.md#mse)), the same as a signal-to-noise ratio
-# ([**SQNR**](glossary.md#sqnr), higher is better; 6 dB more is half the error) and the [**entropy**](glossary.md#entropy), the number of bits
-# that an ideal coder would need for each code.
+# ([**SQNR**](glossary.md#sqnr), higher is better; 6 dB more is half the error) and the
+# [**entropy**](glossary.md#entropy), the number of bits that an ideal coder would need for each code.
 
 # %%
 normal = tensors.sources()["Gaussian, 1e6 values"].make()
@@ -221,8 +221,8 @@ for name in grids:
 # ## One bit
 #
 # Bits and levels are two things: b bits name up to 2^b levels. A symmetric grid with a zero has an odd number of
-# levels and leaves one code unused, so the grids above, but the uniform one, begin at 2 bits with three levels. With one bit there
-# is no zero any more: two levels, −c and c, and nothing left to choose but c.
+# levels and leaves one code unused. So all grids above but the uniform one begin at 2 bits, with three levels. With
+# one bit there is no zero any more: two levels, −c and c, and nothing left to choose but c.
 
 # %%
 mean = float(weights.abs().mean())
@@ -293,8 +293,8 @@ print(f"{'Lloyd':34} {best['levels']} levels   SQNR {best['sqnr_db']:.2f} dB")
 # %% [markdown]
 # ## What this lesson does not show
 #
-# The MSE of the weights is not the accuracy of the network. POST is behind the uniform grid at every width of the table but
-# 4 bits, where both are level, and yet it is proposed because a factor √2 is cheap in hardware and networks
+# The MSE of the weights is not the accuracy of the network. POST is behind the uniform grid at every width of the
+# table but 4 bits, where both are level, and yet it is proposed because a factor √2 is cheap in hardware and networks
 # trained with it do well ([Zhou et al. 2025](https://arxiv.org/abs/2504.17263)). Whether that holds is a question for
 # training, not for a histogram.
 

@@ -56,9 +56,8 @@ Predict(
 
 # %% [markdown]
 # Now move the number. Drag the orange triangle in the first picture, or use the slider **x** with the arrow keys. The
-# explorer has s = 1. The table
-# has the arithmetic of your number: u, the [cell](glossary.md#cell) between two levels, the place t in the cell, the
-# decision, the level, y. Find the x at which y jumps from 1 to 2. To which side does the jump itself belong?
+# explorer has s = 1. The table has the arithmetic of your number: u, the [cell](glossary.md#cell) between two levels, the
+# place t in the cell, the decision, the level, y. Find the x at which y jumps from 1 to 2. To which side does the jump itself belong?
 
 # %%
 walk = GradientExplorer("true derivative", show=["x"])
@@ -206,8 +205,8 @@ learn
 
 # %% [markdown]
 # It goes up to the jump at 1.5 and stays there, swinging from side to side: below the jump y = 1 is too small and it is
-# pulled up, above the jump y = 2 is too large and it is pulled down. Drag the green target (at the right edge) to 1.2 and to 2. It is only
-# when the target is a level that the number comes to rest.
+# pulled up, above the jump y = 2 is too large and it is pulled down. Drag the green target (at the
+# right edge) to 1.2 and to 2. It is only when the target is a level that the number comes to rest.
 #
 # So the number that training moves is not the number that the network computes with. There are two: the
 # [master weight](glossary.md#master-weights) w in floating point, which takes small steps, and its level Q(w), which stays

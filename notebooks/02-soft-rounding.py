@@ -82,8 +82,8 @@ fixed
 # %% [markdown]
 # Move **β** from end to end. Small: the orange curve of training is far from the blue staircase of the test. Large: it
 # hugs the staircase, the gap goes, and with it the gradient in the second picture. Watch the third picture: which numbers
-# still learn at β = 30? (The curve keeps a jump in the middle of each cell, where the kernel changes sides. A derivative
-# does not see it.)
+# still learn at β = 30? (The curve keeps a jump in the middle of each cell, where the kernel changes sides, and one at
+# each level, where the next cell begins. A derivative sees neither.)
 #
 # Here are real weights, the 55,296 of `expand`, standardized as DAQ does it: mean 0, standard deviation 1. The grid of 2
 # bits goes from −3 to 3.

@@ -371,9 +371,9 @@ formats.budget.value = "4.25 bits"
 
 # %% [markdown]
 # A larger budget buys smaller groups, and they help every grid; at 5 bits, groups of 16, INT4 has caught up with NF4. Set
-# **Budget** to 8 bits: which of FP8 and INT8 is ahead on these weights? (FP8's three mantissa bits give every value the same *relative* precision, about
-# 31 dB; INT8 spends its levels evenly, which suits weights that do not spread over many octaves.) Then paste numbers of
-# your own: `formats.reveal("numbers")` shows the box.
+# **Budget** to 8 bits: which of FP8 and INT8 is ahead on these weights? (FP8's three mantissa bits give every value the
+# same *relative* precision, here 31.6 dB; INT8 spends its levels evenly, which suits weights that do not spread over many
+# octaves, and has 35.7 dB.) Then paste numbers of your own: `formats.reveal("numbers")` shows the box.
 
 # %% [markdown]
 # ## Exercises
