@@ -134,8 +134,8 @@ best
 # $$\rho_c = \frac{\langle w'_c, w_c\rangle}{\langle w'_c, w'_c\rangle}, \qquad B_c(n) = \frac{n + \tfrac12}{\rho_c} - n$$
 #
 # (**derived**; ⟨ , ⟩ sums products over output channels and places; that "coarse-grained" in version 3 of the abstract
-# means one border for a channel is **inferred**). The library
-# has `ratio` and `coarse_border`. We take `layer2.1.conv2`, with 32 input channels, of the shipped ResNet-20 with
+# means one border for a channel is **inferred**). The library has
+# `ratio` and `coarse_border`. We take `layer2.1.conv2`, with 32 input channels, of the shipped ResNet-20 with
 # 2-bit weights and activations, everything rounded to nearest ([post-training
 # quantization](glossary.md#post-training-quantization)). Its input comes from test images, and from layers that are
 # quantized too.
@@ -196,8 +196,8 @@ whose("nearest", (HALF, FORMULA))
 #
 # $$B(v) = \sigma(b_0 + b_1 v + b_2 v^2), \qquad v = u / u_{\max}$$
 #
-# with the sigmoid σ(z) = 1 / (1 + e⁻ᶻ), which keeps it between 0 and 1. `AdaptiveBorder` computes it. It was learned by 300 steps on 128 training images. Choose **Border** "learned", and
-# step through the channels.
+# with the sigmoid σ(z) = 1 / (1 + e⁻ᶻ), which keeps it between 0 and 1. `AdaptiveBorder` computes it. It was
+# learned by 300 steps on 128 training images. Below, **Border** is at "learned"; step through the channels.
 
 # %%
 learned = BorderExplorer(show=("border", "channel"))
@@ -219,7 +219,7 @@ print(
 # Look what it did. The term of the activations *grew*, and the whole fell: the border rounds up where rounding to
 # nearest would go down, because everything that arrives here is too small. It works against the error from before.
 #
-# **By hand.** Choose "by hand", or take one of the three dots on the curve, and bend it. This is one border for all
+# **By hand.** Take one of the three dots on the curve, or move **B at 0**, **B middle** and **B at top**, and bend it. This is one border for all
 # channels. How far below 100 % can you bring the fourth picture?
 
 # %%
@@ -248,9 +248,9 @@ Predict(
 )
 
 # %% [markdown]
-# The table has the errors of the output in percent of rounding at one half. There are two networks. In "nearest"
+# The table has the errors of the output, on 8 test images, in percent of rounding at one half. There are two networks. In "nearest"
 # nothing was learned. In "least squares" weights, steps and biases were fitted to each layer's output first (`ptq`
-# with `method="closed-form"`), as any good method does.
+# with `method="closed-form"`).
 
 # %% jupyter={"outputs_hidden": true}
 # NBVAL_CHECK_OUTPUT
