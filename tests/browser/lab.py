@@ -52,6 +52,9 @@ STILL_FOR = """(ms) => {
   if (now === null || now !== window.qvizSeen) { window.qvizSeen = now; window.qvizSince = t; return false; }
   return t - window.qvizSince > ms;
 }"""
+THEIRS = re.compile(
+    "NotFoundError: Failed to execute 'removeChild' on 'Node'[^\n]*\n[^\n]*/static/lab/jlab_core"
+)
 BROKEN_WIDGET = re.compile("Error displaying widget|Loading widget|Error rendering|Failed to load model")
 
 
@@ -170,11 +173,17 @@ def open_lab(
                 context.close()
 
 
+def _note(lab: Lab, problem: str) -> None:
+    """Keep an uncaught error of the page, unless JupyterLab's own panels stumble when a theme changes."""
+    if not THEIRS.match(problem):
+        lab.console.append(problem)
+
+
 def _open(lab: Lab, address: str, *, run: bool) -> None:
     """Open the notebook, run it, and set the probe on it."""
     page = lab.page
     page.on("console", lambda message: lab.console.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: lab.console.append(str(error)))
+    page.on("pageerror", lambda error: _note(lab, error.stack or error.message))
     start = time.monotonic()
     try:
         page.goto(lab.server.url(address) + "&reset", wait_until="domcontentloaded")
