@@ -98,7 +98,7 @@ def terms(now: Errors, half: Errors) -> Panel:
     marks = Bars("a", edges, here, label="on show"), Steps("data", edges, there, label="one half")
     told = zip(TERMS, here, there, strict=True)
     text = "; ".join(f"{name}: {a:.3g} % against {b:.3g} %" for name, a, b in told)
-    x = Axis("weights, inputs, before, whole", edges[0], edges[-1])
+    x = Axis("where it comes from", edges[0], edges[-1], names=("weights", "inputs", "before", "whole"))
     y = Axis("mean square (%)", 0.0, 1.15 * float(max(here.max(), there.max())))
     return Panel("Whose error is it?", x, y, marks, f"{text}. Terms can cancel.")
 

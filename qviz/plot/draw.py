@@ -69,7 +69,9 @@ def draw(
         _DRAWERS[type(mark)](ax, mark, its)
     ax.set(xscale="log" if panel.x.log else "linear", yscale="log" if panel.y.log else "linear")
     ax.set_xlim(panel.x.low, panel.x.high)
-    if panel.x.counts:
+    if panel.x.names:
+        ax.set_xticks(range(1, len(panel.x.names) + 1), panel.x.names)
+    elif panel.x.counts:
         ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     ax.set_ylim(panel.y.low, panel.y.high)
     for axis, its in ((ax.xaxis, panel.x), (ax.yaxis, panel.y)):

@@ -145,12 +145,14 @@ class Axis:
         low: The lower limit that is shown.
         high: The upper limit that is shown.
         log: Whether distances are ratios; both limits are positive then.
+        names: What stands at 1, 2, 3, … in place of these numbers.
     """
 
     label: str
     low: float
     high: float
     log: bool = False
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse limits that a logarithm does not have."""

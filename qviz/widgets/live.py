@@ -135,6 +135,15 @@ def _made(mark: Mark, **traits: Any) -> bqplot.Mark:
 
 @functools.lru_cache(maxsize=64)
 def _ticks(axis: Axis) -> dict[str, Any]:
+    """Return label, round tick values and a format with as many decimals as they need, or names."""
+    if axis.names:
+        at = np.arange(1, len(axis.names) + 1)
+        names = {str(number): name for number, name in zip(at, axis.names, strict=True)}
+        return {"label": axis.label, "tick_values": at, "tick_format": ".0f", "tick_labels": names}
+    return {**_numbers(axis), "tick_labels": None}
+
+
+def _numbers(axis: Axis) -> dict[str, Any]:
     """Return label, round tick values and a format with as many decimals as they need."""
     if axis.log:
         decades = np.log10(axis.high / axis.low)

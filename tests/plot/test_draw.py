@@ -293,6 +293,14 @@ def test_bold_names_of_a_table_stay_in_their_column():
     assert cell.get_text().get_window_extent().x1 < cell.get_window_extent().x1
 
 
+def test_an_axis_may_have_names(ax):
+    names = ("weights", "inputs", "whole")
+    bars = Bars("a", np.arange(4) + 0.5, np.arange(3.0))
+    draw(Panel("P", Axis("from", 0.5, 3.5, names=names), Axis("y", 0, 3), (bars,), "."), ax)
+    assert ax.get_xticks().tolist() == [1, 2, 3]
+    assert [label.get_text() for label in ax.get_xticklabels()] == list(names)
+
+
 def test_an_axis_that_counts_has_whole_ticks(ax):
     bars = Bars("a", np.array([0.5, 1.5, 2.5]), np.array([1.0, 2.0]))
     draw(Panel("p", Axis("layer", 0.5, 2.5), Axis("y", 0.0, 2.5), (bars,), ""), ax)

@@ -273,3 +273,12 @@ def test_small_figures_on_a_log_axis_are_short():
     mark = Line("a", np.array([1.0, 2.0]), np.array([1e-5, 1e-3]))
     live = LivePanel(Panel("t", Axis("x", 1, 2), Axis("y", 1e-6, 1e-2, log=True), (mark,), ""))
     assert live.axes[1].tick_format == ".0e"
+
+
+def test_an_axis_may_have_names_and_lose_them():
+    named = replace(panel(), x=Axis("from", 0.5, 2.5, names=("weights", "inputs")))
+    live = LivePanel(named)
+    assert live.axes[0].tick_labels == {"1": "weights", "2": "inputs"}
+    assert live.axes[0].tick_values.tolist() == [1, 2]
+    apply(live.changes(panel()))
+    assert live.axes[0].tick_labels is None
