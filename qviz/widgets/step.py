@@ -30,7 +30,7 @@ class StepExplorer(Explorer):
     Example:
         >>> e = StepExplorer(bits=3)
         >>> e.scene().title
-        'LSQ, 8 levels on expand (real): s = 0.0525, iteration 0'
+        'LSQ, 8 levels on expand (real): s = 0.049, iteration 0'
     """
 
     def __init__(
