@@ -81,13 +81,16 @@ class BudgetModel(Model[BudgetChoice]):
         return replace(c, way=HAND, bits=(*c.bits[:layer], bits, *c.bits[layer + 1 :]))
 
     def actions(self, c: BudgetChoice) -> dict[str, Action[BudgetChoice]]:
-        """Return the button that runs the network."""
+        """Return the button that runs the network, where its accuracy is not known yet."""
         text = "Run the network with these bits on 2,000 test images"
-        return {"measure": Action("Measure", text, work=self.measured)}
+        return {"measure": Action("Measure", text, work=self.measured, shown=not self._known(c))}
+
+    def _known(self, c: BudgetChoice) -> bool:
+        return c.bits in self.costs.trials or c.bits in {t.bits for t in c.trials}
 
     def measured(self, c: BudgetChoice) -> Iterator[Progress]:
         """Yield how far the run of an allocation is, and at last what adds its trial to a choice."""
-        if c.bits in self.costs.trials or c.bits in {t.bits for t in c.trials}:
+        if self._known(c):
             yield lambda now: now
             return
         for found in self.costs.run(c.bits):

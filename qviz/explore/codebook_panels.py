@@ -163,7 +163,8 @@ def distance(m: Moment) -> Panel:
     if np.isnan(moved[-1]):
         text = "As many levels can have no error at all here, so there are no multiples of the least error."
     top = round_up(1.05 * float(np.nanmax([*moved, *still, 1.4])))
-    y = Axis("MSE ÷ least MSE", 1.0 - 0.05 * (top - 1.0), top)
+    spare = 0.05 * (top - 1.0)  # on top, so that no number of the axis meets the title
+    y = Axis("MSE ÷ least MSE", 1.0 - spare, top + spare)
     return Panel("Distance to the optimum", Axis("step", 0, STEPS), y, marks, text)
 
 

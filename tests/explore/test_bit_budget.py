@@ -122,6 +122,7 @@ def test_measuring_adds_a_trial(monkeypatch):
     scene = MODEL.scene(after)
     assert marks(scene.panels[3], Points, "yours")[0].y.tolist() == [80.0]
     assert scene.table.values["yours"]["top-1 (%)"] == 80.0
+    assert [MODEL.actions(some)["measure"].shown for some in (c, after)] == [True, False]
     (same,) = MODEL.measured(after)
     assert same(after) == after
     assert MODEL.restored(json.loads(json.dumps(MODEL.state(after)))) == after
