@@ -206,7 +206,7 @@ def staircase(b: Bench) -> Panel:
         f"draws is {off:.3g} away from the expectation at most."
     )
     axis = Axis("y = Q(x)", -0.1, 2.1)
-    return Panel("Staircase and expectation", Axis("x", low, high), axis, marks, text)
+    return Panel("Staircase, expectation", Axis("x", low, high), axis, marks, text)
 
 
 def slopes(b: Bench) -> Panel:
