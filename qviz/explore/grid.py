@@ -25,8 +25,8 @@ from qviz.plot.html import Chooser, Key
 from qviz.plot.scene import Points, Scene, Span
 from qviz.plot.scenes import compared
 
-FIRST_DOTS = 3
-"""The index of the first dots in the panel of levels: after the histogram and two rulers."""
+CUSTOM_DOTS = 4
+"""The index of the custom grid's dots: after the histogram, two rulers and the cell of a level."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class GridModel(HandModel[GridChoice]):
         """Move the number on a staircase, the clip, or a level of the custom grid."""
         if panel == 1:
             return self.followed(replace(c, x=x))
-        if mark == FIRST_DOTS and c.edits:
+        if mark == CUSTOM_DOTS and c.edits:
             return super().dragged(c, panel, mark, index, x, y)
         clip = Slide("Clip", **self.limits(c)["clip"]).nearest(abs(x))
         return self.settled(c, replace(c, clip=clip))
@@ -179,10 +179,11 @@ class GridModel(HandModel[GridChoice]):
         scene = self._scene(c, named, self.title(c))
         levels, stairs, error = scene.panels
         if c.edits:
+            levels = replace(levels, marks=(*levels.marks, self.chosen(c)))
             levels = self.with_dots(c, levels, 0 if c.grid_a == CUSTOM else 1)
         at = np.array([c.clip]), np.array([0.04 * levels.y.high])
         handle = Points("e", *at, "x", label="clip")
-        levels = replace(levels, marks=(*levels.marks, handle, *self.chosen(c)))
+        levels = replace(levels, marks=(*levels.marks, handle))
         walks = [
             _walk(c.x, role, name, q) for role, (name, q) in zip(panels.ROLES, named.items(), strict=False)
         ]
@@ -191,13 +192,11 @@ class GridModel(HandModel[GridChoice]):
         about = f"{scene.about} {number}"
         return replace(scene, panels=(levels, stairs, error), about=about)
 
-    def chosen(self, c: GridChoice) -> tuple[Span, ...]:
+    def chosen(self, c: GridChoice) -> Span:
         """Return the cell of values that the chosen level of the custom grid serves."""
-        if not c.edits:
-            return ()
         low, high = self.ends(c)
         cuts = np.concatenate([[low], border_positions(self.quantizer(c, CUSTOM)), [high]])
-        return (Span("c", cuts[c.level - 1], cuts[c.level], label=f"level {c.level} serves these"),)
+        return Span("c", cuts[c.level - 1], cuts[c.level], label=f"level {c.level} serves these")
 
     def _scene(self, c: GridChoice, named: dict[str, Quantizer], title: str, reach: float = 0.0) -> Scene:
         data = tensors.summary(self.sources[c.tensor], self.axis(c))

@@ -17,6 +17,7 @@ STYLE = (
 .qviz-explorer path[style*="stroke-dasharray: 2, 10"] { stroke-dasharray: 2px, 3px !important; }
 .qviz-explorer path[style*="stroke-dasharray: 10, 5"] { stroke-dasharray: 7px, 2px, 2px, 2px !important; }
 .qviz-explorer .object_grp { cursor: grab; }
+.qviz-explorer .bqplot path:not(.dot) { pointer-events: none; }
 .qviz-explorer .object_grp:hover path { stroke: currentColor; stroke-width: 2px; }
 .qviz-explorer.qviz-explorer :focus-visible, .qviz-explorer .noUi-handle:focus {
   outline: 3px solid #0173b2 !important; outline-offset: 1px; box-shadow: 0 0 0 1px white; }
@@ -30,7 +31,7 @@ STYLE = (
 .qviz-alt { position: absolute; width: 1px; height: 1px; overflow: hidden; }
 """
 )
-"""Dashes shorter than the treads of a staircase, dots that say that they move, a ring where the keys go."""
+"""Dashes shorter than the treads of a staircase, dots that move and that nothing keeps from it, a focus ring."""
 
 NAMES = """
 const name = (tries) => {

@@ -249,12 +249,12 @@ def test_everything_that_can_be_used_has_a_name(lab):
     used = {"slider", "combobox", "checkbox", "spinbutton", "textbox", "image", "button"}
     named = [(n["role"]["value"], n["name"]["value"]) for n in nodes if not n["ignored"] and n.get("name")]
     found = {role: [name for its, name in named if its == role] for role in used}
-    assert found["slider"] == ["Bits", "Clip"]
+    assert found["slider"] == ["Bits", "Clip", "x"]
     assert {"Tensor", "Grid A", "Grid B", "Range"} <= set(found["combobox"])
-    assert found["checkbox"] == ["Per channel", "Hold error axis", "Mirror signs"]
+    assert found["checkbox"] == ["Per channel", "Mirror signs"]
     assert found["spinbutton"] == ["Level", "Value"]
     assert any("stem (real), 3 bits" in name and "A: custom" in name for name in found["image"])
-    assert output.locator("button:visible").count() == 3
+    assert output.locator("button:visible").count() == 5
 
 
 def test_the_saved_notebook_shows_what_was_done_last(lab):

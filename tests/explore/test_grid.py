@@ -43,7 +43,7 @@ def test_explorers_share_the_summaries_of_shipped_tensors():
 def test_a_model_keeps_no_choice(model):
     before = model.scene(model.start).text
     edited = model.settled(model.start, replace(model.start, grid_a=CUSTOM))
-    moved = model.dragged(edited, 0, 3, 14, 9.0, 0.0)
+    moved = model.dragged(edited, 0, 4, 14, 9.0, 0.0)
     assert moved != edited
     assert model.scene(model.start).text == before
     assert model.scene(edited).text != model.scene(moved).text
@@ -58,7 +58,7 @@ def test_picture_and_table_share_their_figures(model, monkeypatch):
 
 def test_a_choice_survives_json(model):
     c = model.settled(model.start, replace(model.start, grid_a=CUSTOM))
-    c = model.dragged(c, 0, 3, 14, 9.0, 0.0)
+    c = model.dragged(c, 0, 4, 14, 9.0, 0.0)
     c = model.settled(c, replace(c, clip=0.5))
     assert c.rule == MANUAL
     assert model.restored(json.loads(json.dumps(model.state(c)))) == c
@@ -79,7 +79,7 @@ def test_a_page_of_all_grids_has_one_error_axis_a_bit_width(model):
 def test_the_dots_of_a_mirrored_grid_keep_their_order(model):
     c = model.settled(model.start, replace(model.start, grid_a=CUSTOM))
     c = model.settled(c, replace(c, mirror=True))
-    c = model.dragged(c, 0, 3, 12, -9.0, 0.0)
+    c = model.dragged(c, 0, 4, 12, -9.0, 0.0)
     levels = model.levels(c)
     np.testing.assert_array_equal(levels, -levels[::-1])
     assert np.all(np.diff(levels) > 0)
@@ -97,7 +97,7 @@ def test_one_number_ends_where_the_quantizers_send_it(model):
 
 def test_a_dragged_clip_is_a_manual_one(model):
     edited = model.settled(model.start, replace(model.start, grid_a=CUSTOM))
-    for c, mark in ((model.start, 3), (edited, 4)):
+    for c, mark in ((model.start, 3), (edited, 5)):
         handle = model.scene(c).panels[0].marks[mark]
         assert (handle.label, handle.x[0]) == ("clip", c.clip)
         moved = model.dragged(c, 0, mark, 0, -1.25, 0.0)
@@ -111,7 +111,8 @@ def test_the_cell_of_the_chosen_level_is_shaded(model):
     levels = model.levels(c)
     for k in (1, 8, len(levels)):
         c = model.settled(c, replace(c, level=k))
-        span = model.scene(c).panels[0].marks[-1]
+        _, _, _, span, dots, _ = model.scene(c).panels[0].marks
+        assert dots.moves == "x"  # in front of the cell, or it could not be taken
         x = np.linspace(*model.ends(c), 4001)
         nearest = np.abs(x[:, None] - levels).argmin(1)
         own = x[nearest == k - 1]

@@ -666,7 +666,7 @@ def test_scene_is_pure(e):
     before, first = e.state, e.data()
     assert same(first, e.data())
     assert e.state == before
-    first["Levels over the values"][3]["x"][:] = 0.0  # what is handed out is nobody's storage
+    first["Levels over the values"][4]["x"][:] = 0.0  # what is handed out is nobody's storage
     assert np.all(np.diff(custom_levels(e)) > 0)
 
 
