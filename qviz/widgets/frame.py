@@ -31,7 +31,7 @@ STYLE = (
 .qviz-alt { position: absolute; width: 1px; height: 1px; overflow: hidden; }
 """
 )
-"""Dashes shorter than the treads of a staircase, dots that can be taken whatever covers them, a focus ring."""
+"""Dashes shorter than the treads of a staircase, dots that can be taken whatever covers them, focus rings."""
 
 NAMES = """
 const name = (tries) => {
