@@ -217,6 +217,7 @@ def fill(tab, width, height):
     """
     for by in (0, -2, 0, -2):
         tab.set_viewport_size({"width": width + by, "height": height})
+        tab.wait_for_timeout(800)  # until the page has laid itself out: the old sizes fit the old window
         try:
             tab.wait_for_function(FILLED, timeout=WAIT_MS / 2)
         except Timeout:
