@@ -218,6 +218,7 @@ def fill(tab, width, height):
     for by in (0, -2, 0, -2):
         tab.set_viewport_size({"width": width + by, "height": height})
         tab.wait_for_timeout(800)  # until the page has laid itself out: the old sizes fit the old window
+        tab.locator(f"{ROOT} .bqplot").last.scroll_into_view_if_needed()  # what nobody sees is not laid out
         try:
             tab.wait_for_function(FILLED, timeout=WAIT_MS / 2)
         except Timeout:
