@@ -187,7 +187,7 @@ def steps(top: float, count: int = 200) -> dict[str, float]:
     """Return low, high and step of a slider over (0, top] in about ``count`` round steps."""
     decade = 10.0 ** math.floor(math.log10(top / count))
     step = float(f"{next(decade * m for m in (1, 2, 5, 10) if decade * m * count >= top):.12g}")
-    return {"low": step, "high": float(f"{math.ceil(top / step) * step:.12g}"), "step": step}
+    return {"low": step, "high": float(f"{math.ceil(top / step - 1e-9) * step:.12g}"), "step": step}
 
 
 def control(default: Any, shown: Control) -> Any:
