@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from qviz.nn.batches import Batch, batches_of, forward
-from qviz.nn.modules import evaluating
+from qviz.nn.modules import evaluating, modes_kept
+
+
+@contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Let every BatchNorm that keeps statistics work with those of the batch, whatever mode it is in."""
+    with modes_kept(model):
+        for norm in _with_statistics(model):
+            norm.train()
+        yield
+
 
 
 @torch.no_grad()
@@ -40,7 +51,7 @@ def reestimate_batchnorm(
         >>> norm.running_mean.item(), norm.running_var.item()  # variances 2 and 8
         (4.5, 5.0)
     """
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    norms = _with_statistics(model)
     kept = [{name: b.clone() for name, b in m.named_buffers(recurse=False)} for m in norms]
     momenta = [m.momentum for m in norms]
     done = False
@@ -63,3 +74,7 @@ def reestimate_batchnorm(
             for name, value in old.items():
                 if not reached or name == "num_batches_tracked":
                     getattr(norm, name).copy_(value)
+
+
+def _with_statistics(model: nn.Module) -> list[_BatchNorm]:
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]

@@ -39,6 +39,20 @@ def test_a_refused_batch_leaves_the_statistics():
     assert norm.momentum == 0.1
 
 
+@pytest.mark.parametrize(("count", "same"), [(64, True), (8, False)])
+def test_where_statistics_are_estimated_again_the_mode_does_not_matter(count, same):
+    torch.manual_seed(0)
+    steps = {}
+    for mode in (True, False):
+        net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2), nn.Linear(2, 2))
+        net.load_state_dict(steps.setdefault("weights", net.state_dict()))
+        convert(net, pair=recipes.pair("pact", 4))
+        calibrate(net.train(mode), 5 + 3 * torch.randn(count, 3, generator=torch.Generator().manual_seed(1)))
+        assert net[1].training is mode
+        steps[mode] = net[3].input_quantizer.range.clip.detach().clone()
+    assert torch.equal(steps[True], steps[False]) is same
+
+
 def test_each_call_is_tapped_once_and_no_hook_stays():
     shared = nn.Linear(2, 2)
     net = nn.Sequential(shared, nn.ReLU(inplace=True), shared)
