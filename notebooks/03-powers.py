@@ -254,7 +254,7 @@ for name in ("act_stem", "act_depthwise", "act_expand"):
 # A_\mathrm{even} = \sum_{j_i \text{ even}} \pm\, 2^{-j_i / 2}\, a_i, \quad
 # A_\mathrm{odd} = \sum_{j_i \text{ odd}} \pm\, 2^{-(j_i - 1)/2}\, a_i.$$
 #
-# Or one looks every product up. The README of the authors' code speaks of a look-up table below
+# Or one looks every product up. The README of the authors' code speaks of a [look-up table](glossary.md#look-up-table) below
 # 0.002 % of the parameters. That it holds products of weight and activation codes, and its layout, is INFERRED. The size
 # agrees: 128 entries are 0.0011 % of the 11.69 million parameters of ResNet-18.
 

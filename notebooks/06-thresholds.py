@@ -41,7 +41,7 @@ model = ThresholdModel()  # act_depthwise: real activations of MobileNetV2 after
 # %% [markdown]
 # ## Segments and thresholds
 #
-# With b bits there are n = 2^b − 1 *segments*. The first begins at a learned start t₀, and each has a learned width. With
+# With b bits there are n = 2^b − 1 [*segments*](glossary.md#segment). The first begins at a learned start t₀, and each has a learned width. With
 # v = s·x and the output distance D = 2 / n (Liu et al., section 3, and the released code):
 #
 # $$d_0 = t_0, \qquad d_i = d_{i-1} + a_i, \qquad T_i = \frac{d_{i-1} + d_i}{2}, \qquad y = D \cdot \#\{i : v > T_i\}.$$
@@ -105,7 +105,7 @@ Predict(
 # $$e(v) = D\,(i - 1) + D\,\frac{v - d_{i-1}}{a_i}$$
 #
 # inside, 0 below and 2 above all segments. N2UQ rounds at the thresholds in the forward pass and uses the derivatives of e
-# in the backward pass: the *generalized* [straight-through estimator](glossary.md#straight-through-estimator) (Liu et al.,
+# in the backward pass: the [generalized straight-through estimator](glossary.md#generalized-straight-through-estimator) (Liu et al.,
 # section 3.2).
 
 # %%

@@ -283,7 +283,7 @@ for name, other in (("256 more", "others"), ("those that was learned from", "lea
 # %% [markdown]
 # ## How much room is there?
 #
-# An *oracle* has the floating-point output before its eyes, and chooses floor or ceiling for every single activation
+# An [*oracle*](glossary.md#oracle) has the floating-point output before its eyes, and chooses floor or ceiling for every single activation
 # (`qviz.nn.ptq.room.choices`). Weights and biases stay. No network can run so, as nobody has that output at run time; but
 # it says how much there is to be won by *any* way of rounding to one of the two neighbors.
 
