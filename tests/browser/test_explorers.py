@@ -158,6 +158,30 @@ def test_each_button_changes_the_picture(page):
             page.undo_to(seen)
 
 
+def test_a_long_action_that_a_move_offers_runs_and_is_undone(page):
+    model, start = page.explorer.model, page.explorer.choice()
+    long = any(action.work is not None for action in model.actions(start).values())
+    found = long and [
+        (name, value, action.label)
+        for name, control in model.controls(start).items()
+        if control.shown and isinstance(control, Slide)
+        for value in others(control, getattr(start, name))
+        for action in model.actions(model.settled(start, replace(start, **{name: value}))).values()
+        if action.shown and action.work is not None
+    ]
+    if not found:
+        pytest.skip(f"{page.name} has no long action one slider's move from its start")
+    name, _, label = found[0]
+    first, before = page.seen, page.picture
+    page.lab.slider(model.controls(start)[name].label).handle.press("ArrowRight")
+    assert page.changed(before)
+    seen, before = page.seen, page.picture
+    page.lab.page.locator(ROOT).get_by_role("button", name=label, exact=True).click()
+    assert page.changed(before, 30_000)
+    page.undo_to(seen)
+    page.undo_to(first)
+
+
 def dot_to_drag(explorer):
     """The number of a panel, that of a dot on it, and where it can be dragged; None where nothing can."""
     for number, panel in enumerate(explorer.scene().panels):
