@@ -1,5 +1,5 @@
-"""The commands ``qviz`` and ``jupyter qviz``, one file each: lab, gallery, compare,
-train, ptq, results, doctor.
+"""The commands ``qviz`` and ``jupyter qviz``, one file each: lab, labs, gallery,
+compare, train, ptq, results, doctor.
 
 Everything that a command needs is imported when it runs. What the user got wrong (a file, a name, an option)
 is one line on stderr and exit code 2; exit code 1 means that something is broken.
@@ -11,12 +11,14 @@ import argparse
 import codecs
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import NoReturn
 
 from qviz import __version__
-from qviz.cli import compare, doctor, gallery, lab, ptq, results, train
+from qviz.cli import compare, doctor, gallery, lab, labs, ptq, results, train
 from qviz.cli.usage import STOPPED, UsageError, one_line
 
+COMMANDS = (lab, labs, gallery, compare, train, ptq, results, doctor)
 _PLAIN = dict(zip("±–−×…’“”·", ("+-", "-", "-", "x", "...", "'", '"', '"', "-"), strict=True))
 """The signs of tables and messages in ASCII."""
 
@@ -42,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(args, argparse.Namespace(passed_on=passed_on))
     if options.command is None:
-        parser.error("no command; choose lab, gallery, compare, train, ptq, results, doctor (or --help)")
+        known = ", ".join(_name(command) for command in COMMANDS)
+        parser.error(f"no command; choose {known} (or --help)")
     for stream in (sys.stdout, sys.stderr):  # not every terminal or pipe has ± and –
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="qviz.plain")
@@ -67,6 +70,10 @@ def _plain(problem: UnicodeError) -> tuple[str, int]:
 codecs.register_error("qviz.plain", _plain)
 
 
+def _name(command: ModuleType) -> str:
+    return command.__name__.rsplit(".", 1)[-1]
+
+
 def _parser() -> Parser:
     parser = Parser(
         prog="qviz",
@@ -74,6 +81,6 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"qviz {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for command in (lab, gallery, compare, train, ptq, results, doctor):
+    for command in COMMANDS:
         command.add_to(commands)
     return parser

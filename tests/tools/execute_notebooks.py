@@ -1,4 +1,4 @@
-"""Execute every notebooks/**/*.py and write the .ipynb beside it, the same bytes for the same results.
+"""Execute the lessons in notebooks/ and write the .ipynb beside each, the same bytes for the same results.
 
     python -m tests.tools.execute_notebooks [FILE.py ...]
 
@@ -29,7 +29,7 @@ def main() -> int:
     """Execute the notebooks named on the command line, or all; return 1 if one fails."""
     parser = argparse.ArgumentParser(prog="python -m tests.tools.execute_notebooks")
     parser.add_argument("files", nargs="*", type=Path, help="percent scripts (default: all in notebooks/)")
-    files = parser.parse_args().files or sorted((ROOT / "notebooks").rglob("*.py"))
+    files = parser.parse_args().files or lessons()
     failed = 0
     for file in files:
         start = time.monotonic()
@@ -41,6 +41,12 @@ def main() -> int:
         else:
             print(f"{file}: {time.monotonic() - start:.1f} s")
     return 1 if failed else 0
+
+
+def lessons() -> list[Path]:
+    """Return every script of a notebook that is shipped with its outputs; the masters of labs are not."""
+    folder = ROOT / "notebooks"
+    return [file for file in sorted(folder.rglob("*.py")) if "labs" not in file.relative_to(folder).parts]
 
 
 def read(file: Path) -> NotebookNode:

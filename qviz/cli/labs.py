@@ -1,0 +1,141 @@
+"""``qviz labs``: the instructor's and the student's commands around assignable labs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qviz.cli.usage import UsageError
+
+if TYPE_CHECKING:
+    from qviz.labs.model import Lab, Variant
+
+FORMATS = ("release", "nbgrader", "otter")
+
+
+def add_to(commands: Any) -> None:
+    """Declare the command and its subcommands."""
+    parser = commands.add_parser("labs", help="build, check, collect and grade labs for a class")
+    parser.set_defaults(run=lambda options: parser.error("no subcommand; see --help"))
+    labs = parser.add_subparsers(metavar="SUBCOMMAND")
+    _add_list(labs)
+    _add_build(labs)
+    _add_key(labs)
+
+
+def _add_list(labs: Any) -> None:
+    parser = labs.add_parser("list", help="the labs, with their points and minutes")
+    _source_option(parser)
+    parser.set_defaults(run=_reporting(run_list))
+
+
+def _add_build(labs: Any) -> None:
+    parser = labs.add_parser("build", help="write students' notebooks")
+    parser.add_argument("lab", metavar="LAB", help="a name from qviz labs list")
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument("--student-id", metavar="ID", help="whose notebook (default: one for all)")
+    who.add_argument("--roster", type=Path, metavar="CSV", help="one for each student of a course")
+    parser.add_argument("--out", type=Path, default=Path("release"), metavar="DIR")
+    parser.add_argument("--format", choices=FORMATS, default="release")
+    _secret_option(parser)
+    _source_option(parser)
+    parser.set_defaults(run=_reporting(run_build))
+
+
+def _add_key(labs: Any) -> None:
+    parser = labs.add_parser("key", help="print what is expected of a student")
+    parser.add_argument("lab", metavar="LAB", help="a name from qviz labs list")
+    parser.add_argument("--student-id", metavar="ID", help="whose (default: that of the release for all)")
+    _secret_option(parser)
+    _source_option(parser)
+    parser.set_defaults(run=_reporting(run_key))
+
+
+def run_list(options: argparse.Namespace) -> int:
+    """Print a table of the labs."""
+    from qviz.core._text import table
+    from qviz.labs import source
+
+    labs = [source.load(name, options.source) for name in source.names(options.source)]
+    rows = [
+        [lab.name, lab.title, str(len(lab.questions)), f"{lab.points:g}", str(lab.minutes)] for lab in labs
+    ]
+    print(table(["lab", "title", "questions", "points", "minutes"], rows, right=[2, 3, 4]))
+    return 0
+
+
+def run_build(options: argparse.Namespace) -> int:
+    """Write the notebooks, and print each, or how many there are."""
+    from qviz.labs import handout, roster
+
+    lab, secret = _lab(options), _secret(options)
+    if options.roster is not None:
+        students = roster.read(options.roster)
+        made = handout.write_roster(lab, students, secret, options.out, options.format, options.source)
+        print(f"{len(students)} notebooks and {handout.KEYS} in {options.out}")
+    else:
+        variant = _variant(lab, secret, options.student_id)
+        made = handout.write(lab, variant, options.out, options.format, options.source)
+        for path in made:
+            print(path)
+    return 0
+
+
+def run_key(options: argparse.Namespace) -> int:
+    """Print a student's key as CSV."""
+    from qviz.labs import key
+
+    lab = _lab(options)
+    print(key.as_csv(key.of(lab, _variant(lab, _secret(options), options.student_id))), end="")
+    return 0
+
+
+def _reporting(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """A command whose sentences about bad input are the user's errors."""
+
+    def reported(options: argparse.Namespace) -> int:
+        try:
+            return run(options)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        except OSError as error:
+            raise UsageError(f"{error.filename or ''}: {error.strerror or error}") from error
+
+    return reported
+
+
+def _secret_option(parser: Any) -> None:
+    parser.add_argument(
+        "--secret", type=Path, metavar="FILE", help="the course's secret (default: QVIZ_LABS_SECRET)"
+    )
+
+
+def _source_option(parser: Any) -> None:
+    parser.add_argument("--source", type=Path, metavar="DIR", help="the masters (default: the checkout's)")
+
+
+def _lab(options: argparse.Namespace) -> Lab:
+    from qviz.labs import source
+
+    return source.load(options.lab, options.source)
+
+
+def _secret(options: argparse.Namespace) -> bytes:
+    """The course's secret; for the release for all, the published one where there is none."""
+    from qviz.labs import secret
+
+    found = secret.read(options.secret)
+    if found is not None:
+        return found
+    if getattr(options, "student_id", None) or getattr(options, "roster", None):
+        raise UsageError("students' variants need the course's secret: --secret FILE or QVIZ_LABS_SECRET")
+    print("no secret: the published one is taken, so everybody can compute the hidden cases")
+    return secret.PUBLISHED
+
+
+def _variant(lab: Lab, secret: bytes, student: str | None) -> Variant:
+    from qviz.labs.variants import COMMON, variant
+
+    return variant(lab, secret, COMMON if student is None else student)
