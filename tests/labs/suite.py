@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
+import sys
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-import jupytext
 import pytest
 
 from qviz.labs.judge import judge, run
-from qviz.labs.model import Function, Lab, State
+from qviz.labs.master import Part, assigned, read, with_values
+from qviz.labs.model import Function, Handed, Lab
+from qviz.labs.source import load
 from qviz.labs.variants import variant
+from tests.tools.pair_labs import paired
 
 SOURCE = Path(__file__).resolve().parents[2] / "notebooks/labs/source"
 SECRET = b"the secret of a course"
 FEW = range(5)
 MANY = pytest.param(range(100), marks=pytest.mark.slow, id="100 students")
 STUDENTS = [pytest.param(FEW, id="5 students"), MANY]
-SOLUTION = re.compile(r"( *)### BEGIN SOLUTION\n.*?### END SOLUTION", re.DOTALL)
 
 
 @cache
-def cases_of(name: str) -> ModuleType:
-    """The module of a lab's cases."""
-    path = SOURCE / f"{name.replace('-', '_')}_cases.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def lab_of(name: str) -> Lab:
-    return cases_of(name).LAB
+    return load(name, SOURCE)
+
+
+def cases_of(name: str) -> ModuleType:
+    """The module of a lab's cases, with its references."""
+    return sys.modules[lab_of(name).questions[0].cases.__module__]
 
 
 def functions(name: str) -> list[str]:
@@ -70,62 +67,40 @@ def earns_all(name: str, question: str, students, *answer) -> None:
 
 
 @cache
-def cells(name: str) -> tuple[tuple[str, dict, str], ...]:
-    """The code cells of a master: what kind, its qviz metadata, source."""
-    notebook = jupytext.read(SOURCE / f"{name}.py", fmt="py:percent")
-    return tuple((c.cell_type, c.metadata.get("qviz", {}), c.source) for c in notebook.cells)
-
-
-def blank(source: str, name: str) -> str:
-    """An answer cell as a release has it."""
-    if f"def {name}" not in source:
-        return f'{name} = ""'
-    return SOLUTION.sub(lambda found: f'{found[1]}raise NotImplementedError("{name}")', source)
+def parts(name: str) -> tuple[Part, ...]:
+    """The cells of a master."""
+    return read(paired(SOURCE / f"{name}.py"), lab_of(name))
 
 
 def as_handed_out(name: str, solved: bool, **values: object) -> dict:
     """What the given cells and the answers of a master define, with a variant's values."""
     space: dict = {}
-    for kind, role, source in cells(name):
-        if kind != "code" or not {"given", "answer"} & set(role):
-            continue
-        if "given" in role:
-            for key, value in values.items():
-                source, count = re.subn(rf"(?m)^{key} = .*$", f"{key} = {value!r}", source)
-                assert count == 1, f"the given cell assigns {key} in one line at top level"
-        elif not solved:
-            source = blank(source, role["answer"])
-        exec(compile(source, f"{name}: {role}", "exec"), space)
+    for part in parts(name):
+        if part.kind == "given":
+            assert set(values) - {"ARRAYS"} <= assigned(part.source)
+            exec(compile(with_values(part.source, values), f"{name}: given", "exec"), space)
+        elif part.kind == "answer" and not part.markdown:
+            exec(compile(part.solved if solved else part.blank, f"{name}: {part.id}", "exec"), space)
     return space
 
 
 def public_tests(name: str, question: str, space: dict) -> None:
     """Run the public tests of a question with what a student has defined."""
-    found = [source for _, role, source in cells(name) if role.get("tests") == question]
-    assert len(found) == 1, question
-    exec(compile(found[0], f"{name}: tests of {question}", "exec"), dict(space))
+    (found,) = [part.source for part in parts(name) if (part.kind, part.question) == ("tests", question)]
+    exec(compile(found, f"{name}: tests of {question}", "exec"), dict(space))
 
 
-def complete(name: str, minutes: int = 90) -> None:
+def complete(name: str) -> None:
     """A lab has all that a lab needs, and its master asks for exactly its questions, in their order."""
     lab = lab_of(name)
-    asked = [role["answer"] for _, role, _ in cells(name) if "answer" in role]
-    assert asked == [q.name for q in lab.questions]
-    assert 4 <= len(asked) <= 7
-    assert lab.name == name
-    assert lab.minutes <= minutes
+    asked = [part.question for part in parts(name) if part.kind == "answer"]
+    assert asked == [q.name for q in lab.questions if not isinstance(q, Handed)]
+    assert 4 <= len(lab.questions) <= 7
+    assert lab.minutes <= 90
     assert len(lab.variants) >= 8
     assert len(mistakes(name)) >= 12
-    text = "\n".join(source for kind, _, source in cells(name) if kind == "markdown")
+    text = "\n".join(part.source for part in parts(name) if part.markdown)
     assert len(re.findall(r"(?m)^# ", text)) == 1
     for question in lab.questions:
         assert "{{points:" + question.name + "}}" in text
     as_handed_out(name, True, **{"SEED": 1, **lab.variants[-1]})
-
-
-def state_is_right(name: str, question: str, student: object) -> None:
-    """The model answer of an explorer question passes its own check."""
-    lab = lab_of(name)
-    asked, mine = lab.question(question), variant(lab, SECRET, str(student))
-    assert isinstance(asked, State)
-    assert all(asked.check(mine, asked.answer(mine)).values()), mine.params
