@@ -77,7 +77,7 @@ def renamed(notebook):
 
 
 def tampered(notebook):
-    cell_of(notebook, "quantize-tests")["source"] = "pass"
+    cell_of(notebook, "quantize-tests")["source"] = "assert True"
 
 
 def hostile(notebook):
