@@ -205,7 +205,7 @@ def _plain(value: object) -> Any:
 def _numeric(value: object) -> bool:
     """Whether a value is a number, an array of numbers, or a flat sequence of numbers."""
     if isinstance(value, (list, tuple)):
-        return len(value) > 0 and all(isinstance(v, (bool, int, float, np.number)) for v in value)
+        return len(value) > 0 and all(np.ndim(v) == 0 and _numeric(v) for v in value)
     if isinstance(value, np.ndarray):
         return value.dtype.kind in "biuf"
     return isinstance(value, (bool, int, float, np.number, np.bool_))
