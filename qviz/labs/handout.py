@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from qviz.core._files import write_atomically
-from qviz.labs import build, key, source, variants
+from qviz.core._text import some
+from qviz.labs import build, key, leaks, source, variants
 from qviz.labs.master import Part, read
 from qviz.labs.model import Lab, Variant
 
 KEYS = "keys.csv"
+
+
+class Press:
+    """Makes the releases of one lab, and lets none out that tells what it may not.
+
+    Args:
+        lab: The lab.
+        masters: The folder of masters; None is the checkout's.
+
+    Raises:
+        ValueError: The master does not fit the lab.
+    """
+
+    def __init__(self, lab: Lab, masters: Path | None = None) -> None:
+        self.lab = lab
+        self.parts: tuple[Part, ...] = read(source.notebook(lab.name, masters), lab)
+        self.secrets = leaks.secrets(lab, self.parts, source.cases_text(lab.name, masters))
+
+    def release(self, variant: Variant, name: str = "the release") -> bytes:
+        """Return a student's notebook as a file has it.
+
+        Raises:
+            ValueError: It would tell what only the instructor knows.
+        """
+        return self.checked(build.release(self.lab, self.parts, variant), variant, name)
+
+    def checked(self, notebook: Mapping[str, Any], variant: Variant, name: str) -> bytes:
+        """Return a notebook for students as a file has it; as :meth:`release`."""
+        content = build.as_bytes(notebook)
+        if told := leaks.scan(content, name, self.secrets, variant):
+            raise ValueError(f"the release of {self.lab.name!r} would tell: {some(told)}")
+        return content
 
 
 def write(
@@ -29,9 +63,8 @@ def write(
         ValueError: The master does not fit the lab, or something of its solution would leave.
         OSError: A file cannot be written.
     """
-    parts = read(source.notebook(lab.name, masters), lab)
     path = build.place(folder, lab, variant.student)
-    return [_save(path, build.as_bytes(build.release(lab, parts, variant)))]
+    return [_save(path, Press(lab, masters).release(variant, path.name))]
 
 
 def write_roster(
@@ -50,12 +83,11 @@ def write_roster(
     """
     if form != "release":
         raise ValueError(f"the format {form!r} has one notebook for all students; a roster needs release")
-    parts: tuple[Part, ...] = read(source.notebook(lab.name, masters), lab)
-    paths, entries = [], []
+    press, paths, entries = Press(lab, masters), [], []
     for student in students:
         variant = variants.variant(lab, secret, student)
         path = build.place(folder, lab, student, one_each=True)
-        paths.append(_save(path, build.as_bytes(build.release(lab, parts, variant))))
+        paths.append(_save(path, press.release(variant, path.name)))
         entries += key.of(lab, variant)
     return [*paths, _save(folder / KEYS, key.as_csv(entries).encode())]
 

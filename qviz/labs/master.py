@@ -61,17 +61,6 @@ class Part:
                 (lines if region is None else region).append(line)
         return "\n".join(lines)
 
-    @property
-    def solution(self) -> str:
-        """The lines of the solution alone."""
-        lines, inside = [], False
-        for line in self.source.splitlines():
-            if line.strip() in (BEGIN, END):
-                inside = line.strip() == BEGIN
-            elif inside:
-                lines.append(line)
-        return "\n".join(lines)
-
 
 def read(notebook: Mapping[str, Any], lab: Lab) -> tuple[Part, ...]:
     """Read a master.
