@@ -140,8 +140,16 @@ def test_the_tables_figures_by_another_route(model, files):
 
 
 def test_runs_are_locked_at_one_step_even_where_one_is_shorter():
-    model = TimeModel(small("long", steps=(0, 2, 4, 8)), small("short", steps=(0, 1, 2)))
-    assert [one.step for one in model.shown(dataclasses.replace(model.start, step=7))] == [4, 2]
+    model = TimeModel(small("long", steps=(0, 2, 4, 8)), small("short", steps=(0, 1, 2, 3, 5)))
+    assert [one.step for one in model.shown(dataclasses.replace(model.start, step=7))] == [4, 5]
+
+
+def test_beside_its_own_start_a_run_has_each_curve_and_number_once():
+    model = TimeModel(small(steps=(0, 1, 2, 3)))
+    alone = dataclasses.replace(model.start, run_b=NONE, step=3)
+    assert {name[:2] for name in model.headline(alone)} == {"A:"}
+    *_, path, curve = model.scene(alone).panels
+    assert [len(of(path, Line, "A: code")), len(of(path, Line, "B: code")), len(of(curve, Line))] == [1, 0, 1]
 
 
 def test_a_static_codebook_stays_and_a_following_one_moves(files):
@@ -169,6 +177,11 @@ def test_the_button_walks_through_restless_weights(model):
         seen.append(count[choice.weight - 1])
         choice = model.actions(choice)["next_restless"].do(choice)
     assert seen == sorted(count, reverse=True)[:5]
+    three = TimeModel(small())
+    choice = three.start
+    for _ in range(3):
+        choice = three.actions(choice)["next_restless"].do(choice)
+    assert choice == three.start
 
 
 def test_presets_and_states_can_be_restored(model):
