@@ -175,6 +175,15 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(at):
         run(net, "aquant", resume=done)
 
 
+@pytest.fixture
+def interrupts():
+    """SIGINT raises KeyboardInterrupt; a shell's background jobs begin with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_a_stage_that_was_stopped_is_undone_and_done_again():
     nearest, whole, net = network(), network(), network()
     run(nearest, "nearest")
