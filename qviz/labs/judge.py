@@ -126,6 +126,7 @@ def agree(got: object, want: object, rtol: float, atol: float, typed: bool = Fal
         )
     if want is None or isinstance(want, str):
         return type(got) is type(want) and got == want
+    got = _stacked(got)
     if not _numeric(got):
         return False
     a, b = np.asarray(got), np.asarray(want)
@@ -200,6 +201,15 @@ def _plain(value: object) -> Any:
     if isinstance(value, (list, tuple)):
         return tuple(_plain(v) for v in value)
     return value
+
+
+def _stacked(value: object) -> object:
+    """Nested sequences of numbers with equal lengths as an array; anything else as it is."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    rows = [_stacked(row) for row in value]
+    even = len({np.shape(row) if _numeric(row) else None for row in rows}) == 1
+    return np.asarray(rows) if even and _numeric(rows[0]) else value
 
 
 def _numeric(value: object) -> bool:

@@ -89,6 +89,8 @@ def test_what_no_mistake_explains_is_diagnosed_without_a_number():
 
 def test_results_agree_by_shape_structure_number_and_type():
     assert agree((1, np.array([np.nan])), [1.0, np.array([np.nan])], 0, 0)
+    assert agree([[1, 2.0], (3, 4)], np.array([[1, 2], [3, 4]]), 0, 0)
+    assert not agree([[1, 2], [3]], np.array([[1, 2], [3, 4]]), 1, 1)
     assert not agree(np.ones((2, 1)), np.ones(2), 1, 1)
     assert agree((np.array(1.0), np.array(2)), (1.0, 2), 0, 0)  # a pair of tensors without dimensions
     assert not agree({"a": 1}, {"b": 1}, 1, 1)

@@ -39,7 +39,7 @@ LIMIT = 1.3
 
 def array(values):
     """Numbers as your functions get them."""
-    values = np.asarray(values, dtype=np.float64)
+    values = np.asarray(values, dtype=np.float64).copy()
     return torch.from_numpy(values) if ARRAYS == "torch" else values
 
 
