@@ -23,6 +23,7 @@ def add_to(commands: Any) -> None:
     _add_list(labs)
     _add_build(labs)
     _add_key(labs)
+    _add_grade(labs)
 
 
 def _add_list(labs: Any) -> None:
@@ -51,6 +52,23 @@ def _add_key(labs: Any) -> None:
     _secret_option(parser)
     _source_option(parser)
     parser.set_defaults(run=_reporting(run_key))
+
+
+def _add_grade(labs: Any) -> None:
+    parser = labs.add_parser("grade", help="grade a folder of submissions")
+    parser.add_argument("submissions", type=Path, metavar="SUBMISSIONS", help="a folder, or a zip of one")
+    parser.add_argument("--lab", metavar="LAB", help="which lab (default: the one that the notebooks name)")
+    parser.add_argument("--out", type=Path, default=Path("grades.csv"), metavar="CSV")
+    parser.add_argument("--html", type=Path, metavar="DIR", help="a page for each student")
+    parser.add_argument("--roster", type=Path, metavar="CSV", help="who is in the course")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="submissions at a time (default: 2)")
+    parser.add_argument("--timeout", type=float, default=60, metavar="S", help="seconds each (default: 60)")
+    parser.add_argument(
+        "--weak-isolation", action="store_true", help="go on where nothing protects this machine's files"
+    )
+    _secret_option(parser)
+    _source_option(parser)
+    parser.set_defaults(run=_reporting(run_grade))
 
 
 def run_list(options: argparse.Namespace) -> int:
@@ -90,6 +108,32 @@ def run_key(options: argparse.Namespace) -> int:
     lab = _lab(options)
     print(key.as_csv(key.of(lab, _variant(lab, _secret(options), options.student_id))), end="")
     return 0
+
+
+def run_grade(options: argparse.Namespace) -> int:
+    """Grade, and print what came out; 1 where something could not be graded."""
+    from qviz.labs import collected, grade, master, roster, source
+
+    name = options.lab or collected.lab_of(options.submissions, source.names(options.source))
+    lab = source.load(name, options.source)
+    try:
+        done = grade.grade(
+            options.submissions,
+            lab,
+            out=options.out,
+            secret=_secret(options),
+            html=options.html,
+            jobs=options.jobs,
+            timeout=options.timeout,
+            roster=None if options.roster is None else roster.read(options.roster),
+            weak_isolation=options.weak_isolation,
+            parts=master.read(source.notebook(name, options.source), lab),
+        )
+    except RuntimeError as error:
+        raise UsageError(str(error)) from error
+    print(done.summary(lab))
+    print(options.out)
+    return 1 if done.failed else 0
 
 
 def _reporting(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
 import sys
@@ -53,16 +54,20 @@ def _call(names: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
     function, backward = names.get(name), names.get(f"{name}_backward")
     if not callable(function):
         return {"failure": MISSING, "line": None}
-    wrt = request["wrt"]
-    if not wrt or callable(backward):
-        value = function(*given(request["args"], torch_wanted))
-        if not wrt:
-            return {"value": value}
-        cotangent = given(request["cotangent"], torch_wanted)
-        gradients = backward(*given(request["args"], torch_wanted), cotangent)
-        several = isinstance(gradients, (list, tuple))
-        return {"value": value, "gradients": tuple(gradients) if several else (gradients,)}
-    return _differentiated(function, request)
+    if not request["wrt"]:
+        return {"value": function(*given(request["args"], torch_wanted))}
+    if torch_wanted and not callable(backward):
+        return _differentiated(function, request)
+    value = function(*given(request["args"], torch_wanted))
+    gradients = None
+    with contextlib.suppress(Exception):  # the value counts by itself
+        if callable(backward):
+            cotangent = given(request["cotangent"], torch_wanted)
+            gradients = backward(*given(request["args"], torch_wanted), cotangent)
+            gradients = tuple(gradients) if isinstance(gradients, (list, tuple)) else (gradients,)
+        else:
+            gradients = _differentiated(function, request)["gradients"]
+    return {"value": value, "gradients": gradients}
 
 
 def _differentiated(function: Callable[..., Any], request: dict[str, Any]) -> dict[str, Any]:
@@ -74,26 +79,23 @@ def _differentiated(function: Callable[..., Any], request: dict[str, Any]) -> di
     for place, leaf in zip(request["wrt"], leaves, strict=True):
         args[place] = leaf.clone()  # not the leaf itself: a function may write into its argument
     value = function(*args)
-    outputs = value if isinstance(value, (list, tuple)) else [value]
     starts = request["cotangent"]
     starts = given(starts if isinstance(starts, (list, tuple)) else [starts], True)
     pairs = [
         (output, torch.as_tensor(start, dtype=output.dtype))
-        for output, start in zip(outputs, starts, strict=False)
+        for output, start in zip(value if isinstance(value, (list, tuple)) else [value], starts, strict=False)
         if isinstance(output, torch.Tensor) and output.requires_grad
     ]
-    gradients: Sequence[Any] = [None] * len(leaves)
+    gradients: Sequence[Any] | None = [None] * len(leaves)
     if pairs:
-        gradients = torch.autograd.grad(
-            [output for output, _ in pairs], leaves, [start for _, start in pairs], allow_unused=True
-        )
-    return {
-        "value": value,
-        "gradients": tuple(
-            torch.zeros_like(leaf) if gradient is None else gradient
-            for leaf, gradient in zip(leaves, gradients, strict=True)
-        ),
-    }
+        try:
+            outputs, given_starts = zip(*pairs, strict=True)
+            gradients = torch.autograd.grad(outputs, leaves, given_starts, allow_unused=True)
+        except Exception:  # noqa: BLE001  the value counts by itself
+            return {"value": value, "gradients": None}
+    zeros = [torch.zeros_like(leaf) for leaf in leaves]
+    found = [zero if one is None else one for zero, one in zip(zeros, gradients, strict=True)]
+    return {"value": value, "gradients": tuple(found)}
 
 
 def given(value: Any, torch_wanted: bool) -> Any:
