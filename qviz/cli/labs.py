@@ -24,6 +24,7 @@ def add_to(commands: Any) -> None:
     _add_build(labs)
     _add_key(labs)
     _add_grade(labs)
+    _add_check(labs)
 
 
 def _add_list(labs: Any) -> None:
@@ -69,6 +70,14 @@ def _add_grade(labs: Any) -> None:
     _secret_option(parser)
     _source_option(parser)
     parser.set_defaults(run=_reporting(run_grade))
+
+
+def _add_check(labs: Any) -> None:
+    parser = labs.add_parser("check", help="run the public tests on a notebook, and repair it")
+    parser.add_argument("notebook", type=Path, metavar="NOTEBOOK")
+    parser.add_argument("--repair", type=Path, metavar="OUT", help="write the answers into a fresh release")
+    parser.add_argument("--release", type=Path, metavar="FILE", help="the release as it was handed out")
+    parser.set_defaults(run=_reporting(run_check))
 
 
 def run_list(options: argparse.Namespace) -> int:
@@ -134,6 +143,25 @@ def run_grade(options: argparse.Namespace) -> int:
     print(done.summary(lab))
     print(options.out)
     return 1 if done.failed else 0
+
+
+def run_check(options: argparse.Namespace) -> int:
+    """Print what the public tests say and what is damaged; return 1 if anything is wrong."""
+    from qviz.labs import build, checking, here, repair, running
+    from qviz.labs.sandbox import isolation
+
+    content = here.read(options.notebook)
+    said = here.said_by(here.read(options.release) if options.release else content)
+    found = checking.match_said(content, said)
+    run = running.in_sandbox if isolation.landlock() else running.in_process
+    report = checking.report(said, run(said, found), found)
+    print(report)
+    if options.repair is not None:
+        if options.repair.exists():
+            raise UsageError(f"{options.repair} exists: name a new file")
+        options.repair.write_bytes(build.as_bytes(repair.repaired(build.from_manifest(said), found)))
+        print(f"{options.repair} has the answers in a fresh release")
+    return 0 if report.fine else 1
 
 
 def _reporting(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qviz.labs import manifest
-from qviz.labs.master import Part, assigned, with_values
+from qviz.labs.master import Kind, Part, assigned, with_values
 from qviz.labs.model import Lab, Variant
 from qviz.labs.roster import safe
 from qviz.labs.variants import COMMON
@@ -30,9 +30,12 @@ def release(lab: Lab, parts: Sequence[Part], variant: Variant) -> dict[str, Any]
     Raises:
         ValueError: The master does not assign a parameter, or names points of no question.
     """
-    shown = [(part, text) for part, text in texts(lab, parts, variant)]
-    said = manifest.of(lab, variant, shown)
-    cells = [cell(part.id, part.markdown, text, _metadata(part)) for part, text in shown]
+    return from_manifest(manifest.of(lab, variant, texts(lab, parts, variant)))
+
+
+def from_manifest(said: manifest.Manifest) -> dict[str, Any]:
+    """Return the notebook that a manifest describes, which is the release with blank answers."""
+    cells = [cell(c.id, c.markdown, c.text, metadata(c.kind, c.question)) for c in said.cells]
     return notebook(cells, {"qviz": said.as_json()})
 
 
@@ -59,6 +62,13 @@ def cell(id: str, markdown: bool, text: str, metadata: Mapping[str, Any]) -> dic
     if not markdown:
         made |= {"execution_count": None, "outputs": []}
     return {**made, "source": text.splitlines(keepends=True)}
+
+
+def metadata(kind: Kind, question: str | None) -> dict[str, Any]:
+    """Return a cell's metadata: what it is for, and locked unless it is an answer."""
+    mark = {"given": True} if kind == "given" else {kind: question}
+    marks = {"qviz": mark} if kind in ("given", "tests", "answer") else {}
+    return {"deletable": False, **({} if kind == "answer" else {"editable": False}), **marks}
 
 
 def notebook(cells: Sequence[Mapping[str, Any]], metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,13 +103,6 @@ def points_text(points: float) -> str:
         ('1 point', '2.5 points')
     """
     return f"{points:g} point{'' if points == 1 else 's'}"
-
-
-def _metadata(part: Part) -> dict[str, Any]:
-    """A cell's metadata: what it is for, and locked unless it is an answer."""
-    mark = {"given": True} if part.kind == "given" else {part.kind: part.question}
-    marks = {"qviz": mark} if part.kind in ("given", "tests", "answer") else {}
-    return {"deletable": False, **({} if part.kind == "answer" else {"editable": False}), **marks}
 
 
 def _with_points(lab: Lab, text: str) -> str:
