@@ -25,6 +25,7 @@ def add_to(commands: Any) -> None:
     _add_key(labs)
     _add_grade(labs)
     _add_check(labs)
+    _add_collect(labs)
 
 
 def _add_list(labs: Any) -> None:
@@ -80,6 +81,20 @@ def _add_check(labs: Any) -> None:
     parser.set_defaults(run=_reporting(run_check))
 
 
+def _add_collect(labs: Any) -> None:
+    parser = labs.add_parser("collect", help="repair submissions and hand them over to nbgrader")
+    parser.add_argument(
+        "submissions", type=Path, metavar="SUBMISSIONS", help="a folder with a file a student"
+    )
+    parser.add_argument("lab", metavar="LAB", help="a name from qviz labs list")
+    parser.add_argument(
+        "--nbgrader", type=Path, required=True, metavar="COURSE", help="nbgrader's course folder"
+    )
+    _secret_option(parser)
+    _source_option(parser)
+    parser.set_defaults(run=_reporting(run_collect))
+
+
 def run_list(options: argparse.Namespace) -> int:
     """Print a table of the labs."""
     from qviz.core._text import table
@@ -107,6 +122,8 @@ def run_build(options: argparse.Namespace) -> int:
         made = handout.write(lab, variant, options.out, options.format, options.source)
         for path in made:
             print(path)
+        if options.format != "release":
+            print("this is the instructor's notebook, with solutions: hand out what is made from it")
     return 0
 
 
@@ -162,6 +179,23 @@ def run_check(options: argparse.Namespace) -> int:
         options.repair.write_bytes(build.as_bytes(repair.repaired(build.from_manifest(said), found)))
         print(f"{options.repair} has the answers in a fresh release")
     return 0 if report.fine else 1
+
+
+def run_collect(options: argparse.Namespace) -> int:
+    """Write the submissions, and print what was wrong with which; return 1 if one could not be taken."""
+    from qviz.core._text import count
+    from qviz.labs import collect, master, source
+
+    lab = _lab(options)
+    parts = master.read(source.notebook(lab.name, options.source), lab)
+    variant = _variant(lab, _secret(options), None)
+    done = list(collect.collect(lab, parts, variant, options.submissions, options.nbgrader))
+    for one in done:
+        for sentence in one.said:
+            print(f"{one.student}: {sentence}")
+    left = sum(one.path is None for one in done)
+    print(f"{count(len(done) - left, 'submission')} in {options.nbgrader / 'submitted'}, {left} not taken")
+    return 1 if left else 0
 
 
 def _reporting(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:

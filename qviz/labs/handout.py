@@ -8,7 +8,7 @@ from typing import Any
 
 from qviz.core._files import write_atomically
 from qviz.core._text import some
-from qviz.labs import build, key, leaks, source, variants
+from qviz.labs import build, key, leaks, nbgrader, otter, source, variants
 from qviz.labs.master import Part, read
 from qviz.labs.model import Lab, Variant
 
@@ -50,7 +50,7 @@ class Press:
 def write(
     lab: Lab, variant: Variant, folder: Path, form: str = "release", masters: Path | None = None
 ) -> list[Path]:
-    """Write one release and return its files.
+    """Write one release and return its files; for nbgrader and otter it is the instructor's notebook.
 
     Args:
         lab: The lab.
@@ -63,8 +63,19 @@ def write(
         ValueError: The master does not fit the lab, or something of its solution would leave.
         OSError: A file cannot be written.
     """
+    press = Press(lab, masters)
+    if form == "nbgrader":
+        made = nbgrader.source_notebook(lab, press.parts, variant)
+        press.checked(nbgrader.student_notebook(lab, press.parts, variant), variant, "the release")
+        source_file = folder / "source" / lab.name / f"{lab.name}.ipynb"
+        config = folder / "nbgrader_config.py"
+        settings = [] if config.exists() else [_save(config, nbgrader.CONFIG.encode())]
+        return [_save(source_file, build.as_bytes(made)), *settings]
+    if form == "otter":
+        made = otter.notebook(lab, press.parts, variant)
+        return [_save(folder / f"{lab.name}-otter.ipynb", build.as_bytes(made))]
     path = build.place(folder, lab, variant.student)
-    return [_save(path, Press(lab, masters).release(variant, path.name))]
+    return [_save(path, press.release(variant, path.name))]
 
 
 def write_roster(
