@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from qviz.explore import CodebookModel
 from qviz.labs.variants import variant
 from qviz.methods.adq import EMACodebook
 from qviz.nn.allocate import greedy
@@ -204,7 +205,8 @@ def test_the_largest_decay_is_found_by_search_and_no_other_is_right():
     for params in (LAB.variants[0], LAB.variants[5]):
         mine = replace(variant(LAB, suite.SECRET), params=params)
         best = asked.answer(mine)
-        assert all(asked.check(mine, best).values())
+        explorer = CodebookModel(bits=params["BITS"])
+        assert all(asked.check(mine, explorer.state(explorer.restored(best))).values())
         assert list(asked.check(mine, {**best, "decay": best["decay"] + 0.02}).values()) == [
             True,
             False,

@@ -287,7 +287,7 @@ assert [int(b) for b in found] == [2, 2, 2, 2], f"with two bits on average there
 # quantiles. **What is the largest decay with which, at step 60, the MSE is at most `LIMIT` times the least?** (The column
 # "÷ least" of the table, row "moving"; the slider has steps of 0.01.)
 #
-# Set bits, drift and speed as above, and find it. Leave the other controls alone, and do not drag the dot. Then print
+# Set bits, drift and speed as above, and find it. Leave the other controls alone. Then print
 # `explorer.state` as the cell after the next one does, and paste the text into the answer.
 
 # %%
