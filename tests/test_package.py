@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import qviz
+from qviz.labs import source
 
 NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "dist", "build", "__pycache__", ".*_cache", "shots")
 
@@ -79,6 +80,25 @@ def test_the_sdist_can_be_tested(dist):
         names = {name.split("/", 1)[-1] for name in archive.getnames()}
     assert {"Makefile", "constraints.txt", "LICENSE", "README.md", "pyproject.toml"} <= names
     assert {"tests/conftest.py", "binder/postBuild", "notebooks/00-start-here.py"} <= names
+
+
+def test_no_answer_of_a_lab_travels(dist, wheel, names):
+    with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
+        everything = names | set(archive.getnames())
+    assert not {name for name in everything if "labs/source/" in name or "tests/labs/" in name}
+    assert not {name for name in everything if re.search(r"/lab\w+_cases\.py$", name)}
+    hints = [
+        mistake.hint
+        for lab in map(source.load, source.names())
+        for question in lab.questions
+        for mistake in getattr(question, "mistakes", {}).values()
+    ]
+    assert len(hints) >= 60
+    with zipfile.ZipFile(wheel) as archive:
+        for name in names:
+            if name.endswith((".py", ".ipynb", ".md")):
+                text = archive.read(name).decode()
+                assert not [hint for hint in hints if hint in text], name
 
 
 def test_metadata(metadata):

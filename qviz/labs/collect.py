@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qviz.core._files import write_atomically
-from qviz.labs import build, here, manifest, nbgrader, repair
+from qviz.labs import build, collected, manifest, nbgrader, repair
 from qviz.labs.master import Part
 from qviz.labs.match import match
-from qviz.labs.model import Lab, Variant
+from qviz.labs.model import Handed, Lab, Variant
 from qviz.labs.roster import safe
 
 
@@ -38,7 +38,7 @@ def collect(
         lab: The lab.
         parts: Its master.
         variant: The variant of the course's release.
-        submissions: ``STUDENT.ipynb``, ``LAB-STUDENT.ipynb`` or ``STUDENT/NAME.ipynb``.
+        submissions: A folder or zip of them, as grading takes it.
         course: The folder of the nbgrader course.
 
     Raises:
@@ -47,34 +47,21 @@ def collect(
     """
     fresh = nbgrader.student_notebook(lab, parts, variant)
     said = manifest.of(lab, variant, build.texts(lab, parts, variant))
-    found = dict(_submissions(lab, submissions))
-    if not found:
-        raise ValueError(f"no notebooks in {submissions}")
-    for student, files in sorted(found.items()):
-        if len(files) > 1:
-            yield Collected(student, None, (f"{len(files)} notebooks: keep one",))
+    for handed in collected.find(submissions, lab.name):
+        student = safe(handed.student)
+        if handed.notebook is None:
+            yield Collected(student, None, (handed.problem,))
             continue
         try:
-            matched = match(here.read(files[0]), lab, said)
+            matched = match(collected.parsed(handed.notebook), lab, said)
         except ValueError as error:
             yield Collected(student, None, (str(error),))
             continue
-        path = course / "submitted" / student / lab.name / f"{lab.name}.ipynb"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = course / "submitted" / student / lab.name
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{lab.name}.ipynb"
         write_atomically(path, build.as_bytes(repair.repaired(fresh, matched)))
-        yield Collected(student, path, matched.damage)
-
-
-def _submissions(lab: Lab, folder: Path) -> Iterator[tuple[str, list[Path]]]:
-    """Students' names, safe for a path, and their notebooks; links and checkpoints are left out."""
-    if not folder.is_dir():
-        raise ValueError(f"no folder {str(folder)!r} of submissions")
-    for path in sorted(folder.iterdir()):
-        if path.is_symlink() or path.name.startswith("."):
-            continue
-        if path.is_dir():
-            inside = [file for file in sorted(path.glob("*.ipynb")) if not file.is_symlink()]
-            if inside:
-                yield safe(path.name), inside
-        elif path.suffix == ".ipynb":
-            yield safe(path.stem.removeprefix(f"{lab.name}-")), [path]
+        for question in lab.questions:
+            if isinstance(question, Handed) and question.file in handed.files:
+                write_atomically(folder / question.file, handed.files[question.file])
+        yield Collected(student, path, tuple(filter(None, (handed.problem, *matched.damage))))
