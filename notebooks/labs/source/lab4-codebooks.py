@@ -22,15 +22,16 @@
 # After it you can say what moves a codebook, in which order, and what becomes of a level that nobody needs. 75 minutes.
 # You need lesson 05, and lesson 07 for the last function.
 #
-# **How to answer.** Write your code where it says `# your code here`. Functions get numpy arrays, or torch tensors if you
-# set `ARRAYS = "torch"` in the next cell, and may give back either. They must not change what they are given. Run the
-# cell below each answer: it holds a few tests that everybody has. More tests, with other numbers, decide the points.
+# **How to answer.** Write your code where it says `# your code here`. Functions get numpy arrays; if you would rather have
+# torch tensors, write `ARRAYS = "torch"` as the first line of your answer to question 1. They may give back either, and must
+# not change what they are given. Run the cell below each answer: it holds a few tests that everybody has. More tests,
+# with other numbers, decide the points. Cells that are no answers are locked; add cells of your own where you like.
 
 # %% qviz={"given": true}
 import numpy as np
 import torch
 
-ARRAYS = "numpy"  # or "torch": what your functions are called with
+ARRAYS = "numpy"
 SEED = 4
 BITS = 3
 SPEED = 0.5

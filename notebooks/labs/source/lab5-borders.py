@@ -24,8 +24,9 @@
 # that the border is a function of the activation, coarse and learned is theirs. Its form here is **inferred**, or
 # **derived** by algebra.
 #
-# **How to answer.** Write your code where it says `# your code here`. Functions get torch tensors, or numpy arrays if you
-# set `ARRAYS = "numpy"` in the next cell. They must not change what they are given. Two functions need a **gradient**. With
+# **How to answer.** Write your code where it says `# your code here`. Functions get torch tensors; if you would rather have
+# numpy arrays, write `ARRAYS = "numpy"` as the first line of your answer to question 1. They must not change what they are
+# given. Cells that are no answers are locked; add cells of your own where you like. Two functions need a **gradient**. With
 # torch write what autograd can differentiate. With numpy define a second function beside the first, `NAME_backward`, that
 # takes the same arguments and then the gradient of the result, and returns a tuple with the gradients that are asked for.
 
@@ -33,7 +34,7 @@
 import numpy as np
 import torch
 
-ARRAYS = "torch"  # or "numpy": what your functions are called with
+ARRAYS = "torch"
 SEED = 5
 NETWORK = "nearest"
 BITS = 2
@@ -296,7 +297,7 @@ for name, b, corrected in (
 #
 # $$T_n - n = B(T_n), \qquad n \le T_n \le n + 1,$$
 #
-# with B at v = T_n / R. There is one solution in each cell. Bisection finds it; so do a dozen rounds of putting T back
+# with B at v = T_n / R. There is one solution in each cell. Bisection finds it; so do fifty rounds of putting T back
 # into the right side. Errors up to 0.00001 are forgiven.
 
 
@@ -358,7 +359,7 @@ bent = """{"network": "nearest", "bits": 2, "border": "by hand", "low": 0.2, "mi
 # ## 7. The control
 #
 # **Question `control` ({{points:control}} points).** A report says: *"Learned borders lower the error of `project_early` on
-# held-out samples by almost half; so where to round matters a lot."* Which control is missing, what does it say for your layer
+# held-out samples by a good part; so where to round matters a lot."* Which control is missing, what does it say for your layer
 # (your numbers from above), and what would you write instead?
 
 # %% [markdown] qviz={"answer": "control"}

@@ -23,14 +23,15 @@
 # 90 minutes, without what your method computes. You need lessons 00 and 07; labs 1 to 5 have methods that are worth a
 # try here.
 #
-# **How to answer.** Write your code where it says `# your code here`. Functions get numpy arrays, or torch tensors if you
-# set `ARRAYS = "torch"` in the next cell, and may give back either. They must not change what they are given.
+# **How to answer.** Write your code where it says `# your code here`. Functions get numpy arrays; if you would rather have
+# torch tensors, write `ARRAYS = "torch"` as the first line of your answer to question 1. They may give back either, and must
+# not change what they are given. Cells that are no answers are locked; add cells of your own where you like.
 
 # %% qviz={"given": true}
 import numpy as np
 import torch
 
-ARRAYS = "numpy"  # or "torch": what your functions are called with
+ARRAYS = "numpy"
 SEED = 6
 BUDGET = 106000
 AVERAGE = 2.5
@@ -227,8 +228,8 @@ for name, shape in capstone.layers().items():
     print(f"{name:16} {shape}")
 
 # %% [markdown]
-# Here is a start: your `best_step`, and the same bits everywhere. Which bits fit? Make it better: other bits for each layer
-# (question 4), other levels (labs 3 and 4), rounding that looks at outputs, statistics of batch normalization estimated
+# Here is a start: your `best_step`, and the same bits everywhere. Copy the next two cells to new ones and go on there. Which
+# bits fit? Make it better: other bits for each layer (question 4), other levels (labs 3 and 4), rounding that looks at outputs, statistics of batch normalization estimated
 # again (`qviz.nn.reestimate_batchnorm`), training.
 
 # %%
@@ -271,5 +272,6 @@ print(f"top-1 {top1:.1f} %, in floating point {floating:.1f} %")
 # %% [markdown]
 # ## Before you hand in
 #
-# Restart the kernel and run all cells from the top. Hand in two files: this notebook and `network.safetensors`. The leaderboard of a folder with many of them is
+# Restart the kernel and run all cells from the top. Hand in two files: this notebook and
+# `network.safetensors`. The leaderboard of a folder with many of them is
 # `print(leaderboard.text(leaderboard.ranked("FOLDER")))`; it measures files on the first 500 test images.
