@@ -402,6 +402,10 @@ LSQ = Function(
             _own(lambda u, code, inside: code - u),
             "Right inside, wrong where x saturates. There the output no longer depends on x: what is left in the derivative?",
         ),
+        "no mask and no factor": Mistake(
+            lambda x, s, low, high: s * _handed((x / s).clamp(low, high).round(), x / s),
+            "Two things are missing. First take one saturated x: the output no longer depends on it, so what is left in the derivative? Then look at how long your gradient is.",
+        ),
         "sign": Mistake(
             _own(lambda u, code, inside: torch.where(inside, u - code, -code)),
             "Your step would learn in the wrong direction. Take one saturated number: does its output grow with the step?",
