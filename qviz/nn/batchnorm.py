@@ -22,7 +22,6 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
         yield
 
 
-
 @torch.no_grad()
 def reestimate_batchnorm(
     model: nn.Module, batch: Batch | Iterable[Batch], *, reduce: Callable[[Tensor], Tensor] | None = None

@@ -45,9 +45,9 @@ def calibrate(
 
     The passes run in the mode the model is in, without gradients; only BatchNorm uses the batch's statistics
     in eval mode too, if its own are to be re-estimated: else every layer would be set on inputs that are
-    normalized by wrong numbers (PACT at four bits on that ResNet-20 would end with 10 %, not 90 %). Apart from the quantizers, the output scales and
-    BatchNorm nothing is changed: other buffers, parameters, and the state of torch's random generators are
-    afterwards as they were.
+    normalized by wrong numbers (PACT at four bits on that ResNet-20 would end with 10 %, not 90 %). Apart
+    from the quantizers, the output scales and BatchNorm nothing is changed: other buffers, parameters, and
+    the state of torch's random generators are afterwards as they were.
 
     Args:
         model: A converted model.
