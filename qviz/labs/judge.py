@@ -215,9 +215,16 @@ def _stacked(value: object) -> object:
 def _numeric(value: object) -> bool:
     """Whether a value is a number, an array of numbers, or a flat sequence of numbers."""
     if isinstance(value, (list, tuple)):
-        return len(value) > 0 and all(np.ndim(v) == 0 and _numeric(v) for v in value)
+        return len(value) > 0 and all(_single(v) for v in value)
     if isinstance(value, np.ndarray):
         return value.dtype.kind in "biuf"
+    return _single(value)
+
+
+def _single(value: object) -> bool:
+    """Whether a value is one number."""
+    if isinstance(value, np.ndarray):
+        return value.ndim == 0 and value.dtype.kind in "biuf"
     return isinstance(value, (bool, int, float, np.number, np.bool_))
 
 

@@ -99,6 +99,27 @@ def test_results_agree_by_shape_structure_number_and_type():
     assert not agree(True, None, 9, 9)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        [[1, 2], [3]],
+        [[[1, 2], [3]]],
+        [1, [2]],
+        [np.zeros(3), 1],
+        [[1], "a"],
+        {"a": [2**255]},
+        [None],
+        2**255,
+        "",
+    ],
+)
+def test_any_plain_result_can_be_compared(value):
+    """A student can return it, and it must not stop the grading."""
+    answer = Answer(value, (value,))
+    found = judge(QUESTION, cases(variant(LAB, b"sixteen bytes or more", "anna")), lambda case: answer)
+    assert found.points == 0
+
+
 def test_a_variant_is_the_students_own_and_proves_its_maker():
     assert variant(LAB, SECRET, "  ＡＮＮＡ ").hidden_seed == V.hidden_seed
     assert variant(LAB, SECRET, "0123").hidden_seed != variant(LAB, SECRET, "123").hidden_seed
