@@ -116,7 +116,7 @@ def run_build(options: argparse.Namespace) -> int:
     if options.roster is not None:
         students = roster.read(options.roster)
         made = handout.write_roster(lab, students, secret, options.out, options.format, options.source)
-        print(f"{len(students)} notebooks and {handout.KEYS} in {options.out}")
+        print(f"{len(students)} notebooks in {options.out}; {handout.KEYS} beside them is yours alone")
     else:
         variant = _variant(lab, secret, options.student_id)
         made = handout.write(lab, variant, options.out, options.format, options.source)
