@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nbconvert.preprocessors import Preprocessor
+from traitlets import Bool
 
 from qviz.labs.hidden import HINT
 from qviz.labs.nbgrader import is_hidden
@@ -12,6 +13,8 @@ from qviz.labs.nbgrader import is_hidden
 
 class ScrubHidden(Preprocessor):
     """Takes tracebacks and printed text out of the cells that grade by hidden cases."""
+
+    enabled = Bool(True, help="nbconvert's own are off until a configuration turns them on").tag(config=True)
 
     def preprocess_cell(self, cell: Any, resources: Any, index: int) -> tuple[Any, Any]:
         """Return the cell with harmless outputs."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 
@@ -101,9 +102,10 @@ def test_feedback_keeps_the_hint_and_nothing_else():
         {"output_type": "stream", "name": "stderr", "text": "3.14"},
         {"output_type": "execute_result", "data": {"text/plain": "3.14"}},
     ]
-    kept, _ = ScrubHidden().preprocess_cell(made, {}, 0)
-    assert "3.14" not in json.dumps(kept["outputs"])
-    assert json.dumps(kept["outputs"]).count("Hint: Look.") == 2
+    kept, _ = ScrubHidden()(nbformat.from_dict(build.notebook([made], {})), {})
+    shown = json.dumps(kept.cells[0].outputs)
+    assert "3.14" not in shown
+    assert shown.count("Hint: Look.") == 2
 
 
 def test_otters_questions_are_between_raw_cells():
@@ -174,11 +176,8 @@ def test_nbgrader_from_source_to_feedback(course, tmp_path, capsys):
     release = (folder / "release" / "lab0-steps" / "lab0-steps.ipynb").read_text()
     pages = [path.read_text() for path in folder.glob("feedback/*/*/*.html")]
     assert len(pages) == 3
-    assert not any("labs.hidden" in text or "Traceback" in text for text in [release, *pages])
+    assert not any("labs.hidden" in text or "(most recent call last)" in text for text in [release, *pages])
     assert "np.clip" not in release
-    assert (
-        sum("slope of a staircase?" in text for text in pages) == 3
-    )  # in words of the lab; with its hint once
     assert sum("Hint: What is the slope" in text for text in pages) == 1
 
 
