@@ -46,6 +46,7 @@ def main() -> None:
     while True:
         data, handles, _, _ = socket.recv_fds(link, 4096, 3)
         if not data:
+            remove(Path(settings["home"]))  # the grader does it too, unless it was killed
             return
         if os.fork() == 0:
             link.close()
