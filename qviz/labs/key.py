@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from qviz.labs.judge import run
-from qviz.labs.model import Function, Lab, State, Variant
+from qviz.labs.model import Function, Lab, State, Variant, Written
 
 HEAD = ("student", "lab", "question", "what", "expected")
 _MOST = 8
@@ -38,7 +38,7 @@ class Entry:
 
 
 def of(lab: Lab, variant: Variant) -> list[Entry]:
-    """Return the key of a student: parameters, data, and the first hidden case of each group."""
+    """Return the key of a student: parameters, data, the first hidden case of each group, rubrics."""
     return [Entry(variant.student, lab.name, *line) for line in _lines(lab, variant)]
 
 
@@ -61,6 +61,9 @@ def _lines(lab: Lab, variant: Variant) -> Iterator[tuple[str, str, str]]:
     for question in lab.questions:
         if isinstance(question, State):
             yield question.name, "a right state", json.dumps(question.answer(variant), sort_keys=True)
+        elif isinstance(question, Written):
+            yield question.name, "the rubric", " ".join(question.rubric.split())
+            yield question.name, "a right answer", " ".join(question.answer.split())
         elif isinstance(question, Function):
             yield from _calls(question, variant)
 

@@ -157,7 +157,7 @@ def test_a_secret_is_hexadecimal_or_text_and_long_enough(tmp_path):
 
 def test_the_key_has_what_is_expected_and_no_formula():
     entries = key.of(LAB, variant(LAB, SECRET, "=1+1"))
-    assert {entry.question for entry in entries} == {"", "quantize", "best_step"}
+    assert {entry.question for entry in entries} == {"", "quantize", "why", "best_step"}
     assert all(line.startswith("'=1+1,") for line in key.as_csv(entries).splitlines()[1:])
 
 

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 import qviz.labs
-from qviz.labs import build, checking, here, manifest, repair, running
+from qviz.labs import build, checking, harness, here, manifest, repair, running
 from qviz.labs.match import match
 from qviz.labs.sandbox import isolation
 from tests.labs import test_match as notebooks
@@ -175,3 +175,10 @@ def test_what_is_no_notebook_is_one_line(tmp_path, capsys, content):
     code, _, err = run(capsys, "labs", "check", tmp_path / "x.ipynb")
     assert (code, err.count("\n")) == (2, 1)
     assert "is no notebook" in err
+
+
+def test_tests_change_none_of_the_students_names():
+    names = {"x": 1}
+    seen = harness.examined([("q", "y = x\nassert y == 1"), ("q", "assert y == 1")], [], names)
+    assert seen["tests"] == [["q", None], ["q", "NameError: name 'y' is not defined"]]
+    assert names == {"x": 1}
