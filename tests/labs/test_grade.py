@@ -226,9 +226,6 @@ def test_what_is_notable_is_said(code, note):
     assert remarks(["x = 1", code, code]) == [note]
 
 
-# --- what is collected
-
-
 def zipped(path, entries):
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in entries.items():
@@ -285,9 +282,6 @@ def test_a_student_with_two_submissions_is_an_error(tmp_path):
         (tmp_path / f"{name}.ipynb").write_text("{}")
     with pytest.raises(ValueError, match="keep one"):
         collected.find(tmp_path, "")
-
-
-# --- a class
 
 
 def graded(folder, out, zygote, **how):
