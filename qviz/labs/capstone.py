@@ -149,12 +149,13 @@ def write(path: str | Path, handed: Handed, *, name: str, method: str) -> Path:
     return path
 
 
-def read(path: Path) -> Handed:
+def read(path: str | Path) -> Handed:
     """Read a file of anybody's; nothing in it is trusted.
 
     Raises:
         ValueError: It is too large, no safetensors file, or not of this format; one sentence.
     """
+    path = Path(path)
     size = path.stat().st_size
     if size > MOST_BYTES:
         raise ValueError(f"{path.name} may have {MOST_BYTES:,} bytes, got {size:,}")

@@ -159,7 +159,7 @@ ABOUT = {"name": "Zoë", "method": "zeros"}
 def test_a_file_comes_back_and_its_size_is_that_of_the_formula(parts, tmp_path):
     path = tmp_path / "network.safetensors"
     save_file(parts, path, metadata=ABOUT)
-    plain = capstone.read(path)
+    plain = capstone.read(str(path))
     assert plain.about == ABOUT
     assert plain.bytes == math.ceil((268_336 + 32 * 20 * 2 + 32 * (2 * 2 * 688 + 10)) / 8)
     fc = capstone.Packed(np.full((10, 64), 2), np.tile([1.0, 2.0, 3.0], (10, 1)), np.arange(10.0))

@@ -181,8 +181,9 @@ assert same(levels, [-5.0, 0.0, 1.0]), (
 #
 # $$N_k \leftarrow d\,N_k + (1 - d)\,n_k, \qquad M_k \leftarrow d\,M_k + (1 - d)\,S_k.$$
 #
-# The codes are those of the levels M / N *before* the step. After it the levels are the new M divided by *smoothed* counts,
-# as common implementations do, so that no count is zero (K levels, total T = Σ N after the step, a small ε):
+# The codes are those of the levels M / N *before* the step, as in question 2. After it the levels are the new M divided
+# by *smoothed* counts, as common implementations do, so that no count is zero (K levels, total T = Σ N after the step, a
+# small ε):
 #
 # $$c_k = \frac{M_k}{\tilde N_k}, \qquad \tilde N_k = \frac{N_k + \varepsilon}{T + K \varepsilon}\; T.$$
 #
@@ -288,8 +289,9 @@ assert [int(b) for b in found] == [2, 2, 2, 2], f"with two bits on average there
 # quantiles. **What is the largest decay with which, at step 60, the MSE is at most `LIMIT` times the least?** (The column
 # "÷ least" of the table, row "moving"; the slider has steps of 0.01.)
 #
-# Set bits, drift and speed as above, and find it. Leave the other controls alone. Then print
-# `explorer.state` as the cell after the next one does, and paste the text into the answer.
+# **Bits** is set. Set **Drift** to "grow", **Speed** to `SPEED` and **Step** to 60, and find **Decay**; leave the other
+# controls alone. Then print `explorer.state` as the cell after the next one does, and put the text into the answer,
+# in three quotes because it has quotes itself: `decay = """{…}"""`.
 
 # %%
 import qviz.widgets

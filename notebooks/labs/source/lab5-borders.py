@@ -161,7 +161,7 @@ assert same(found, [1.1, 1.0, 2.0]), f"one for each of three input channels: [1.
 # *Forward.* Clip u to [0, R]. It lies in the cell n = ⌊u⌋, but u = R in the last cell, n = R − 1. It becomes n + 1 where
 # u − n exceeds B, else n. **Ties go down**: u − n = B gives n. Outside the range the result is 0 or R.
 #
-# *Backward*, straight through: inside the range, 0 < u < R, take the result for u − B. So
+# *Backward*, straight through: inside the range, 0 < u < R, differentiate as if the result were u − B. So
 #
 # $$\frac{\partial x}{\partial u} = 1, \qquad \frac{\partial x}{\partial B} = -1, \qquad\text{and outside the range both are } 0.$$
 #
@@ -173,7 +173,7 @@ def bordered(u, b, top):
     """Round activations by a border for each channel.
 
     Args:
-        u: activations in steps, shape (N, C); gradient wanted.
+        u: activations in units of their step, shape (N, C); gradient wanted.
         b: coefficients, shape (3, C), first those of the constant; gradient wanted.
         top: R, the largest level, a whole number.
 
@@ -246,9 +246,10 @@ assert same(dx, [[-0.25, -0.5], [0.0, 0.0]]), f"the gradient of x is wrong: {dx}
 # ### On a real layer
 #
 # `project_early` of MobileNetV2 is a convolution of one pixel with 32 inputs and 16 outputs, so that each row of its
-# input is a sample. The cell below quantizes weights and activations to `BITS` bits and learns the borders by 200 steps
-# of gradient descent with *your* functions, on half of the samples. The other half is held out. Nothing is graded here,
-# but you need the numbers for the last question.
+# input is a sample. The cell below quantizes weights and activations to `BITS` bits. The largest level stands for `SHARE`
+# times the largest activation; what is above it is clipped. Then the cell learns the borders by 200 steps of gradient
+# descent with *your* functions, on half of the samples. The other half is held out. Nothing is graded here, but you need
+# the numbers for the last question.
 
 # %%
 import qviz
@@ -335,8 +336,9 @@ assert np.allclose(numbers(found), want, atol=1e-5), f"{want}, not {found}"
 # **Question `bent` ({{points:bent}} points).** The explorer has a layer of a ResNet-20, `layer2.1.conv2`, that was quantized
 # with its whole network. Set **Network** to `NETWORK`, **Bits** to `BITS` and **Border** to "by hand". Then bend one border
 # for all channels with **B at 0**, **B middle** and **B at top** until the error on held-out images (the bar "on show" in
-# the last picture, 100 % is one half everywhere) is **at most `TARGET` percent**. Print `explorer.state` and paste the text
-# into the answer.
+# the last picture, and that row of the table, column "8 images"; 100 % is one half everywhere) is **at most `TARGET`
+# percent**. Print `explorer.state` and put the text into the answer, in three quotes because it has quotes itself:
+# `bent = """{…}"""`.
 
 # %%
 import qviz.widgets

@@ -181,8 +181,9 @@ assert steps[0] < 1.9, f"one large weight is better clipped than served: a step 
 #
 # **Question `spent` ({{points:spent}} points).** Set **Budget** to `AVERAGE`, **Costs by** to `ESTIMATE` and **Allocation** to
 # "by hand". Then drag the dots of the first picture (or choose a **Layer** and move **Its bits**) until the sum of costs,
-# Σ Ω, is **at most 1.5 times** that of "exact", within the budget. Try before you look at what "exact" does. Print
-# `explorer.state` and paste the text into the answer.
+# Σ Ω (rows "yours" and "exact" of the table), is **at most 1.5 times** that of "exact", within the budget. Try before you
+# look at what "exact" does. Print `explorer.state` and put the text into the answer, in three quotes because it has
+# quotes itself: `spent = """{…}"""`.
 
 # %%
 import qviz.widgets
@@ -206,7 +207,7 @@ spent = """{"budget": 2.5, "way": "by hand", "estimate": "loss rise", "bits": [4
 #
 # **Question `network` ({{points:network}} points).** Hand in `network.safetensors` beside this notebook.
 # For each of the 20 layers the file has `NAME.codes` and `NAME.levels`, and `NAME.scale` if you like; `help(capstone)` has
-# the format. Batch normalization and the last bias stay in floating point. They may be other ones than the shipped
+# the format, once the next cell has run. Batch normalization and the last bias stay in floating point. They may be other ones than the shipped
 # network's, and count the same whether they are in the file or not.
 #
 # **How it is graded.** A file over `BUDGET` bytes (as counted above) earns nothing. Within it, a file that can be read
@@ -272,6 +273,6 @@ print(f"top-1 {top1:.1f} %, in floating point {floating:.1f} %")
 # %% [markdown]
 # ## Before you hand in
 #
-# Restart the kernel and run all cells from the top. Hand in two files: this notebook and
-# `network.safetensors`. The leaderboard of a folder with many of them is
+# Restart the kernel and run all cells from the top. Hand in two files in one folder: this notebook and
+# `network.safetensors`, by that name. The leaderboard of a folder with many of them is
 # `print(leaderboard.text(leaderboard.ranked("FOLDER")))`; it measures files on the first 500 test images.

@@ -199,6 +199,10 @@ SIZE = Function(
             _sized(math.log2),
             "Your codes have fractions of a bit. How many whole bits does one code of 5 levels take?",
         ),
+        "whole bytes for each layer": Mistake(
+            lambda layers, floats: 4 * floats + sum(size([layer], 0) for layer in layers),
+            "A few bytes too many. What is rounded up, and how often?",
+        ),
         "a bit too many": Mistake(
             _sized(lambda k: k.bit_length()),
             "Too large for 8 and 16 levels only. Which is the largest code of 8 levels?",
