@@ -109,5 +109,5 @@ def _state_notes(said: Manifest, found: Matched) -> list[str]:
             except (ValueError, RecursionError):
                 fine = False
             if not fine:
-                notes.append(f"`{name}` is no state of an explorer: paste the JSON, {{...}}, between quotes")
+                notes.append(f'`{name}` is no state of an explorer: give the JSON as {name} = """{{...}}"""')
     return notes

@@ -252,3 +252,14 @@ def test_a_border_bent_by_hand_reaches_every_target_and_no_bend_does_not():
         assert not any(asked.check(mine, {**best, "border": "learned"}).values())
     written = json.loads(suite.as_handed_out(NAME, True)["bent"])
     assert written == asked.answer(replace(mine, params=LAB.variants[0]))
+
+
+def test_an_error_that_the_explorer_shows_as_the_target_reaches_it():
+    params = {"NETWORK": "least squares", "BITS": 3, "TARGET": 94.0, "SHARE": 1.0}
+    mine = replace(variant(LAB, suite.SECRET), params=params)
+    borders = {"low": 0.4, "middle": 0.75, "high": 0.7}
+    bent = {"network": "least squares", "bits": 3, "border": "by hand", **borders}
+    explorer = BorderModel()
+    assert 94 < explorer.error(explorer.restored(bent)) < 94.05
+    assert all(LAB.question("bent").check(mine, bent).values())
+    assert not all(LAB.question("bent").check(mine, {**bent, "high": 0.6}).values())

@@ -207,8 +207,8 @@ spent = """{"budget": 2.5, "way": "by hand", "estimate": "loss rise", "bits": [4
 #
 # **Question `network` ({{points:network}} points).** Hand in `network.safetensors` beside this notebook.
 # For each of the 20 layers the file has `NAME.codes` and `NAME.levels`, and `NAME.scale` if you like; `help(capstone)` has
-# the format, once the next cell has run. Batch normalization and the last bias stay in floating point. They may be other ones than the shipped
-# network's, and count the same whether they are in the file or not.
+# the format, once the next cell has run. Batch normalization and the last bias stay in floating point. They may be
+# other ones than the shipped network's, and count the same whether they are in the file or not.
 #
 # **How it is graded.** A file over `BUDGET` bytes (as counted above) earns nothing. Within it, a file that can be read
 # earns 3 points. The other 9 go by accuracy, on 500 of the 2,000 embedded test images that only the grader knows, against
