@@ -180,10 +180,13 @@ def _hash(source: str) -> str:
 
 
 def _stub(indent: str, question: str, solution: str) -> list[str]:
-    """What stands where a solution stood: in a function an exception, for a top-level text an empty one."""
+    """What stands where a solution stood: in a function an exception, for a top-level text an empty one.
+
+    The text has single quotes, because the JSON that is pasted between them has double ones.
+    """
     if indent:
         return [f"{indent}{HERE}", f'{indent}raise NotImplementedError("{question}")']
-    return [f'{question} = ""'] if question in assigned(solution) else [HERE]
+    return [f"{question} = ''"] if question in assigned(solution) else [HERE]
 
 
 def _check_answer(part: Part, lab: Lab) -> None:

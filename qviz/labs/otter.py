@@ -64,7 +64,7 @@ def _question(lab: Lab, answer: Part, parts: Sequence[Part]) -> list[dict[str, A
 
 def _solution(answer: Part, state: bool) -> str:
     """The answer with otter's marks; a state starts as an empty text."""
-    begin = f'{answer.question} = ""\n# BEGIN SOLUTION NO PROMPT' if state else "# BEGIN SOLUTION"
+    begin = f"{answer.question} = ''\n# BEGIN SOLUTION NO PROMPT" if state else "# BEGIN SOLUTION"
     lines = []
     for line in answer.source.splitlines():
         indent = line[: len(line) - len(line.lstrip())]

@@ -11,6 +11,7 @@ import pytest
 
 from qviz.cli import main
 from qviz.labs import build, key, manifest, master, roster, secret, source
+from qviz.labs.cells import text_value
 from qviz.labs.variants import made_by, variant
 from tests.tools import pair_labs
 
@@ -61,8 +62,16 @@ def test_a_release_has_no_solution_and_says_where_answers_go():
     assert "np.clip" not in json.dumps(released())
     assert "SOLUTION" not in json.dumps(released())
     assert 'raise NotImplementedError("quantize")' in master.text_of(made["quantize"])
-    assert master.text_of(made["best_step"]) == 'best_step = ""'
+    assert master.text_of(made["best_step"]) == "best_step = ''"
     assert master.text_of(made["why"]) == "*Your answer here.*"
+
+
+def test_the_quotes_of_a_state_hold_the_json_that_is_pasted_between_them():
+    state = {"method": "LSQ", "step": 0.1, "kind": "soft argmax, fixed β"}
+    blank = master.text_of(cells(released())["best_step"])
+    half = len(blank) - 1
+    pasted = blank[:half] + json.dumps(state, ensure_ascii=False) + blank[half:]
+    assert json.loads(text_value(pasted, "best_step")) == state
 
 
 def test_all_but_the_answers_are_locked():

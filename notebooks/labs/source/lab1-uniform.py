@@ -192,7 +192,7 @@ assert error <= found[0] * 1.001, (
 #
 # $$y = s\,\mathrm{round}\big(\mathrm{clip}(x / s,\; \mathrm{low},\; \mathrm{high})\big).$$
 #
-# A staircase has the slope 0, so nothing would learn. The *straight-through estimator*
+# Ties go to the even integer again. A staircase has the slope 0, so nothing would learn. The *straight-through estimator*
 # ([Bengio et al. 2013](https://arxiv.org/abs/1308.3432), section 3.1) takes the rounding for the identity in the backward
 # pass, and only the rounding. The clip keeps its own gradient:
 #
@@ -299,7 +299,8 @@ assert abs(four - (-0.6 / 4)) < 1e-4, f"four values: their sum −0.6, times 1/�
 # ## 6. Small or large? ({{points:largest_step}} points)
 #
 # The explorer quantizes the weights of a real layer. The first picture has the error against the step, in two parts: values that
-# are cut off, and rounding. Move the slider **Step** and watch the table.
+# are cut off, and rounding. Move the slider **Step** and watch the table. The SQNR, the signal-to-quantization-noise ratio, is
+# 10 log10(mean of w² / mean of (ŵ − w)²) in dB, with the weights w and what they become, ŵ: the larger, the better.
 
 
 # %%

@@ -86,6 +86,13 @@ AFFINE = Function(
             ),
             "Your zero point is sometimes one too small. What does int() do to 2.9?",
         ),
+        "not rounded": Mistake(
+            lambda low, high, bits: (
+                affine(low, high, bits)[0],
+                -min(low, 0.0) / affine(low, high, bits)[0],
+            ),
+            "Your scale is right, but your zero point has a fraction. It is a code: what kind of number is a code?",
+        ),
         "sign": Mistake(
             lambda low, high, bits: (affine(low, high, bits)[0], -affine(low, high, bits)[1]),
             "Look at the sign of your zero point: codes are never negative, and one of them stands for 0.",

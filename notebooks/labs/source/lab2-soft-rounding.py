@@ -269,7 +269,8 @@ assert abs(float(top) - 0.3) < 1e-6, f"the largest is 0.3, got {float(top):.4f}"
 # ## 5. The gradient mismatch ({{points:mismatch}} points)
 #
 # The other fault: the slope that the backward pass uses is not that of the forward pass. A staircase has no useful slope at a point,
-# but it has one over a window of width w around x, the difference quotient, which sees the jumps:
+# but it has one over a window of width w around x, the difference quotient, which sees the jumps
+# (Q is what the forward pass computes):
 #
 # $$\frac{Q(x + w/2) - Q(x - w/2)}{w}.$$
 #
@@ -326,7 +327,7 @@ row("DAQ", "daq_round", GAMMA, SIGMA, 3)
 # %% [markdown]
 # Read the columns: as β grows, the gap goes, and the slope goes with it. DAQ has no gap and keeps a slope.
 #
-# ## 6. How hot is hot enough? ({{points:smallest_beta}} points)
+# ## 6. How large must β be? ({{points:smallest_beta}} points)
 #
 # The explorer draws the soft rounding at a fixed β. The gap is shaded in the first picture and its mean is in the title.
 

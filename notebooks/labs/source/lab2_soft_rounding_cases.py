@@ -36,7 +36,10 @@ def numbers(rng: np.random.RandomState, low: float, high: float, count: int) -> 
 
 def scores(x: Tensor, kappa: float, tie_up: bool = False) -> tuple[Tensor, Tensor]:
     """The scores of the lower and the upper level; the farther one is damped by kappa."""
-    t = x - x.detach().floor()
+    return _scores_at(x - x.detach().floor(), kappa, tie_up)
+
+
+def _scores_at(t: Tensor, kappa: float, tie_up: bool = False) -> tuple[Tensor, Tensor]:
     up = t >= 0.5 if tie_up else t > 0.5
     near = torch.where(up, kappa, 1.0), torch.where(up, 1.0, kappa)
     return torch.exp(-t) * near[0], torch.exp(t - 1) * near[1]
@@ -76,6 +79,17 @@ def _soft_squared(x: Tensor, beta: float, sigma: float) -> Tensor:
     return x.detach().floor() + torch.sigmoid(beta * (high - low))
 
 
+def _soft_truncated(x: Tensor, beta: float, sigma: float) -> Tensor:
+    low, high = _scores_at(x - x.detach().trunc(), kernel(sigma))
+    return x.detach().trunc() + torch.sigmoid(beta * (high - low))
+
+
+def _temperature_truncated(x: np.ndarray, gamma: float, sigma: float) -> np.ndarray:
+    low, high = _scores_at(torch.from_numpy(x - np.trunc(x)), kernel(sigma))
+    return gamma / np.abs((high - low).numpy())
+
+
+TRUNCATED = "Right for positive x, wrong for negative ones. Which two integers are around −1.25, and which is the lower?"
 WIDTH = "Your kernel is too wide: σ is not a standard deviation here. Read again what is divided by what in its exponent."
 NO_KERNEL = "Both levels are damped alike. Which of the two scores does the kernel leave alone, and what does it do to the other?"
 
@@ -111,6 +125,7 @@ SOFT_ROUND = Function(
             lambda x, beta, sigma: soft_round(x, beta, sigma) - x.detach().floor(),
             "All your results are between 0 and 1. What is the share of the upper level added to?",
         ),
+        "truncated": Mistake(_soft_truncated, TRUNCATED),
         "no gradient": Mistake(
             lambda x, beta, sigma: soft_round(x.detach(), beta, sigma),
             "The values are right, but no gradient reaches x. Where does x leave the graph?",
@@ -173,6 +188,7 @@ TEMPERATURE = Function(
             lambda x, gamma, sigma: np.full_like(x, gamma / np.abs(difference(x, kernel(sigma))).mean()),
             "Your temperature is the same for every x. Does the controller look at all numbers or at each?",
         ),
+        "truncated": Mistake(_temperature_truncated, TRUNCATED),
         "gamma forgotten": Mistake(
             lambda x, gamma, sigma: 1 / np.abs(difference(x, kernel(sigma))),
             "Your temperature does not depend on γ. What is γ for?",
@@ -295,12 +311,13 @@ def gap(soft: np.ndarray, x: np.ndarray) -> tuple[float, float]:
 
 
 def gap_cases(variant: Variant) -> list[Case]:
-    """Soft values of numbers, cool and hot."""
+    """Soft values of numbers, cool and hot; some of them are nearer to a level that x is not rounded to."""
     rng = variant.rng(4)
     cases = []
     for beta in (2.0, 6.0):
         x = numbers(rng, 0, 4, 50 + rng.randint(20))
-        cases.append(Case((soft_round(torch.from_numpy(x), beta, 1.2).numpy(), x)))
+        shifted = torch.from_numpy(x + rng.uniform(-0.2, 0.2, len(x)).astype(np.float32))
+        cases.append(Case((soft_round(shifted, beta, 1.2).numpy(), x)))
     return cases
 
 
@@ -321,6 +338,10 @@ GAP = Function(
         "against x": Mistake(
             lambda soft, x: _summary(np.abs(soft - x)),
             "That is the error of the soft value. The gap compares training with a test: what does a test compute?",
+        ),
+        "soft value rounded": Mistake(
+            lambda soft, x: _summary(np.abs(soft - np.rint(soft))),
+            "You round the soft value. Which number does a test round?",
         ),
         "squared": Mistake(
             lambda soft, x: (float(((soft - np.rint(x)) ** 2).mean() ** 0.5), gap(soft, x)[1]),

@@ -54,7 +54,7 @@ def array(values, dtype=np.float32):
 #
 # $$L_\rho(b) = \{0\} \cup \{\pm\rho^{-j} : j = 0, 1, \dots, 2^{b-1} - 2\},$$
 #
-# with the ratio ρ = 2 for POT and ρ = √2 for POST. These are 2^b − 1 levels, so each has a code of its own. (The paper's code takes one
+# with the ratio ρ = 2 for POT (powers of two) and ρ = √2 for POST (powers of √2). These are 2^b − 1 levels, so each has a code of its own. (The paper's code takes one
 # exponent more. Then there are 2^b + 1 levels, which do not fit into b bits. This lab counts honestly; that choice is not the
 # paper's.)
 
@@ -267,7 +267,8 @@ assert abs(looked_up - weights @ a) < 1e-4, "the sum over the table is the sum o
 # ## 6. POST or POT? ({{points:largest_clip}} points)
 #
 # The explorer quantizes the weights of a real layer to 4 bits with both grids. Both have the same clip, which you move with the slider
-# **Clip** (**Range** then says *manual clip*). The SQNR of both is in the table.
+# **Clip** (**Range** then says *manual clip*). The SQNR of both is in the table
+# (in dB, as in Lab 1: the larger, the smaller the error).
 
 # %%
 from qviz.widgets import GridExplorer
