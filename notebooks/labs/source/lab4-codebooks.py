@@ -290,8 +290,8 @@ assert [int(b) for b in found] == [2, 2, 2, 2], f"with two bits on average there
 # "÷ least" of the table, row "moving"; the slider has steps of 0.01.)
 #
 # **Bits** is set. Set **Drift** to "grow", **Speed** to `SPEED` and **Step** to 60, and find **Decay**; leave the other
-# controls alone. Then print `explorer.state` as the cell after the next one does, and put the text into the answer,
-# in three quotes because it has quotes itself: `decay = """{…}"""`.
+# controls alone. Then print `explorer.state` as the cell after the next one does, and paste the text between the
+# quotes of the answer.
 
 # %%
 import qviz.widgets

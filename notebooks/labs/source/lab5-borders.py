@@ -337,8 +337,7 @@ assert np.allclose(numbers(found), want, atol=1e-5), f"{want}, not {found}"
 # with its whole network. Set **Network** to `NETWORK`, **Bits** to `BITS` and **Border** to "by hand". Then bend one border
 # for all channels with **B at 0**, **B middle** and **B at top** until the error on held-out images (the bar "on show" in
 # the last picture, and that row of the table, column "8 images"; 100 % is one half everywhere) is **at most `TARGET`
-# percent**. Print `explorer.state` and put the text into the answer, in three quotes because it has quotes itself:
-# `bent = """{…}"""`.
+# percent**. Print `explorer.state` and paste the text between the quotes of the answer.
 
 # %%
 import qviz.widgets

@@ -182,8 +182,7 @@ assert steps[0] < 1.9, f"one large weight is better clipped than served: a step 
 # **Question `spent` ({{points:spent}} points).** Set **Budget** to `AVERAGE`, **Costs by** to `ESTIMATE` and **Allocation** to
 # "by hand". Then drag the dots of the first picture (or choose a **Layer** and move **Its bits**) until the sum of costs,
 # Σ Ω (rows "yours" and "exact" of the table), is **at most 1.5 times** that of "exact", within the budget. Try before you
-# look at what "exact" does. Print `explorer.state` and put the text into the answer, in three quotes because it has
-# quotes itself: `spent = """{…}"""`.
+# look at what "exact" does. Print `explorer.state` and paste the text between the quotes of the answer.
 
 # %%
 import qviz.widgets
