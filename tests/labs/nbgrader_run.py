@@ -6,14 +6,14 @@ import sys
 import warnings
 from pathlib import Path
 
-warnings.simplefilter("ignore")
-from nbgrader.api import Gradebook  # noqa: E402
-from nbgrader.apps import NbGraderAPI  # noqa: E402
-from nbgrader.validator import Validator  # noqa: E402
-from traitlets.config import Config  # noqa: E402
-
 
 def main(folder: Path, lab: str) -> None:
+    warnings.simplefilter("ignore")
+    from nbgrader.api import Gradebook
+    from nbgrader.apps import NbGraderAPI
+    from nbgrader.validator import Validator
+    from traitlets.config import Config
+
     os.chdir(folder)
     config = Config()
     exec((folder / "nbgrader_config.py").read_text(), {"get_config": lambda: config})
@@ -33,4 +33,5 @@ def main(folder: Path, lab: str) -> None:
     print("\n" + json.dumps(told))
 
 
-main(Path(sys.argv[1]), sys.argv[2])
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

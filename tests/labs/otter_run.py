@@ -6,12 +6,12 @@ import sys
 import warnings
 from pathlib import Path
 
-warnings.simplefilter("ignore")
-from otter.api import grade_submission  # noqa: E402
-from otter.assign import main as assign  # noqa: E402
-
 
 def main(master: Path, answer: str) -> None:
+    warnings.simplefilter("ignore")
+    from otter.api import grade_submission
+    from otter.assign import main as assign
+
     os.chdir(master.parent)
     assign(str(master), "dist", no_pdfs=True, no_run_tests=True)
     (release,) = Path("dist/student").glob("*.ipynb")
@@ -29,4 +29,5 @@ def main(master: Path, answer: str) -> None:
     print("\n" + json.dumps(told))
 
 
-main(Path(sys.argv[1]), sys.argv[2])
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
