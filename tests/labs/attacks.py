@@ -86,7 +86,7 @@ GAINS = {
     "its files of old": "import os; print('GAINED', os.readlink('/proc/{grader}/cwd'))",
     "the maps of process 1": "print('GAINED', open('/proc/1/maps').read())",
     "own environment as a file": "print('GAINED', open('/proc/self/environ').read())",
-    "what others wrote": "import glob; print('GAINED' if glob.glob('/tmp/*') else '')",
+    "what others wrote": "import glob; print('GAINED' if glob.glob({temporary!r} + '/*') else '')",
     "objects in memory": (
         "import gc, sys\n"
         "if any('hidden %d' % 4711 in repr(o)[:10000] for o in gc.get_objects()): print('GAINED')\n"
@@ -122,7 +122,7 @@ GAINS = {
         "import ctypes\nb = (b'\\0' * 32 + b'\\x11' + b'\\0' * 31)\n"
         "if ctypes.CDLL(None).syscall(435, b, 64) >= 0: print('GAINED')"
     ),
-    "writing to the temporary folder": "open('/tmp/qviz-gained', 'w'); print('GAINED')",
+    "writing to the temporary folder": "open({temporary!r} + '/qviz-gained', 'w'); print('GAINED')",
     "writing to shared memory": "open('/dev/shm/qviz-gained', 'w'); print('GAINED')",
     "writing beside the hidden file": "open({hidden!r} + '.new', 'w'); print('GAINED')",
     "emptying the hidden file": "import os; os.truncate({hidden!r}, 0); print('GAINED')",

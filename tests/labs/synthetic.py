@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +82,12 @@ def broken(notebook: dict, name: str, round_: int) -> tuple[str, Student]:
 
 
 def source_of(text: str, hidden: Path) -> str:
-    return text.format(hidden=str(hidden), grader=os.getpid(), package=str(Path(__file__).parents[2]))
+    return text.format(
+        hidden=str(hidden),
+        temporary=tempfile.gettempdir(),
+        grader=os.getpid(),
+        package=str(Path(__file__).parents[2]),
+    )
 
 
 def hostile_cell(notebook: dict, name: str, round_: int, automatic: float, hidden: Path) -> Student:

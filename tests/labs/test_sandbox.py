@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +55,9 @@ def still_works(zygote):
 
 
 def run(worker, source, hidden):
-    text = source.format(hidden=str(hidden), grader=os.getpid(), package=str(PACKAGE))
+    text = source.format(
+        hidden=str(hidden), temporary=tempfile.gettempdir(), grader=os.getpid(), package=str(PACKAGE)
+    )
     return worker.cell(text)
 
 
