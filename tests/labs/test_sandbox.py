@@ -191,7 +191,7 @@ def test_what_does_not_end_is_ended(zygote, hurried, source):
     start = time.monotonic()
     hurried.cell(source)
     assert hurried.ended == "time limit"
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 5
     assert hurried.call("f", ()).failure == "time limit"
     hurried.close()
     still_works(zygote)
