@@ -1,0 +1,114 @@
+"""Program: the steps of an exported network, run in floating point; the reference for every other runner."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qviz.export.exported import Exported, Step
+from qviz.export.tables import LayerTables
+
+T = TypeVar("T")
+
+
+def run(steps: Sequence[Step], make: Callable[[Step, Sequence[T]], T]) -> Iterator[tuple[int, T]]:
+    """Make the value of each step from those of its inputs; keep a value until its last reader has it.
+
+    Args:
+        steps: In order; each reads earlier ones.
+        make: Returns the value of a step, given the values of its inputs.
+
+    Yields:
+        The number of a step and its value; the last one is the output.
+    """
+    last = {number: i for i, step in enumerate(steps) for number in step.inputs}
+    values: dict[int, T] = {}
+    for i, step in enumerate(steps):
+        values[i] = make(step, [values[number] for number in step.inputs])
+        yield i, values[i]
+        for number in [number for number in values if last.get(number, i) <= i]:
+            del values[number]
+
+
+def product(step: Step, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the convolution or the linear product that a step stands for."""
+    if step.op == "linear":
+        return F.linear(x, weight, bias)
+    a = step.args
+    return F.conv2d(x, weight, bias, a["stride"], a["padding"], a["dilation"], a["groups"])
+
+
+def norm(step: Step, x: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+    """Return the BatchNorm that a step stands for."""
+    mean, var = tensors[f"{step.name}.running_mean"], tensors[f"{step.name}.running_var"]
+    weight, bias = tensors.get(f"{step.name}.weight"), tensors.get(f"{step.name}.bias")
+    return F.batch_norm(x, mean, var, weight, bias, False, 0.0, step.args["eps"])
+
+
+def simple(step: Step, values: Sequence[Tensor]) -> Tensor:
+    """Return what a step without tensors of its own makes of its inputs."""
+    x, a = values[0], step.args
+    if step.op == "relu":
+        return x.relu()
+    if step.op == "clip":
+        return x.clamp(a["low"], a["high"])
+    if step.op == "add":
+        return values[0] + values[1]
+    if step.op == "maxpool":
+        return F.max_pool2d(x, a["kernel"], a["stride"], a["padding"])
+    if step.op == "mean":
+        return x.mean((2, 3), keepdim=True)
+    if step.op == "flatten":
+        return x.flatten(1)
+    if step.op == "subsample":
+        return x[:, :, :: a["step"], :: a["step"]]
+    if step.op == "pad_channels":
+        return F.pad(x, (0, 0, 0, 0, a["before"], a["after"]))
+    raise ValueError(f"no step is called {step.op!r}")
+
+
+class Program(nn.Module):
+    """The network of an :class:`~qviz.export.exported.Exported` in float32, bit for bit the traced one.
+
+    Args:
+        exported: Its program must not be empty.
+
+    Raises:
+        ValueError: It is, with the reason.
+    """
+
+    def __init__(self, exported: Exported) -> None:
+        super().__init__()
+        if not exported.program:
+            raise ValueError(f"the network cannot be run step by step: {exported.untraceable}")
+        self.exported = exported
+        self._weights = {name: _weight(layer) for name, layer in exported.layers.items()}
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the output for images as the network takes them, float32."""
+        return collections.deque(self.values(images), maxlen=1)[0][1]
+
+    def values(self, images: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Yield the number of each step and its value."""
+        return run(self.exported.program, lambda step, inputs: self._value(step, inputs or [images]))
+
+    def _value(self, step: Step, inputs: Sequence[Tensor]) -> Tensor:
+        if step.op == "input":
+            return inputs[0]
+        if step.op in ("conv", "linear"):
+            layer = self.exported.layers[step.name]
+            x = inputs[0] if layer.input is None else layer.input.value(inputs[0])
+            return product(step, x, self._weights[step.name], layer.bias)
+        if step.op == "batchnorm":
+            return norm(step, inputs[0], self.exported.tensors)
+        return simple(step, inputs)
+
+
+def _weight(layer: LayerTables) -> Tensor:
+    return layer.weight if isinstance(layer.weight, Tensor) else layer.weight.value()
