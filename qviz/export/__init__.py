@@ -1,1 +1,59 @@
-"""Export: a quantized network outside of this package."""
+"""Export: a quantized network outside of this package.
+
+Every name loads on first use: what runs an exported file with numpy alone loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for editors and type checkers; _NAMES says the same
+    from qviz.export.export import describe
+    from qviz.export.exported import Exported, Step
+    from qviz.export.file import read, write
+    from qviz.export.lut import PostLUT, post_lut, split_accumulate, table_dot
+    from qviz.export.packing import pack, unpack
+    from qviz.export.tables import InputTable, LayerTables, WeightTable, layer_tables
+
+__all__ = [
+    "Exported",
+    "InputTable",
+    "LayerTables",
+    "PostLUT",
+    "Step",
+    "WeightTable",
+    "describe",
+    "layer_tables",
+    "pack",
+    "post_lut",
+    "read",
+    "split_accumulate",
+    "table_dot",
+    "unpack",
+    "write",
+]
+
+# No name is that of a file of this folder: importing the file would put the module in the name's place.
+_NAMES = {
+    "qviz.export.export": "describe",
+    "qviz.export.exported": "Exported Step",
+    "qviz.export.file": "read write",
+    "qviz.export.lut": "PostLUT post_lut split_accumulate table_dot",
+    "qviz.export.packing": "pack unpack",
+    "qviz.export.tables": "InputTable LayerTables WeightTable layer_tables",
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the file that a public name stands in when the name is first asked for."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'qviz.export' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_HOME[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return __all__

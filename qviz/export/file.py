@@ -1,0 +1,62 @@
+"""File: a network in one safetensors file, and back; see ``qviz.export.layout`` for what stands where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+from torch import Tensor
+
+from qviz.core._files import write_atomically
+from qviz.export.exported import Exported
+from qviz.export.layout import FORMAT, SCHEMA, digest, flatten, unflatten
+
+
+def write(exported: Exported, path: str | Path) -> Path:
+    """Write a network into one file and return the path.
+
+    Args:
+        exported: What :func:`~qviz.export.describe` returned.
+        path: The file; one that is there is replaced, in one go.
+
+    Raises:
+        ValueError: A tensor's name is taken twice.
+        OSError: The file cannot be written.
+    """
+    write_atomically(path, contents(exported))
+    return Path(path)
+
+
+def contents(exported: Exported) -> bytes:
+    """Return what :func:`write` writes."""
+    return serialize(*flatten(exported))
+
+
+def read(path: str | Path) -> Exported:
+    """Read a network from a file that :func:`write` wrote; nothing in it is run or unpickled.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, of another schema, or not of this format; says why.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            texts = file.metadata() or {}
+            _known(texts)
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if digest(tensors, texts) != texts["sha256"]:
+            raise ValueError("its contents do not have the SHA-256 that it states")
+        return unflatten(tensors, texts)
+    except (SafetensorError, ValueError, KeyError, TypeError) as problem:
+        raise ValueError(f"{path} is not a network that qviz wrote, or is damaged: {problem}") from problem
+
+
+def _known(texts: dict[str, str]) -> None:
+    if texts.get("format") != FORMAT:
+        raise ValueError(f'its format is {texts.get("format", "")!r} and not "{FORMAT}"')
+    if texts.get("schema") != SCHEMA:
+        raise ValueError(f"its schema is {texts.get('schema', '')!r}; this version of qviz reads {SCHEMA!r}")
