@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,8 @@ class Options:
         warm_up: The share of the steps before it sets in.
         windows: Whether to work on half-size windows where a block allows it (see
             :class:`~qviz.nn.ptq.windows.Windows`, and no input quantizer looks at more than the value).
+        borders_after: So many steps more in which borders are learned by themselves, after the rest; None
+            learns them together with it.
 
     Raises:
         ValueError: A number is out of range.
@@ -54,10 +56,13 @@ class Options:
     regularizer: float = 3.0
     warm_up: float = 0.2
     windows: bool = True
+    borders_after: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "batch"):
+        for name in ("iterations", "batch", "borders_after"):
             value = getattr(self, name)
+            if value is None and name == "borders_after":
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
         for name in ("drop", "warm_up"):
@@ -66,6 +71,14 @@ class Options:
         for name in ("round_lr", "step_lr", "border_lr", "bias_lr", "regularizer"):
             if not 0.0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)!r}")
+
+    @property
+    def stages(self) -> tuple[Options, ...]:
+        """What is learned one after the other, each without ``borders_after``."""
+        if self.borders_after is None:
+            return (self,)
+        alone = {"weights": False, "step_lr": 0.0, "bias_lr": 0.0, "iterations": self.borders_after}
+        return tuple(replace(self, borders_after=None, **what) for what in ({"border_lr": 0.0}, alone))
 
 
 @dataclass(frozen=True)
@@ -135,6 +148,15 @@ def learn(task: Task, options: Options, generator: torch.Generator, tell: Tell |
         generator: Where all random numbers come from.
         tell: Is called after each step.
     """
+    found, past = [], 0
+    for stage in options.stages:
+        told = tell and (lambda step, now, past=past: tell(past + step, now))
+        found.append(_stage(task, stage, generator, told))
+        past += stage.iterations
+    return replace(found[0], hard=found[-1].hard)
+
+
+def _stage(task: Task, options: Options, generator: torch.Generator, tell: Tell | None) -> Learned:
     some = task.x[:256], task.y[:256]
     first = error(task.block, *some)
     undecided = {}

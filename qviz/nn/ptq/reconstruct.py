@@ -113,7 +113,7 @@ def reconstruct(
                 continue
             generator = torch.Generator().manual_seed(seed * 10_007 + place)
             title = f"{block.name} ({place + 1} of {len(todo)})"
-            with Bar(title, options.iterations, pressed, show=show) as bar:
+            with Bar(title, sum(stage.iterations for stage in options.stages), pressed, show=show) as bar:
                 done.append(_one(model, images, gate, block, options, generator, bar))
                 bar.say(str(done[-1]))
     return done

@@ -162,11 +162,14 @@ class PTQExperiment:
         Raises:
             FileNotFoundError: There are no such weights.
         """
-        options = None if self.options is None else dataclasses.asdict(self.options)
-        fields = self.to_dict() | {"start": "file", "source": source}
+        options = None if self.options is None else _given(dataclasses.asdict(self.options))
         whole = {
-            "ptq": {name: value for name, value in fields.items() if value is not None},
+            "ptq": _given(self.to_dict() | {"start": "file", "source": source}),
             "options": options,
             "weights": file_sha256(self.weights()),
         }
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}

@@ -172,3 +172,19 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not():
         found.append(torch.cat([layer.weight.flatten() for layer in one.layers]))
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
+
+
+def test_borders_learned_afterwards_move_nothing_else():
+    found, told = [], []
+    for more in ({"border_lr": 0.0}, {"borders_after": 30}):
+        one = task("aquant")
+        options = Options(iterations=20, drop=0.5, bias_lr=1e-3, **more)
+        result = learn(one, options, torch.Generator().manual_seed(0), lambda k, now: told.append(k))
+        found.append((result, {name: p.detach().clone() for name, p in one.block.named_parameters()}))
+    (early, before), (late, after) = found
+    assert told == [*range(20), *range(50)]
+    assert {n for n in before if not torch.equal(before[n], after[n])} == {
+        f"conv{i}.input_quantizer.rounding.b" for i in (1, 2)
+    }
+    assert (late.first, late.soft) == (early.first, early.soft)
+    assert late.hard < early.hard
