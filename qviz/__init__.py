@@ -2,24 +2,17 @@
 
 A quantizer has four parts: a *range* scales x, a *codebook* says where the knots and levels are, a
 *rounding* decides between two knots, a *surrogate* stands in for the decision in the backward pass.
-Everything named here needs only torch and numpy; ``qviz.plot``, ``qviz.widgets`` and ``qviz.nn`` load on
-first use.
+Every name loads on first use, so that ``import qviz`` takes no time. All of them need torch, numpy and
+safetensors; ``qviz.plot`` and ``qviz.widgets`` need their extras.
 """
 
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-_PROBLEM: Exception | None = None
-try:
-    import numpy  # noqa: F401 - asked for first, so that a broken one can be named
-    import safetensors  # noqa: F401 - likewise
-    import torch  # noqa: F401 - likewise
-except (ImportError, OSError) as problem:  # `qviz doctor` runs all the same and says what is broken
-    _PROBLEM = problem
-else:
-    from qviz import recipes, shipped
+if TYPE_CHECKING:  # for editors and type checkers; _NAMES says the same
+    from qviz import export, nn, plot, recipes, shipped, widgets
     from qviz.core.codebook import Codebook, LearnedLevels
     from qviz.core.formats import fp4, fp8_e4m3, fp8_e5m2, nf4
     from qviz.core.grids import apot, lloyd, post, pot, quantile, uniform
@@ -62,6 +55,7 @@ __all__ = [
     "apot",
     "compare",
     "compare_tensors",
+    "export",
     "fp4",
     "fp8_e4m3",
     "fp8_e5m2",
@@ -85,18 +79,46 @@ __all__ = [
     "widgets",
 ]
 
-_LAZY = ("nn", "plot", "widgets")
+_NAMES = {
+    "qviz.core.codebook": "Codebook LearnedLevels",
+    "qviz.core.formats": "fp4 fp8_e4m3 fp8_e5m2 nf4",
+    "qviz.core.grids": "apot lloyd post pot quantile uniform",
+    "qviz.core.groups": "Affine Grouped mxfp4 nvfp4",
+    "qviz.core.quantizer": "Probe Quantizer probe",
+    "qviz.core.range": "MSE Fixed MinMax Percentile Range",
+    "qviz.core.recipe": "recipe",
+    "qviz.core.rounding": "CellBorder Nearest Rounding Stochastic",
+    "qviz.core.summary": "Summary",
+    "qviz.core.surrogate": "StraightThrough Surrogate",
+    "qviz.measure": "Checkpoint Comparison Measured compare compare_tensors metrics",
+    "qviz.methods.method": "Method Pair",
+    "qviz.methods.pairs": "pair register",
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
+_ROOMS = {"core", "measure", "methods", *(set(__all__) - set(_HOME))}
+_NEEDED = ("numpy", "safetensors", "torch")
 
 
-def __getattr__(name: str) -> ModuleType:
-    """Import ``qviz.nn``, ``qviz.plot`` or ``qviz.widgets`` when it is first asked for."""
-    if name in _LAZY:
+def __getattr__(name: str) -> Any:
+    """Import what is first asked for: one of the public names, or a room such as ``qviz.plot``.
+
+    Raises:
+        ImportError: The name needs torch, numpy or safetensors, and one of them is missing or broken.
+    """
+    if name not in _HOME and name not in _ROOMS:
+        raise AttributeError(f"module 'qviz' has no attribute {name!r}")
+    if name != "export":  # its numpy-only runner has no use for torch
+        try:
+            for needed in _NEEDED:
+                importlib.import_module(needed)
+        except (ImportError, OSError) as problem:
+            raise ImportError(f"qviz needs torch, numpy and safetensors: {problem}") from problem
+    if name in _ROOMS:
         return importlib.import_module(f"qviz.{name}")
-    if _PROBLEM is not None and name in __all__:
-        raise ImportError(f"qviz needs torch, numpy and safetensors: {_PROBLEM}") from _PROBLEM
-    raise AttributeError(f"module 'qviz' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_HOME[name]), name)
+    return value
 
 
 def __dir__() -> list[str]:
-    """Return the public names, those that load on first use among them."""
+    """Return the public names, most of which load on first use."""
     return [*__all__, "__version__"]
