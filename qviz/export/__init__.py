@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for editors and type checkers; _NAMES says the same
     from qviz.export.export import describe
     from qviz.export.exported import Exported, Step
-    from qviz.export.file import read, write
+    from qviz.export.file import load, read, save, write
     from qviz.export.lut import PostLUT, post_lut, split_accumulate, table_dot
     from qviz.export.packing import pack, unpack
     from qviz.export.tables import InputTable, LayerTables, WeightTable, layer_tables
@@ -25,9 +25,11 @@ __all__ = [
     "WeightTable",
     "describe",
     "layer_tables",
+    "load",
     "pack",
     "post_lut",
     "read",
+    "save",
     "split_accumulate",
     "table_dot",
     "unpack",
@@ -38,7 +40,7 @@ __all__ = [
 _NAMES = {
     "qviz.export.export": "describe",
     "qviz.export.exported": "Exported Step",
-    "qviz.export.file": "read write",
+    "qviz.export.file": "load read save write",
     "qviz.export.lut": "PostLUT post_lut split_accumulate table_dot",
     "qviz.export.packing": "pack unpack",
     "qviz.export.tables": "InputTable LayerTables WeightTable layer_tables",

@@ -1,17 +1,18 @@
-"""Export: a model as an :class:`~qviz.export.exported.Exported`, and from there into a file and back."""
+"""Describe: a model as an :class:`~qviz.export.exported.Exported`, and what was exported in a model again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from qviz.core.quantizer import Quantizer
-from qviz.export.exported import Exported, Step
-from qviz.export.tables import LayerTables, layer_tables
+from qviz.core._text import some
+from qviz.export.exported import Exported
+from qviz.export.packed import equip
+from qviz.export.tables import layer_tables
+from qviz.export.trace import trace
 from qviz.nn.layers import QuantConv2d, QuantLayer, QuantLinear
 
 _LAYERS = (nn.Conv2d, nn.Linear, QuantConv2d, QuantLinear)
@@ -45,53 +46,77 @@ def describe(
             a forward pass of its own, or a tensor is not float32.
         RuntimeError: A layer is not calibrated.
     """
-    layers: dict[str, LayerTables] = {}
-    tensors: dict[str, Tensor] = {}
-    inside: set[nn.Module] = set()
-    for key, module in model.named_modules():
-        if module in inside:
-            continue
-        if isinstance(module, Quantizer):
-            inside |= set(module.modules())
-        elif type(module) in _LAYERS:
-            inside |= set(module.modules())
-            layers[key] = _tables(key, module)
-        elif isinstance(module, QuantLayer):
-            raise ValueError(
-                f"layer {key!r} is a {type(module).__name__}, which has a forward pass of its own"
-            )
-        else:
-            tensors |= _own(key, module)
-    program, untraceable = _program(model)
+    layers, own = _parts(model)
+    tables = {}
+    for key, layer in layers.items():
+        if layer.weight.dtype != torch.float32:
+            raise ValueError(f"layer {key!r} is {layer.weight.dtype}; call model.float() first")
+        try:
+            tables[key] = layer_tables(layer)
+        except ValueError as problem:
+            raise ValueError(f"layer {key!r}: {problem}") from problem
+    for key, value in own.items():
+        if value.dtype not in _DTYPES:
+            raise ValueError(f"the tensor {key!r} is {value.dtype}; call model.float() first")
+    program, untraceable = trace(model)
     about = {"model": name, "shape": shape, "mean": mean, "std": std, "policy": policy, **more}
     plain = {key: list(v) if isinstance(v, tuple) else v for key, v in about.items() if v is not None}
-    return Exported(layers, tensors, program, untraceable, plain)
+    tensors = {key: value.detach().clone() for key, value in own.items()}
+    return Exported(tables, tensors, program, untraceable, plain)
 
 
-def _tables(key: str, module: nn.Module) -> LayerTables:
-    if module.weight.dtype != torch.float32:
-        raise ValueError(f"layer {key!r} is {module.weight.dtype}; call model.float() first")
-    try:
-        return layer_tables(module)
-    except ValueError as problem:
-        raise ValueError(f"layer {key!r}: {problem}") from problem
+@torch.no_grad()
+def put_into(exported: Exported, model: nn.Module) -> nn.Module:
+    """Give a model of the architecture that was exported its layers and tensors, in place; return it.
+
+    Args:
+        exported: What was read.
+        model: Of the same architecture, converted or not; it comes back in eval mode.
+
+    Raises:
+        ValueError: Its layers or tensors have other names or shapes; it stays as it was.
+    """
+    layers, own = _parts(model)
+    there = {key: tuple(tables.shape) for key, tables in exported.layers.items()}
+    there |= {key: tuple(value.shape) for key, value in exported.tensors.items()}
+    here = {key: tuple(layer.weight.shape) for key, layer in layers.items()}
+    here |= {key: tuple(value.shape) for key, value in own.items()}
+    if there != here:
+        both = sorted(there.keys() & here.keys())
+        other = [f"{k} {there[k]} there, {here[k]} here" for k in both if there[k] != here[k]]
+        missing, extra = sorted(here.keys() - there.keys()), sorted(there.keys() - here.keys())
+        raise ValueError(
+            f"the file belongs to another model: missing there {some(missing)}; not here {some(extra)}; "
+            f"other shapes {some(other)}"
+        )
+    for key, layer in layers.items():
+        equip(layer, exported.layers[key])
+    for key, value in own.items():
+        value.copy_(exported.tensors[key])
+    return model.eval()
 
 
-def _own(key: str, module: nn.Module) -> dict[str, Tensor]:
-    """Return what a module itself has in the model's state, without BatchNorm's count of batches."""
-    state = dict(module.named_parameters(recurse=False))
-    kept = module._non_persistent_buffers_set
-    state |= {name: v for name, v in module.named_buffers(recurse=False) if name not in kept}
-    found = {f"{key}.{name}".lstrip("."): v for name, v in state.items() if name != "num_batches_tracked"}
-    for full, value in found.items():
-        if value.dtype not in _DTYPES:
-            raise ValueError(f"the tensor {full!r} is {value.dtype}; call model.float() first")
-    return {full: value.detach().clone() for full, value in found.items()}
+def _parts(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, Tensor]]:
+    """Return convolutions and linear layers by name, and what the other modules have in the model's state.
+
+    BatchNorm's count of batches is left out, as no answer depends on it.
+    """
+    layers: dict[str, nn.Module] = {}
+    tensors: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        if any(name.startswith(f"{layer}.") for layer in layers):
+            continue
+        if type(module) in _LAYERS:
+            layers[name] = module
+        elif isinstance(module, QuantLayer):
+            kind = type(module).__name__
+            raise ValueError(f"layer {name!r} is a {kind}, which has a forward pass of its own")
+        else:
+            tensors |= {f"{name}.{key}".lstrip("."): value for key, value in _state(module).items()}
+    return layers, tensors
 
 
-def _program(model: nn.Module) -> tuple[tuple[Step, ...], str]:
-    if find_spec("qviz.export.trace") is None:
-        return (), "this version of qviz does not trace networks"
-    from qviz.export.trace import trace
-
-    return trace(model)
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    state = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
+    left_out = {"num_batches_tracked", *module._non_persistent_buffers_set}
+    return {key: value for key, value in state.items() if key not in left_out}

@@ -3,14 +3,55 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
-from torch import Tensor
+from torch import Tensor, nn
 
 from qviz.core._files import write_atomically
+from qviz.export.export import describe, put_into
 from qviz.export.exported import Exported
 from qviz.export.layout import FORMAT, SCHEMA, digest, flatten, unflatten
+from qviz.export.program import Program
+
+
+def save(model: nn.Module, path: str | Path, **about: Any) -> Path:
+    """Write a model, converted or not, into one file and return the path.
+
+    Args:
+        model: See :func:`~qviz.export.describe`.
+        path: The file; one that is there is replaced, in one go.
+        **about: What :func:`~qviz.export.describe` takes besides.
+
+    Raises:
+        ValueError, RuntimeError: The model cannot be exported; see :func:`~qviz.export.describe`.
+        OSError: The file cannot be written.
+    """
+    return write(describe(model, **about), path)
+
+
+def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:
+    """Return the model of a file, in eval mode; its output is that of the saved one, bit for bit.
+
+    Args:
+        path: A file that :func:`save` wrote.
+        into: A model of the same architecture, which gets the file's layers in place. Without it the file's
+            own steps are run (:class:`~qviz.export.program.Program`), without any code of the model.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, of another schema or not of this format; belongs to another model; or has
+            no steps, and ``into`` is not given.
+    """
+    exported = read(path)
+    if into is not None:
+        return put_into(exported, into)
+    if not exported.program:
+        raise ValueError(
+            f"{path} has no steps to run: {exported.untraceable}; give a model of its kind, into=model"
+        )
+    return Program(exported)
 
 
 def write(exported: Exported, path: str | Path) -> Path:

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qviz.export.exported import Exported, Step
-from qviz.export.tables import LayerTables
+from qviz.export.packed import equip
 
+_NORM = ("running_mean", "running_var", "weight", "bias")
 T = TypeVar("T")
 
 
@@ -75,6 +76,8 @@ def simple(step: Step, values: Sequence[Tensor]) -> Tensor:
 class Program(nn.Module):
     """The network of an :class:`~qviz.export.exported.Exported` in float32, bit for bit the traced one.
 
+    Its layers stand under their own names in ``net``, so that the state dict has the keys of the file.
+
     Args:
         exported: Its program must not be empty.
 
@@ -87,7 +90,10 @@ class Program(nn.Module):
         if not exported.program:
             raise ValueError(f"the network cannot be run step by step: {exported.untraceable}")
         self.exported = exported
-        self._weights = {name: _weight(layer) for name, layer in exported.layers.items()}
+        self.net = nn.Module()
+        for name, step in {step.name: step for step in exported.program if step.name}.items():
+            _place(self.net, name, _module(step, exported))
+        self.eval()
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -101,14 +107,31 @@ class Program(nn.Module):
     def _value(self, step: Step, inputs: Sequence[Tensor]) -> Tensor:
         if step.op == "input":
             return inputs[0]
-        if step.op in ("conv", "linear"):
-            layer = self.exported.layers[step.name]
-            x = inputs[0] if layer.input is None else layer.input.value(inputs[0])
-            return product(step, x, self._weights[step.name], layer.bias)
-        if step.op == "batchnorm":
-            return norm(step, inputs[0], self.exported.tensors)
-        return simple(step, inputs)
+        return self.net.get_submodule(step.name)(inputs[0]) if step.name else simple(step, inputs)
 
 
-def _weight(layer: LayerTables) -> Tensor:
-    return layer.weight if isinstance(layer.weight, Tensor) else layer.weight.value()
+def _module(step: Step, exported: Exported) -> nn.Module:
+    """Return the module that a step with a name stands for, on the CPU."""
+    if step.op == "batchnorm":
+        mean, var, weight, bias = (exported.tensors.get(f"{step.name}.{key}") for key in _NORM)
+        module = nn.BatchNorm2d(len(mean), step.args["eps"], affine=weight is not None)
+        module.running_mean, module.running_var = mean, var
+        module.weight, module.bias = (None if v is None else nn.Parameter(v, False) for v in (weight, bias))
+        return module
+    tables, a = exported.layers[step.name], step.args
+    out, rows, *kernel = tables.shape
+    if step.op == "linear":
+        layer = nn.Linear(rows, out, device="meta")
+    else:
+        pairs = (tuple(a[key]) for key in ("stride", "padding", "dilation"))
+        layer = nn.Conv2d(rows * a["groups"], out, tuple(kernel), *pairs, a["groups"], device="meta")
+    return equip(layer, tables, torch.device("cpu"))
+
+
+def _place(root: nn.Module, name: str, module: nn.Module) -> None:
+    *path, last = name.split(".")
+    for part in path:
+        if part not in root._modules:
+            root.add_module(part, nn.Module())
+        root = root._modules[part]
+    root.add_module(last, module)

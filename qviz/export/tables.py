@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from qviz.core.codebook import take
+from qviz.core.codebook import laid_out, take
 from qviz.core.groups import Grouped
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import Fixed
@@ -120,9 +120,9 @@ class InputTable:
     def codes(self, x: Tensor) -> Tensor:
         """Return the code of each value, uint8, the shape of x, (N, C, …)."""
         u = x if self.adapter is None else x / self.adapter.steps(x)
-        total = torch.zeros(u.shape, dtype=torch.uint8, device=u.device)
         if self.borders.ndim == 1:
-            return torch.bucketize(u, self.borders, out_int32=True).to(torch.uint8)
+            return laid_out(lambda v: torch.bucketize(v, self.borders, out_int32=True).to(torch.uint8), u)
+        total = torch.zeros_like(u, dtype=torch.uint8)
         for border in self.borders:
             total += u > border.view(1, -1, *(1,) * (u.ndim - 2))
         return total
@@ -134,7 +134,7 @@ class InputTable:
             y = take(self.values, codes)
         else:
             y = self.values.gather(0, codes.movedim(1, -1).reshape(-1, codes.shape[1]).long())
-            y = y.view(codes.movedim(1, -1).shape).movedim(-1, 1)
+            y = torch.empty_like(x).copy_(y.view(codes.movedim(1, -1).shape).movedim(-1, 1))
         y = y if self.adapter is None else y * self.adapter.steps(x)
         return torch.where(x.isnan(), x, y)
 
@@ -152,6 +152,16 @@ class LayerTables:
     weight: WeightTable | Tensor
     input: InputTable | None = None
     bias: Tensor | None = field(default=None)
+
+    @property
+    def shape(self) -> torch.Size:
+        """The weight's shape."""
+        return (self.weight if isinstance(self.weight, Tensor) else self.weight.codes).shape
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the weight has codes or the input has a table."""
+        return isinstance(self.weight, WeightTable) or self.input is not None
 
 
 @torch.no_grad()
