@@ -74,6 +74,8 @@ def draw(
     elif panel.x.counts:
         ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     ax.set_ylim(panel.y.low, panel.y.high)
+    if panel.y.names:
+        ax.set_yticks(range(1, len(panel.y.names) + 1), panel.y.names)
     for axis, its in ((ax.xaxis, panel.x), (ax.yaxis, panel.y)):
         if its.log:
             _ticks(axis, its.low, its.high)
