@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # for editors and type checkers; _NAMES says the same
     from qviz.export.file import load, read, save, write
     from qviz.export.lut import PostLUT, post_lut, split_accumulate, table_dot
     from qviz.export.packing import pack, unpack
+    from qviz.export.size import Sizes, sizes
     from qviz.export.tables import InputTable, LayerTables, WeightTable, layer_tables
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "InputTable",
     "LayerTables",
     "PostLUT",
+    "Sizes",
     "Step",
     "WeightTable",
     "describe",
@@ -30,6 +32,7 @@ __all__ = [
     "post_lut",
     "read",
     "save",
+    "sizes",
     "split_accumulate",
     "table_dot",
     "unpack",
@@ -43,6 +46,7 @@ _NAMES = {
     "qviz.export.file": "load read save write",
     "qviz.export.lut": "PostLUT post_lut split_accumulate table_dot",
     "qviz.export.packing": "pack unpack",
+    "qviz.export.size": "Sizes sizes",
     "qviz.export.tables": "InputTable LayerTables WeightTable layer_tables",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qviz.core._text import some
+from qviz.export.check import DTYPES
 from qviz.export.exported import Exported
 from qviz.export.packed import equip
 from qviz.export.tables import layer_tables
@@ -16,7 +17,6 @@ from qviz.export.trace import trace
 from qviz.nn.layers import QuantConv2d, QuantLayer, QuantLinear
 
 _LAYERS = (nn.Conv2d, nn.Linear, QuantConv2d, QuantLinear)
-_DTYPES = (torch.float32, torch.int64, torch.int32, torch.uint8, torch.bool)
 
 
 @torch.no_grad()
@@ -56,13 +56,16 @@ def describe(
         except ValueError as problem:
             raise ValueError(f"layer {key!r}: {problem}") from problem
     for key, value in own.items():
-        if value.dtype not in _DTYPES:
+        if value.dtype not in DTYPES:
             raise ValueError(f"the tensor {key!r} is {value.dtype}; call model.float() first")
     program, untraceable = trace(model)
-    about = {"model": name, "shape": shape, "mean": mean, "std": std, "policy": policy, **more}
-    plain = {key: list(v) if isinstance(v, tuple) else v for key, v in about.items() if v is not None}
+    about = {"model": name, "policy": policy, **more}
+    about |= {} if shape is None else {"shape": [int(n) for n in shape]}
+    about |= {
+        key: [float(v) for v in given] for key, given in (("mean", mean), ("std", std)) if given is not None
+    }
     tensors = {key: value.detach().clone() for key, value in own.items()}
-    return Exported(tables, tensors, program, untraceable, plain)
+    return Exported(tables, tensors, program, untraceable, about)
 
 
 @torch.no_grad()

@@ -50,7 +50,7 @@ class Exported:
 
     Attributes:
         layers: The tables of each convolution and linear layer, by the module's name.
-        tensors: All other tensors of the model's state, float32 or int64, by their key there (BatchNorm's).
+        tensors: All other tensors of the model's state by their key there (BatchNorm's; without counts).
         program: What is computed, step by step, the last one being the output; empty where the forward
             pass of the model is not made of ``OPS`` alone.
         untraceable: Why ``program`` is empty, as a sentence; "" where it is not.

@@ -10,6 +10,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from qviz.core._files import write_atomically
+from qviz.export.check import check
 from qviz.export.export import describe, put_into
 from qviz.export.exported import Exported
 from qviz.export.layout import FORMAT, SCHEMA, digest, flatten, unflatten
@@ -62,7 +63,7 @@ def write(exported: Exported, path: str | Path) -> Path:
         path: The file; one that is there is replaced, in one go.
 
     Raises:
-        ValueError: A tensor's name is taken twice.
+        ValueError: Its parts do not fit together, or a tensor's name is taken twice.
         OSError: The file cannot be written.
     """
     write_atomically(path, contents(exported))
@@ -70,7 +71,8 @@ def write(exported: Exported, path: str | Path) -> Path:
 
 
 def contents(exported: Exported) -> bytes:
-    """Return what :func:`write` writes."""
+    """Return what :func:`write` writes, after checking that it could be read."""
+    check(exported)
     return serialize(*flatten(exported))
 
 
@@ -91,9 +93,11 @@ def read(path: str | Path) -> Exported:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if digest(tensors, texts) != texts["sha256"]:
             raise ValueError("its contents do not have the SHA-256 that it states")
-        return unflatten(tensors, texts)
-    except (SafetensorError, ValueError, KeyError, TypeError) as problem:
+        exported = unflatten(tensors, texts)
+        check(exported)
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise ValueError(f"{path} is not a network that qviz wrote, or is damaged: {problem}") from problem
+    return exported
 
 
 def _known(texts: dict[str, str]) -> None:

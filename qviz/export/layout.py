@@ -45,6 +45,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from reprlib import repr
 from typing import Any
 
 import torch
@@ -52,6 +53,7 @@ from torch import Tensor
 
 from qviz.export.exported import Exported, Step
 from qviz.export.packing import pack, unpack
+from qviz.export.shapes import whole
 from qviz.export.tables import Adapter, InputTable, LayerTables, WeightTable
 
 FORMAT, SCHEMA = "qviz.export", "1"
@@ -64,8 +66,10 @@ def flatten(exported: Exported) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         ValueError: A layer's tensor has the name of another tensor.
     """
-    tensors: dict[str, Tensor] = {}
-    records = {name: _put(tensors, name, layer) for name, layer in exported.layers.items()}
+    tensors = {
+        f"{n}.{key}": v for n, layer in exported.layers.items() for key, v in tensors_of(layer).items()
+    }
+    records = {name: _record(layer) for name, layer in exported.layers.items()}
     if both := tensors.keys() & exported.tensors.keys():
         raise ValueError(f"two tensors have the name {min(both)!r}")
     tensors |= exported.tensors
@@ -110,28 +114,33 @@ def _json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
-def _put(tensors: dict[str, Tensor], name: str, layer: LayerTables) -> dict[str, Any]:
-    """Add the tensors of a layer and return its record."""
-    record: dict[str, Any] = {}
+def tensors_of(layer: LayerTables) -> dict[str, Tensor]:
+    """Return the tensors of a layer by what follows its name in the file; codes are packed."""
     weight, read = layer.weight, layer.input
     named: dict[str, Tensor | None] = {"bias": layer.bias}
     if isinstance(weight, WeightTable):
-        named |= {"codes": pack(weight.codes, weight.bits)} | {key: getattr(weight, key) for key in _WEIGHT}
-        record |= {"shape": list(weight.codes.shape), "bits": weight.bits, "axis": weight.axis}
-        record |= {"group": weight.group or None, "weight_recipe": weight.recipe}
+        named["codes"] = pack(weight.codes, weight.bits)
+        named |= {key: getattr(weight, key) for key in _WEIGHT}
     else:
         named["weight"] = weight
     if read is not None:
         named |= {"borders": read.borders, "values": read.values}
-        record["input_recipe"] = read.recipe
         if read.adapter is not None:
-            record["mode"] = read.adapter.mode
             named["adapter.step"] = read.adapter.step
             for i, pair in enumerate(read.adapter.layers):
                 named |= dict(zip((f"adapter.{i}.weight", f"adapter.{i}.bias"), pair, strict=True))
-    for key, value in named.items():
-        if value is not None:
-            tensors[f"{name}.{key}"] = value
+    return {key: value for key, value in named.items() if value is not None}
+
+
+def _record(layer: LayerTables) -> dict[str, Any]:
+    """Return what a file says of a layer besides its tensors."""
+    weight, read = layer.weight, layer.input
+    record: dict[str, Any] = {}
+    if isinstance(weight, WeightTable):
+        record |= {"shape": list(weight.codes.shape), "bits": weight.bits, "axis": weight.axis}
+        record |= {"group": weight.group or None, "weight_recipe": weight.recipe}
+    if read is not None:
+        record |= {"mode": None if read.adapter is None else read.adapter.mode, "input_recipe": read.recipe}
     return {key: value for key, value in record.items() if value not in (None, "")}
 
 
@@ -143,6 +152,8 @@ def _take(tensors: dict[str, Tensor], name: str, record: Mapping[str, Any]) -> L
 
     if (weight := take("weight")) is None:
         shape, bits = record["shape"], record["bits"]
+        if not (isinstance(shape, list) and all(map(whole(1), shape))):
+            raise ValueError(f"layer {name!r} has the shape {repr(shape)}")
         weight = WeightTable(
             unpack(tensors.pop(f"{name}.codes"), bits, shape),
             tensors.pop(f"{name}.levels"),
