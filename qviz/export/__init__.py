@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # for editors and type checkers; _NAMES says the same
     from qviz.export.export import describe
     from qviz.export.exported import Exported, Step
     from qviz.export.file import load, read, save, write
+    from qviz.export.integer import IntegerModel
     from qviz.export.lut import PostLUT, post_lut, split_accumulate, table_dot
     from qviz.export.packing import pack, unpack
     from qviz.export.size import Sizes, sizes
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # for editors and type checkers; _NAMES says the same
 __all__ = [
     "Exported",
     "InputTable",
+    "IntegerModel",
     "LayerTables",
     "PostLUT",
     "Sizes",
@@ -44,6 +46,7 @@ _NAMES = {
     "qviz.export.export": "describe",
     "qviz.export.exported": "Exported Step",
     "qviz.export.file": "load read save write",
+    "qviz.export.integer": "IntegerModel",
     "qviz.export.lut": "PostLUT post_lut split_accumulate table_dot",
     "qviz.export.packing": "pack unpack",
     "qviz.export.size": "Sizes sizes",

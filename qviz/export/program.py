@@ -17,12 +17,12 @@ _NORM = ("running_mean", "running_var", "weight", "bias")
 T = TypeVar("T")
 
 
-def run(steps: Sequence[Step], make: Callable[[Step, Sequence[T]], T]) -> Iterator[tuple[int, T]]:
+def run(steps: Sequence[Step], make: Callable[[int, Sequence[T]], T]) -> Iterator[tuple[int, T]]:
     """Make the value of each step from those of its inputs; keep a value until its last reader has it.
 
     Args:
         steps: In order; each reads earlier ones.
-        make: Returns the value of a step, given the values of its inputs.
+        make: Returns the value of a step, given its number and the values of its inputs.
 
     Yields:
         The number of a step and its value; the last one is the output.
@@ -30,7 +30,7 @@ def run(steps: Sequence[Step], make: Callable[[Step, Sequence[T]], T]) -> Iterat
     last = {number: i for i, step in enumerate(steps) for number in step.inputs}
     values: dict[int, T] = {}
     for i, step in enumerate(steps):
-        values[i] = make(step, [values[number] for number in step.inputs])
+        values[i] = make(i, [values[number] for number in step.inputs])
         yield i, values[i]
         for number in [number for number in values if last.get(number, i) <= i]:
             del values[number]
@@ -102,7 +102,9 @@ class Program(nn.Module):
 
     def values(self, images: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Yield the number of each step and its value."""
-        return run(self.exported.program, lambda step, inputs: self._value(step, inputs or [images]))
+        return run(
+            self.exported.program, lambda i, inputs: self._value(self.exported.program[i], inputs or [images])
+        )
 
     def _value(self, step: Step, inputs: Sequence[Tensor]) -> Tensor:
         if step.op == "input":

@@ -1,0 +1,110 @@
+"""Codes: a layer that reads codes and gives integers: thresholds, accumulators, requantization."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qviz.core.codebook import take
+from qviz.export.exported import Step
+from qviz.export.fixed import adaptive_steps, half, multiplier, thresholds
+from qviz.export.plan import STEPS, Product
+from qviz.export.program import product
+from qviz.export.tables import Adapter, InputTable
+
+EXACT = {torch.float32: 2**24, torch.float64: 2**53}
+"""Integers up to here, and so sums of them in any order that stay below, are exact in these types."""
+
+
+class CodesLayer:
+    """A convolution or linear layer of codes, from a map to a fixed map.
+
+    The sums run through torch's float kernels, in the first type of ``EXACT`` that the accumulators' bounds
+    fit into. These add products of two integers, in whatever order; none of them is one that would transform
+    the operands first (oneDNN's direct convolution, BLAS).
+
+    Args:
+        step: What it computes.
+        read: How it reads its input.
+        made: Its integers.
+        f: Fixed maps are in units of 2^-f.
+
+    Attributes:
+        codes: What it read last, uint8, the shape of its input.
+    """
+
+    def __init__(self, step: Step, read: InputTable, made: Product, f: int) -> None:
+        self.step, self.read, self.made, self.f = step, read, made, f
+        self.codes = torch.empty(0, dtype=torch.uint8)
+        split = made.planes
+        bound = int(split.bounds.sum(0).max() if split.kind == "products" else split.bounds.max())
+        highest = torch.get_float32_matmul_precision() == "highest"
+        self.dtype = torch.float32 if highest and bound <= EXACT[torch.float32] else torch.float64
+        self._planes = [torch.from_numpy(plane).to(self.dtype) for plane in split.planes]
+        self._tables = [torch.from_numpy(row).to(self.dtype) for row in split.tables]
+        self._offset = torch.from_numpy(made.offset)
+        if made.thresholds is not None:
+            self._thresholds = torch.from_numpy(made.thresholds)
+            self._factors = [torch.from_numpy(v) for v in (made.multiplier, made.shift, half(made.shift))]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the output for a map, int64, in units of 2^-f."""
+        if self.read.adapter is not None:
+            return self._adaptive(x, self.read.adapter)
+        self.codes = self.read.codes(x) if x.is_floating_point() else code(x, self._thresholds)
+        times, shift, added = (self._spread(v[:, None], x.ndim) for v in self._factors)
+        return self._requantized(self.accumulators(self.codes), times, shift, added)
+
+    def accumulators(self, codes: Tensor) -> list[Tensor]:
+        """Return the sum of each plane for codes, int64 (each fits into int32); one sum for "products"."""
+        maps: dict[int, Tensor] = {}
+        same = self.made.planes.kind != "products"
+        sums = []
+        for p, plane in enumerate(self._planes):
+            row = 0 if same else p
+            if row not in maps:
+                maps = {row: take(self._tables[p], codes)}
+            sums.append(product(self.step, maps[row], plane, None))
+        return [s.long() for s in sums] if same else [torch.stack(sums).sum(0).long()]
+
+    def _requantized(self, sums: list[Tensor], times: Tensor, shift: Tensor, added: Tensor) -> Tensor:
+        total = self._spread(self._offset[None], sums[0].ndim)
+        for p, accumulator in enumerate(sums):
+            total = total + (accumulator.mul_(times[p]).add_(added[p]) >> shift[p])
+        return total
+
+    def _spread(self, v: Tensor, ndim: int) -> Tensor:
+        """Return numbers for each channel, (..., C), in a shape that broadcasts against maps."""
+        return v.reshape(*v.shape, *(1,) * (ndim - 2))
+
+    def _adaptive(self, x: Tensor, adapter: Adapter) -> Tensor:
+        """Return the output where each sample has its own step: thresholds and multipliers from it."""
+        real = x.double() if x.is_floating_point() else x.double() * 2.0**-self.f
+        steps = adaptive_steps(adapter, real.flatten(2).mean(2).numpy() if x.ndim > 2 else real.numpy())
+        largest = STEPS * float(adapter.step)
+        if not steps.max(initial=0) <= largest:
+            raise ValueError(f"layer {self.step.name}: a step of {steps.max()} is above {largest}")
+        borders = np.asarray(self.read.borders, np.float64)[:, None, None] * steps
+        if x.is_floating_point():
+            self.codes = code(real, torch.from_numpy(borders))
+        else:
+            self.codes = code(x, torch.from_numpy(thresholds(borders, self.f)))
+        times, shift = multiplier(np.ldexp(self.made.factor[:, None] * steps, self.f))
+        factors = (self._spread(torch.from_numpy(v), x.ndim) for v in (times, shift, half(shift)))
+        return self._requantized(self.accumulators(self.codes), *factors)
+
+
+def code(v: Tensor, borders: Tensor) -> Tensor:
+    """Return how many borders are below each value, uint8.
+
+    Args:
+        v: (N, C, …).
+        borders: (K - 1,), or (K - 1, C) for each channel, or (K - 1, N, 1) for each sample.
+    """
+    if borders.ndim == 1:
+        return torch.bucketize(v, borders, out_int32=True).to(torch.uint8)
+    total = torch.zeros(v.shape, dtype=torch.uint8)
+    for border in borders:
+        total += v > border.reshape(*(border.shape if border.ndim == 2 else (1, -1)), *(1,) * (v.ndim - 2))
+    return total

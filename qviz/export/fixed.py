@@ -1,0 +1,75 @@
+"""Fixed point: real factors, biases and borders as integers; numpy alone, float64 in and int64 out.
+
+A map between layers is held in integers v that stand for v × 2^-f, one f for the whole network. An
+accumulator, an int32, is brought to that unit by a *multiplier* of at most 31 bits and a *shift*:
+
+    v = (accumulator × multiplier + 2^(shift - 1)) >> shift        (int64; rounds to nearest, halves upward)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+LARGEST_SHIFT = 62
+FARTHEST = 2**62
+"""The largest magnitude of a border; no map reaches it."""
+
+
+def multiplier(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return integers with factor = multiplier × 2^-shift, to within 2^-31 of it.
+
+    Args:
+        factor: Real numbers below 2^31 in magnitude, of any shape.
+
+    Returns:
+        Multipliers of magnitude up to 2^31 and shifts from 0 to 62, int64. A factor below 2^-31 has a
+        multiplier of fewer bits.
+
+    Example:
+        >>> [int(v) for v in multiplier(np.array(0.75))]
+        [1610612736, 31]
+    """
+    exponent = np.frexp(np.asarray(factor, np.float64))[1]
+    shift = np.minimum(31 - exponent, LARGEST_SHIFT)
+    return np.rint(np.ldexp(factor, shift)).astype(np.int64), shift.astype(np.int64)
+
+
+def half(shift: np.ndarray) -> np.ndarray:
+    """Return what is added before a shift, so that it rounds: 2^(shift - 1), or 0 for no shift."""
+    return (np.int64(1) << shift) >> 1
+
+
+def fixed(x: np.ndarray, f: int) -> np.ndarray:
+    """Return x in units of 2^-f, rounded to nearest (halves to even), int64."""
+    return np.rint(np.ldexp(np.asarray(x, np.float64), f)).astype(np.int64)
+
+
+def thresholds(borders: np.ndarray, f: int) -> np.ndarray:
+    """Return borders in units of 2^-f, rounded down: x > border exactly where v > threshold, for x = v 2^-f.
+
+    Args:
+        borders: Float32 or float64, of any shape; infinite ones become ±2^62.
+        f: The unit's exponent.
+
+    Example:
+        >>> thresholds(np.array([0.3, -0.3, np.inf]), 2).tolist()
+        [1, -2, 4611686018427387904]
+    """
+    scaled = np.floor(np.ldexp(np.asarray(borders, np.float64), f))
+    return np.clip(scaled, -FARTHEST, FARTHEST).astype(np.int64)
+
+
+def adaptive_steps(adapter: Any, z: np.ndarray) -> np.ndarray:
+    """Return the step of each sample: computed in float64, rounded to float32, as float64; shape (N, 1).
+
+    Args:
+        adapter: ASQ's network.
+        z: What it reads, the mean of each channel, float64, (N, C).
+    """
+    for i, (weight, bias) in enumerate(adapter.layers):
+        z = np.maximum(z, 0) if i else z
+        z = z @ np.asarray(weight, np.float64).T + np.asarray(bias, np.float64)
+    b = np.maximum(z, 0) if adapter.mode == "paper" else np.logaddexp(0, z)
+    return (float(adapter.step) * np.maximum(b, 1e-8)).astype(np.float32).astype(np.float64)

@@ -1,0 +1,242 @@
+"""Integers that agree: every arithmetic against whole-number oracles, the network against the float one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qviz import recipes
+from qviz.export import describe, post_lut, split_accumulate, write
+from qviz.export.arithmetic import planes
+from qviz.export.codes import EXACT
+from qviz.export.exported import Exported
+from qviz.export.fixed import half, multiplier, thresholds
+from qviz.export.integer import IntegerModel
+from qviz.export.numpy_file import network
+from qviz.export.plan import plan
+from qviz.export.program import Program
+from qviz.export.run_numpy import Network
+from qviz.export.tables import WeightTable
+from qviz.nn import QuantConv2d, calibrate, convert
+
+MEAN, STD = [0.49, 0.48, 0.45], [0.25, 0.24, 0.26]
+
+
+class Residual(nn.Module):
+    """What a ResNet has, in small: a sum of a float map and a fixed one, a mean, a linear layer."""
+
+    def __init__(self, depthwise: bool = False) -> None:
+        super().__init__()
+        groups = 6 if depthwise else 1
+        self.stem, self.conv1 = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1, groups=groups)
+        self.conv2, self.fc = nn.Conv2d(6, 6, 3, 2, 1, bias=False), nn.Linear(6, 5)
+        self.bn0, self.bn1, self.bn2 = (nn.BatchNorm2d(6) for _ in range(3))
+        self.act, self.pool = nn.ReLU6(), nn.AdaptiveAvgPool2d(1)
+        for norm in (self.bn0, self.bn1, self.bn2):
+            nn.init.uniform_(norm.weight, 0.5, 2.0)
+            nn.init.normal_(norm.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.bn0(self.stem(x)))
+        y = self.bn2(self.conv2(self.act(self.bn1(self.conv1(x)))))
+        y = self.act(y + x[:, :, ::2, ::2])
+        return self.fc(self.pool(y).flatten(1))
+
+
+def quantized(
+    name: str, w: int, a: int, policy: str = "fp", *, depthwise: bool = False
+) -> tuple[Exported, Tensor]:
+    torch.manual_seed(w + a)
+    net, x = Residual(depthwise), torch.randn(12, 3, 9, 9).clamp(-1.5, 1.5)
+    convert(net, pair=recipes.pair(name, w, a), first_last=policy, batch=x)
+    net.train()
+    calibrate(net, x)
+    return describe(net.eval(), mean=MEAN, std=STD, shape=(3, 9, 9)), x
+
+
+METHODS = [
+    ("lsq", 4, 4, "8bit", "whole numbers"),
+    ("daq", 1, 1, "fp", "whole numbers"),
+    ("apot", 4, 4, "fp", "whole numbers"),
+    ("aquant", 3, 3, "quantized", "whole numbers"),
+    ("asq", 4, 4, "fp", "whole numbers"),
+    ("pot", 4, 4, "fp", "shifts"),
+    ("post", 4, 4, "fp", "even and odd"),
+    ("adq", 3, 2, "fp", "levels"),
+]
+
+
+@pytest.mark.parametrize(("name", "w", "a", "policy", "kind"), METHODS)
+def test_codes_and_logits_are_those_of_the_float_network(
+    name: str, w: int, a: int, policy: str, kind: str, tmp_path: Path
+) -> None:
+    exported, x = quantized(name, w, a, policy)
+    integer, program = IntegerModel(exported), Program(exported)
+    assert integer.layers[next(iter(integer.layers))].made.planes.kind == "whole numbers" or policy == "fp"
+    assert kind in {layer.made.planes.kind for layer in integer.layers.values()}
+    logits, codes = integer.run(x)
+    maps = dict(program.values(x))
+    for i in integer.layers:
+        step = exported.program[i]
+        read = exported.layers[step.name].input
+        assert torch.equal(codes[step.name], read.codes(maps[step.inputs[0]])), step.name
+    assert (logits - maps[len(maps) - 1]).abs().max() < 2e-5 * logits.abs().max()
+    network_there = Network(network(write(exported, tmp_path / "net.safetensors")))
+    assert np.array_equal(network_there(x.numpy()), logits.numpy())
+
+
+@pytest.mark.parametrize("how", ["levels", "products"])
+def test_any_codebook_has_partial_sums_and_a_table_of_products(how: str) -> None:
+    exported, x = quantized("post", 4, 4)
+    integer = IntegerModel(exported, how=how)
+    assert {layer.made.planes.kind for layer in integer.layers.values()} == {how}
+    assert (integer(x) - Program(exported)(x)).abs().max() < 2e-5
+
+
+def test_depthwise_and_32_bit_maps() -> None:
+    exported, x = quantized("lsq", 4, 4, "quantized", depthwise=True)
+    for width, most in ((64, 1e-5), (32, 1e-3)):
+        integer = IntegerModel(exported, width=width)
+        assert integer.plan.f == {64: integer.plan.f, 32: min(integer.plan.f, 30)}[width]
+        for i, v in integer.values(x):
+            if v.dtype == torch.int64:
+                assert int(v.abs().max()) <= integer.plan.bounds[i] * 2**integer.plan.f < 2 ** (width - 1)
+        assert (integer(x) - Program(exported)(x)).abs().max() < most
+
+
+@pytest.mark.parametrize(("name", "w"), [("lsq", 4), ("pot", 5), ("post", 4), ("adq", 3), ("apot", 4)])
+@pytest.mark.parametrize("how", ["auto", "products"])
+def test_the_planes_are_the_weight_and_the_accumulators_plain_sums(name: str, w: int, how: str) -> None:
+    torch.manual_seed(w)
+    layer = QuantConv2d(
+        8, 6, 3, padding=1, weight_quantizer=recipes.pair(name, w, 4).weight(nn.Conv2d(8, 6, 3))
+    )
+    layer.observe(torch.rand(1, 8, 5, 5))
+    q = layer.weight_quantizer
+    table = WeightTable(layer.codes(), q.levels.float(), q.range.scale.float(), None, q.range.axis)
+    made = planes(table, np.arange(16, dtype=np.float32), how)
+    if how == "auto":
+        weight = sum(v[:, None, None, None] * plane for v, plane in zip(made.worth, made.planes, strict=True))
+        assert np.abs(weight - table.value().double().numpy()).max() < 2.0**-21 * np.abs(weight).max()
+    codes = torch.randint(0, 16, (2, 8, 5, 5))
+    columns = F.unfold(codes.double(), 3, padding=1).long()
+    for plane, row, bound in zip(made.planes, made.tables, made.bounds, strict=True):
+        if how == "products":
+            columns = F.unfold(torch.from_numpy(row)[codes].double(), 3, padding=1).long()
+        exact = torch.from_numpy(plane).long().flatten(1) @ columns
+        assert int(exact.abs().amax((0, 2)).max()) <= int(bound.max()) < 2**31
+        dtype = torch.float32 if int(bound.max()) <= EXACT[torch.float32] else torch.float64
+        maps = torch.from_numpy(row).to(dtype)[codes]
+        fast = F.conv2d(maps, torch.from_numpy(plane).to(dtype), padding=1)
+        assert torch.equal(fast.long().flatten(2), exact)
+
+
+def test_even_and_odd_sums_are_those_made_by_shifts() -> None:
+    lut = post_lut(4)
+    codes, activations = torch.randint(0, 15, (5, 40)), torch.randint(0, 16, (7, 40))
+    codes[:, 0], codes[:, 1] = 14, 1  # the largest magnitude and the smallest are there
+    levels = lut.sign.double() * lut.value[lut.magnitude.long()]
+    made = planes(WeightTable(codes.to(torch.uint8), levels.float()), np.arange(16.0))
+    sums = [activations.numpy() @ plane.T for plane in made.planes]
+    oracle = split_accumulate(lut, codes, activations)
+    assert made.kind == "even and odd"
+    assert np.array_equal(sums[0], oracle.even.astype(np.int64))
+    assert np.array_equal(sums[1], oracle.odd.astype(np.int64))
+
+
+def test_powers_of_two_are_shifts() -> None:
+    levels = torch.tensor([-1, -0.5, -0.25, 0, 0.25, 0.5, 1]) * 0.3
+    codes = torch.tensor([[6, 1, 3, 4]], dtype=torch.uint8)
+    made = planes(WeightTable(codes, levels), np.arange(16.0))
+    a = [5, 3, 9, 7]
+    assert made.kind == "shifts"
+    assert int(made.planes[0][0] @ a) == (a[0] << 2) - (a[1] << 1) + (a[3] << 0)
+    assert made.worth[0, 0] == pytest.approx(0.3 / 4)
+
+
+def test_requantization_rounds_to_nearest_halves_upward() -> None:
+    rng = np.random.default_rng(0)
+    factors = np.concatenate([rng.uniform(-1, 1, 200) * 2.0 ** rng.integers(-60, 30, 200), [0.0, 0.5, 1.0]])
+    times, shift = multiplier(factors)
+    for factor, m, s in zip(factors.tolist(), times.tolist(), shift.tolist(), strict=True):
+        error = abs(Fraction(m, 2**s) - Fraction(factor))
+        assert error <= max(Fraction(abs(factor)) / 2**31, Fraction(1, 2**63))
+        for accumulator in (1, -1, 3, 2**31 - 1, -(2**31) + 1):
+            v = (np.int64(accumulator) * np.int64(m) + half(np.int64(s))) >> np.int64(s)
+            exact = Fraction(accumulator * m, 2**s) + Fraction(1, 2)
+            assert int(v) == exact.numerator // exact.denominator if s else int(v) == accumulator * m
+
+
+def test_integer_thresholds_decide_as_real_borders() -> None:
+    rng, f = np.random.default_rng(1), 6
+    borders = np.concatenate([rng.normal(size=50).astype(np.float32), [0.25, -0.25, 0.0]])
+    v = np.arange(-200, 200)
+    assert np.array_equal(v[:, None] > thresholds(borders, f), v[:, None] * 2.0**-f > borders)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    exported, _ = quantized("lsq", 4, 4)
+    grouped = WeightTable(torch.zeros(2, 4, dtype=torch.uint8), torch.ones(1), torch.ones(2, 2), None, 1, 2)
+    with pytest.raises(ValueError, match="each 2 neighbors"):
+        planes(grouped, np.arange(4.0))
+    wide = WeightTable(torch.full((1, 2**19), 255, dtype=torch.uint8), torch.arange(256.0))
+    with pytest.raises(ValueError, match="fit no int32 accumulator"):
+        planes(wide, np.arange(256.0), "whole numbers")
+    assert planes(wide, np.arange(256.0)).kind == "levels"
+    with pytest.raises(ValueError, match="width must be 32 or 64"):
+        plan(exported, width=16)
+    with pytest.raises(ValueError, match="within ±"):
+        IntegerModel(exported)(torch.full((1, 3, 9, 9), 9.0))
+    with pytest.raises(ValueError, match="step by step: it loops"):
+        IntegerModel(Exported({}, {}, (), "it loops"))
+
+
+def test_numpy_alone_gives_the_same_classes(tmp_path: Path) -> None:
+    exported, _ = quantized("post", 4, 4, "8bit")
+    file = write(exported, tmp_path / "net.safetensors")
+    images = np.random.default_rng(0).integers(0, 256, (5, 3, 9, 9), np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    code = (
+        "import sys; from qviz.export.run_numpy import main; code = main(sys.argv[1:]);"
+        "print(*(m for m in ('torch', 'safetensors') if m in sys.modules)); sys.exit(code)"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        str(file),
+        str(tmp_path / "images.npy"),
+        "--logits",
+        str(tmp_path / "y.npy"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    x = (torch.from_numpy(images) / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[
+        :, None, None
+    ]
+    expected = IntegerModel(exported)(x)
+    assert done.stdout.splitlines() == [*map(str, expected.argmax(1).tolist()), ""]
+    assert np.abs(np.load(tmp_path / "y.npy") - expected.numpy()).max() < 1e-4
+
+
+def test_numpy_refuses_a_damaged_file(tmp_path: Path) -> None:
+    exported, _ = quantized("lsq", 2, 2)
+    whole = write(exported, tmp_path / "net.safetensors").read_bytes()
+    bad = tmp_path / "bad.safetensors"
+    rng = np.random.default_rng(0)
+    for place in [*rng.integers(0, len(whole), 30).tolist(), 0, 7, len(whole) - 1]:
+        data = bytearray(whole)
+        data[place] ^= 1 << int(rng.integers(8))
+        bad.write_bytes(data)
+        with pytest.raises(ValueError, match=r"\S"):
+            network(bad)
+    bad.write_bytes(whole[:-1])
+    with pytest.raises(ValueError, match=r"\S"):
+        network(bad)
