@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from reprlib import repr
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
@@ -91,17 +92,21 @@ def read(path: str | Path) -> Exported:
             texts = file.metadata() or {}
             _known(texts)
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if digest(tensors, texts) != texts["sha256"]:
-            raise ValueError("its contents do not have the SHA-256 that it states")
+        found = digest(tensors, texts)
+        if found != texts["sha256"]:
+            raise ValueError(f"its contents have the SHA-256 {found} instead of {repr(texts['sha256'])}")
         exported = unflatten(tensors, texts)
         check(exported)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
-        raise ValueError(f"{path} is not a network that qviz wrote, or is damaged: {problem}") from problem
+        said = f"it has no {problem}" if isinstance(problem, KeyError) else problem
+        raise ValueError(f"{path} is not a network that qviz wrote, or is damaged: {said}") from problem
     return exported
 
 
 def _known(texts: dict[str, str]) -> None:
     if texts.get("format") != FORMAT:
-        raise ValueError(f'its format is {texts.get("format", "")!r} and not "{FORMAT}"')
+        raise ValueError(f'its format is {repr(texts.get("format", ""))} and not "{FORMAT}"')
     if texts.get("schema") != SCHEMA:
-        raise ValueError(f"its schema is {texts.get('schema', '')!r}; this version of qviz reads {SCHEMA!r}")
+        raise ValueError(
+            f"its schema is {repr(texts.get('schema', ''))}; this version of qviz reads {SCHEMA!r}"
+        )

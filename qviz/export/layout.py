@@ -146,33 +146,44 @@ def _record(layer: LayerTables) -> dict[str, Any]:
 
 def _take(tensors: dict[str, Tensor], name: str, record: Mapping[str, Any]) -> LayerTables:
     """Return the tables of a layer, and take its tensors away."""
-
-    def take(key: str) -> Tensor | None:
-        return tensors.pop(f"{name}.{key}", None)
-
-    if (weight := take("weight")) is None:
-        shape, bits = record["shape"], record["bits"]
+    own = _Own(tensors, name)
+    weight: WeightTable | Tensor | None = own.may("weight")
+    if weight is None:
+        shape = record["shape"]
         if not (isinstance(shape, list) and all(map(whole(1), shape))):
             raise ValueError(f"layer {name!r} has the shape {repr(shape)}")
         weight = WeightTable(
-            unpack(tensors.pop(f"{name}.codes"), bits, shape),
-            tensors.pop(f"{name}.levels"),
-            *(take(key) for key in _WEIGHT[1:3]),
-            record.get("axis"),
-            record.get("group", 0),
-            take("factor"),
-            record.get("weight_recipe", ""),
+            codes=unpack(own.must("codes"), record["bits"], shape),
+            levels=own.must("levels"),
+            scale=own.may("scale"),
+            offset=own.may("offset"),
+            axis=record.get("axis"),
+            group=record.get("group", 0),
+            factor=own.may("factor"),
+            recipe=record.get("weight_recipe", ""),
         )
-    return LayerTables(weight, _input(take, record), take("bias"))
+    read = _input(own, record) if f"{name}.borders" in tensors else None
+    return LayerTables(weight, read, own.may("bias"))
 
 
-def _input(take: Any, record: Mapping[str, Any]) -> InputTable | None:
-    if (borders := take("borders")) is None:
-        return None
+def _input(own: _Own, record: Mapping[str, Any]) -> InputTable:
     adapter = None
-    if (step := take("adapter.step")) is not None:
+    if (step := own.may("adapter.step")) is not None:
         pairs = []
-        while (weight := take(f"adapter.{len(pairs)}.weight")) is not None:
-            pairs.append((weight, take(f"adapter.{len(pairs)}.bias")))
+        while (weight := own.may(f"adapter.{len(pairs)}.weight")) is not None:
+            pairs.append((weight, own.must(f"adapter.{len(pairs)}.bias")))
         adapter = Adapter(record["mode"], tuple(pairs), step)
-    return InputTable(borders, take("values"), adapter, record.get("input_recipe", ""))
+    return InputTable(own.must("borders"), own.must("values"), adapter, record.get("input_recipe", ""))
+
+
+class _Own:
+    """The tensors of one layer, which are taken away from all."""
+
+    def __init__(self, tensors: dict[str, Tensor], name: str) -> None:
+        self.tensors, self.name = tensors, name
+
+    def must(self, key: str) -> Tensor:
+        return self.tensors.pop(f"{self.name}.{key}")
+
+    def may(self, key: str) -> Tensor | None:
+        return self.tensors.pop(f"{self.name}.{key}", None)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from qviz.export.exported import Exported, Step
 from qviz.export.packed import equip
+from qviz.export.shapes import shapes
 
 _NORM = ("running_mean", "running_var", "weight", "bias")
 T = TypeVar("T")
@@ -82,7 +83,7 @@ class Program(nn.Module):
         exported: Its program must not be empty.
 
     Raises:
-        ValueError: It is, with the reason.
+        ValueError: It is, with the reason; (in use) images of this size do not fit a layer.
     """
 
     def __init__(self, exported: Exported) -> None:
@@ -93,6 +94,7 @@ class Program(nn.Module):
         self.net = nn.Module()
         for name, step in {step.name: step for step in exported.program if step.name}.items():
             _place(self.net, name, _module(step, exported))
+        self._fitting: tuple[int, ...] = ()
         self.eval()
 
     @torch.no_grad()
@@ -102,6 +104,9 @@ class Program(nn.Module):
 
     def values(self, images: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Yield the number of each step and its value."""
+        if images.shape[1:] != self._fitting:
+            shapes(self.exported, images.shape[1:])
+            self._fitting = images.shape[1:]
         return run(
             self.exported.program, lambda i, inputs: self._value(self.exported.program[i], inputs or [images])
         )

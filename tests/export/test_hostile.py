@@ -1,0 +1,158 @@
+"""A file that is damaged, or made to harm, is refused in one sentence or changes no answer."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import qviz
+from qviz.export import load, read, save
+from qviz.export.file import contents
+from qviz.export.layout import digest
+from qviz.nn import calibrate, convert
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(2, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten()]
+    model, x = nn.Sequential(*layers, nn.Linear(32, 3)), torch.rand(4, 2, 6, 6)
+    convert(model, pair=qviz.recipes.pair("asq", 4), batch=x, first_last="8bit")
+    calibrate(model, x)
+    path = tmp_path_factory.mktemp("original") / "x.safetensors"
+    return save(model, path, shape=(2, 6, 6), mean=(0.5, 0.5), std=(0.2, 0.2))
+
+
+def peak() -> int:
+    """Return the most memory that the process ever had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def refused(path: Path) -> str:
+    """Return what is said, one sentence; the memory of the process does not grow."""
+    before = peak()
+    with pytest.raises(ValueError, match=path.name) as raised:
+        load(path)
+    assert peak() - before < 2**26
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 600
+    return str(raised.value)
+
+
+def test_one_changed_byte_is_refused_or_changes_nothing(original, tmp_path):
+    data, draw, path = original.read_bytes(), random.Random(0), tmp_path / "x.safetensors"
+    header = 8 + int.from_bytes(data[:8], "little")
+    half = [draw.randrange(header) for _ in range(100)]
+    for place in half + [draw.randrange(header, len(data)) for _ in range(100)]:
+        path.write_bytes(data[:place] + bytes([data[place] ^ draw.randrange(1, 256)]) + data[place + 1 :])
+        try:
+            found = read(path)
+        except ValueError:
+            continue
+        assert contents(found) == data, f"byte {place}"
+
+
+def test_a_part_of_a_file_is_refused(original, tmp_path):
+    data, path = original.read_bytes(), tmp_path / "x.safetensors"
+    for end in (0, 7, 8, 100, 8 + int.from_bytes(data[:8], "little"), len(data) - 1):
+        path.write_bytes(data[:end])
+        refused(path)
+    path.write_bytes(data + b"\0")
+    refused(path)
+
+
+def test_a_claim_of_ten_gigabytes_is_refused(original, tmp_path):
+    data, path = original.read_bytes(), tmp_path / "x.safetensors"
+    path.write_bytes((10 * 2**30).to_bytes(8, "little") + data[8:])
+    refused(path)
+    header = json.dumps({"a": {"dtype": "U8", "shape": [10 * 2**30], "data_offsets": [0, 10 * 2**30]}})
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + data)
+    refused(path)
+
+
+def test_what_is_no_export_is_refused_and_not_run(tmp_path):
+    path = tmp_path / "x.safetensors"
+    torch.save({"weight": torch.ones(2)}, path)
+    refused(path)
+    save_file({"weight": torch.ones(2)}, path)
+    assert "its format is ''" in refused(path)
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        load(tmp_path)
+
+
+def forge(
+    original: Path, path: Path, change: Callable[[dict[str, Tensor], dict[str, object]], object]
+) -> None:
+    """Write the file with a change, and the hash that belongs to it."""
+    data = original.read_bytes()
+    texts = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    parsed = {key: json.loads(texts[key]) for key in ("layers", "program", "about")}
+    tensors = load_file(original)
+    change(tensors, parsed)
+    texts |= {key: value if isinstance(value, str) else json.dumps(value) for key, value in parsed.items()}
+    texts["sha256"] = digest(tensors, texts)
+    save_file(tensors, path, texts)
+
+
+def rename(tensors: dict[str, Tensor], parsed: dict, name: str) -> None:
+    parsed["layers"][name] = parsed["layers"].pop("3")
+    for key in [key for key in tensors if key.startswith("3.")]:
+        tensors[name + key[1:]] = tensors.pop(key)
+
+
+FORGED = {
+    "another schema": (
+        lambda t, p: p.update(schema="2"),
+        "its schema is '2'; this version of qviz reads '1'",
+    ),
+    "no program": (lambda t, p: p.pop("program") and p.update(format="x"), "format is 'x'"),
+    "a path": (lambda t, p: rename(t, p, "../../3"), "'../../3' is no name"),
+    "a method": (lambda t, p: rename(t, p, "3.__class__"), "'3.__class__' is no name"),
+    "a huge shape": (
+        lambda t, p: p["layers"]["3"].update(shape=[2**19, 2**19, 3, 3]),
+        "are not those of codes",
+    ),
+    "an absurd shape": (lambda t, p: p["layers"]["3"].update(shape=[8, -8, 3, 3]), r"has the shape \[8, -8"),
+    "one bit more": (lambda t, p: p["layers"]["3"].update(bits=5), "are not those of codes"),
+    "deep nesting": (lambda t, p: p.update(layers="[" * 10**5), "recursion"),
+    "NaN": (lambda t, p: p["program"][2][3].update(eps=float("nan")), "eps"),
+    "another axis": (lambda t, p: p["layers"]["3"].update(axis=7), "axis is 7"),
+    "no level": (lambda t, p: t.update({"3.levels": t["3.levels"][:3].clone()}), "levels"),
+    "an infinite scale": (lambda t, p: t["3.scale"].fill_(torch.inf), "scale is not made of finite"),
+    "falling borders": (lambda t, p: t["3.borders"].neg_(), "borders fall"),
+    "no values": (lambda t, p: t.pop("3.values"), "it has no '3.values'"),
+    "no codes": (lambda t, p: t.pop("3.codes"), "it has no '3.codes'"),
+    "a wide adapter": (lambda t, p: t.update({"3.adapter.0.weight": torch.ones(2, 9)}), "does not fit"),
+    "a step of its own": (lambda t, p: p["program"].append(["eval", [0], "", {}]), "is 'eval'"),
+    "a step ahead": (lambda t, p: p["program"][1][1].__setitem__(0, 5), r"reads \[5\]"),
+    "channels without end": (
+        lambda t, p: p["program"].insert(1, ["pad_channels", [0], "", {"before": 0, "after": 10**9}]),
+        "arguments",
+    ),
+    "rows without end": (lambda t, p: p["program"][1][3].update(padding=[10**5, 10**5]), "more than"),
+    "a small image": (lambda t, p: p["about"].update(shape=[2, 2, 6]), "does not fit what it reads"),
+    "a std of 0": (lambda t, p: p["about"].update(std=[0.0, 1.0]), "std is"),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_file_with_the_right_hash_is_refused_all_the_same(original, tmp_path, name):
+    change, words = FORGED[name]
+    forge(original, tmp_path / "x.safetensors", change)
+    said = refused(tmp_path / "x.safetensors")
+    assert re.search(words, said), said
+
+
+def test_images_of_a_size_that_does_not_fit_are_refused_before_they_are_run(original):
+    with pytest.raises(ValueError, match=r"step 1 \(conv '0'\) does not fit what it reads, \(3, 6, 6\)"):
+        load(original)(torch.zeros(1, 3, 6, 6))
