@@ -1,0 +1,182 @@
+"""Source: from the files of a training or a quantization back to the network that they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from qviz import recipes
+from qviz.core.quantizer import Quantizer
+from qviz.core.recipe import Recipe
+from qviz.core.rounding import CellBorder
+from qviz.export.exported import Exported
+from qviz.measure import Checkpoint
+from qviz.nn.data.augment import CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, IMAGENET_STD
+from qviz.nn.models import NAMES, create
+from qviz.nn.own_forward import quantized
+from qviz.nn.ptq.fold import fold_batchnorm
+from qviz.nn.train.checkpoint import BEST, LAST
+from qviz.nn.train.packing import load_into, unpack_weights
+
+STANDARDIZED = ("daq_weight", "apot_weight")
+"""Recipes for weights that the layer standardizes; a checkpoint does not say it."""
+
+_PARTS = ("weight_quantizer", "input_quantizer")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network and where it came from.
+
+    Attributes:
+        model: In eval mode, converted and calibrated as it was when it was stored.
+        name: One of ``qviz.nn.models.NAMES``.
+        file: The file that was read.
+        info: What stood beside the weights: the experiment, its figures.
+    """
+
+    model: nn.Module
+    name: str
+    file: Path
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def describe(self) -> Exported:
+        """Return the network as tables and steps, with the shape and the normalization of its images."""
+        from qviz.export.export import describe
+
+        small = self.name == "resnet20"
+        mean, std = (CIFAR10_MEAN, CIFAR10_STD) if small else (IMAGENET_MEAN, IMAGENET_STD)
+        side = 32 if small else 224
+        policy = self.info.get("experiment", {}).get("first_last", "")
+        return describe(self.model, shape=(3, side, side), name=self.name, mean=mean, std=std, policy=policy)
+
+
+def open_source(path: str | Path, model: str | None = None) -> Source:
+    """Return the network of a run folder of ``qviz train``, of a result of ``qviz ptq``, or of a state dict.
+
+    The architecture is the one of ``NAMES`` that has the file's layers. The quantizers are made anew by the
+    recipes whose names and arguments stand in the file, and then get their numbers from it. Nothing in the
+    file is run.
+
+    Args:
+        path: A folder (of several seeds the first; of a training the best weights) or a file that
+            :class:`~qviz.measure.Checkpoint` reads.
+        model: One of ``NAMES``, to insist on it.
+
+    Raises:
+        FileNotFoundError: There is nothing to read.
+        ValueError: The file is damaged, no known network has its layers, or a quantizer in it was not made by
+            a recipe of ``qviz.recipes``.
+    """
+    file = _file(Path(path))
+    tensors, info = _tensors(file)
+    name = _name(tensors, model, file)
+    network = _architecture(name, tensors).eval()
+    if not any(key.endswith("running_mean") for key in tensors):
+        side = 32 if name == "resnet20" else 64
+        fold_batchnorm(network, torch.zeros(1, 3, side, side))
+    _quantize(network, tensors, file)
+    own = network.state_dict()
+    counts = {k: v for k, v in own.items() if k.endswith("num_batches_tracked") and k not in tensors}
+    load_into(network, {**tensors, **counts}, file)
+    return Source(network.eval(), name, file, info)
+
+
+def _file(path: Path) -> Path:
+    """Return the file of weights that a path means."""
+    if not path.is_dir():
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file or folder")
+        return path
+    for pattern in (BEST, LAST, f"seed*/{BEST}", f"seed*/{LAST}", "seed*.safetensors"):
+        if found := sorted(path.glob(pattern), key=lambda p: (len(str(p)), str(p))):
+            return found[0]
+    raise FileNotFoundError(
+        f"{path}: no run of qviz train or result of qviz ptq is in this folder ({BEST} or seed*.safetensors)"
+    )
+
+
+def _tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if file.suffix == ".safetensors":
+        try:
+            with safe_open(file, framework="pt") as opened:
+                own = "qviz" in (opened.metadata() or {})
+        except SafetensorError as error:
+            raise ValueError(f"{file}: broken .safetensors file ({error})") from error
+        if own:
+            return unpack_weights(file.read_bytes(), file)
+    return dict(Checkpoint(file)), {}
+
+
+def _architecture(name: str, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Return a network by name, its last layer as wide as the file's."""
+    network = create(name)
+    last = [key for key, value in network.named_parameters() if value.ndim > 1][-1]
+    rows = len(tensors[last]) if last in tensors and tensors[last].ndim else None
+    return create(name, num_classes=rows or None)
+
+
+def _name(tensors: Mapping[str, Tensor], model: str | None, file: Path) -> str:
+    if model is not None and model not in NAMES:
+        raise ValueError(f"model must be one of {', '.join(NAMES)}, got {model!r}")
+    why = ""
+    for name in NAMES if model is None else (model,):
+        weights = {k: v.shape for k, v in _architecture(name, tensors).named_parameters() if v.ndim > 1}
+        unlike = [k for k, shape in weights.items() if k not in tensors or tensors[k].shape != shape]
+        if not unlike:
+            return name
+        why = f"; {name} has {len(weights)} layers, of which {len(unlike)} are not there ({unlike[0]} …)"
+    what = "none of " + ", ".join(NAMES) if model is None else f"not of {model}"
+    raise ValueError(
+        f"{file}: the layers in it are of {what}{why if model else ''}; for a network of your own call "
+        "qviz.export.describe(model) from Python"
+    )
+
+
+def _quantize(network: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Make the quantizers that the file has numbers of."""
+    layers = dict(network.named_modules())
+    for name in sorted(
+        {key.rsplit(f".{part}.", 1)[0] for part in _PARTS for key in tensors if f".{part}." in key}
+    ):
+        if name not in layers:
+            raise ValueError(f"{file}: holds a quantizer of {name!r}, which is no layer of the network")
+        made = {part: _quantizer(f"{name}.{part}", tensors, file) for part in _PARTS}
+        weight = made["weight_quantizer"]
+        quantized(type(layers[name])).adopt(
+            layers[name],
+            **made,
+            standardize=weight is not None and weight.recipe.name in STANDARDIZED,
+            output_scale=f"{name}.output_scale" in tensors,
+        )
+
+
+def _quantizer(key: str, tensors: Mapping[str, Tensor], file: Path) -> Quantizer | None:
+    if not any(name.startswith(f"{key}.") for name in tensors):
+        return None
+    border = tensors.get(f"{key}.rounding.border")  # of AQuant, learned and folded
+    try:
+        recipe = Recipe.from_tensor(tensors.get(f"{key}._extra_state", torch.zeros(0, dtype=torch.uint8)))
+        stored = recipe
+        if recipe is None and border is not None:
+            recipe = Recipe("aquant_activation", {"bits": len(border).bit_length()})
+        if recipe is None or recipe.name not in recipes.__all__:
+            raise ValueError(f"the recipe is {'unknown' if recipe is None else recipe.name!r}")
+        arguments = dict(recipe.arguments)
+        if recipe.name == "adaround_weight":
+            arguments["weight"] = tensors[key.rsplit(".", 1)[0] + ".weight"]
+        made = getattr(recipes, recipe.name)(**arguments)
+        if border is not None:
+            made.rounding = CellBorder(made.codebook, border)
+            made.recipe = stored
+        return made
+    except (ValueError, TypeError, KeyError, UnicodeDecodeError) as problem:
+        raise ValueError(
+            f"{file}: {key} was not made by a recipe that this version of qviz has ({problem})"
+        ) from problem
