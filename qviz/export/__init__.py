@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers; _NAMES says the same
+    from qviz.export.cost import Costs, costs
     from qviz.export.export import describe
     from qviz.export.exported import Exported, Step
     from qviz.export.file import load, read, save, write
@@ -19,6 +20,7 @@ if TYPE_CHECKING:  # for editors and type checkers; _NAMES says the same
     from qviz.export.tables import InputTable, LayerTables, WeightTable, layer_tables
 
 __all__ = [
+    "Costs",
     "Exported",
     "InputTable",
     "IntegerModel",
@@ -27,6 +29,7 @@ __all__ = [
     "Sizes",
     "Step",
     "WeightTable",
+    "costs",
     "describe",
     "layer_tables",
     "load",
@@ -43,6 +46,7 @@ __all__ = [
 
 # No name is that of a file of this folder: importing the file would put the module in the name's place.
 _NAMES = {
+    "qviz.export.cost": "Costs costs",
     "qviz.export.export": "describe",
     "qviz.export.exported": "Exported Step",
     "qviz.export.file": "load read save write",
