@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers; _NAMES says the same
+    from qviz.export.agreement import Agreement, compare_codes
     from qviz.export.cost import Costs, costs
     from qviz.export.export import describe
     from qviz.export.exported import Exported, Step
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # for editors and type checkers; _NAMES says the same
     from qviz.export.tables import InputTable, LayerTables, WeightTable, layer_tables
 
 __all__ = [
+    "Agreement",
     "Costs",
     "Exported",
     "InputTable",
@@ -29,6 +31,7 @@ __all__ = [
     "Sizes",
     "Step",
     "WeightTable",
+    "compare_codes",
     "costs",
     "describe",
     "layer_tables",
@@ -47,6 +50,7 @@ __all__ = [
 # No name is that of a file of this folder: importing the file would put the module in the name's place.
 _NAMES = {
     "qviz.export.cost": "Costs costs",
+    "qviz.export.agreement": "Agreement compare_codes",
     "qviz.export.export": "describe",
     "qviz.export.exported": "Exported Step",
     "qviz.export.file": "load read save write",

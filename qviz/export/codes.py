@@ -8,7 +8,7 @@ from torch import Tensor
 
 from qviz.core.codebook import take
 from qviz.export.exported import Step
-from qviz.export.fixed import adaptive_steps, half, multiplier, thresholds
+from qviz.export.fixed import adaptive_steps, below, half, multiplier, thresholds
 from qviz.export.plan import STEPS, Product
 from qviz.export.program import product
 from qviz.export.tables import Adapter, InputTable
@@ -45,14 +45,13 @@ class CodesLayer:
         self._tables = [torch.from_numpy(row).to(self.dtype) for row in split.tables]
         self._offset = torch.from_numpy(made.offset)
         if made.thresholds is not None:
-            self._thresholds = torch.from_numpy(made.thresholds)
             self._factors = [torch.from_numpy(v) for v in (made.multiplier, made.shift, half(made.shift))]
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the output for a map, int64, in units of 2^-f."""
         if self.read.adapter is not None:
             return self._adaptive(x, self.read.adapter)
-        self.codes = self.read.codes(x) if x.is_floating_point() else code(x, self._thresholds)
+        self.codes = self.read.codes(x) if x.is_floating_point() else _below(x, self.made.thresholds)
         times, shift, added = (self._spread(v[:, None], x.ndim) for v in self._factors)
         return self._requantized(self.accumulators(self.codes), times, shift, added)
 
@@ -87,24 +86,13 @@ class CodesLayer:
             raise ValueError(f"layer {self.step.name}: a step of {steps.max()} is above {largest}")
         borders = np.asarray(self.read.borders, np.float64)[:, None, None] * steps
         if x.is_floating_point():
-            self.codes = code(real, torch.from_numpy(borders))
+            self.codes = _below(real, borders)
         else:
-            self.codes = code(x, torch.from_numpy(thresholds(borders, self.f)))
+            self.codes = _below(x, thresholds(borders, self.f))
         times, shift = multiplier(np.ldexp(self.made.factor[:, None] * steps, self.f))
         factors = (self._spread(torch.from_numpy(v), x.ndim) for v in (times, shift, half(shift)))
         return self._requantized(self.accumulators(self.codes), *factors)
 
 
-def code(v: Tensor, borders: Tensor) -> Tensor:
-    """Return how many borders are below each value, uint8.
-
-    Args:
-        v: (N, C, …).
-        borders: (K - 1,), or (K - 1, C) for each channel, or (K - 1, N, 1) for each sample.
-    """
-    if borders.ndim == 1:
-        return torch.bucketize(v, borders, out_int32=True).to(torch.uint8)
-    total = torch.zeros(v.shape, dtype=torch.uint8)
-    for border in borders:
-        total += v > border.reshape(*(border.shape if border.ndim == 2 else (1, -1)), *(1,) * (v.ndim - 2))
-    return total
+def _below(x: Tensor, borders: np.ndarray) -> Tensor:
+    return torch.from_numpy(below(x.numpy(), borders))

@@ -61,6 +61,27 @@ def thresholds(borders: np.ndarray, f: int) -> np.ndarray:
     return np.clip(scaled, -FARTHEST, FARTHEST).astype(np.int64)
 
 
+def below(v: np.ndarray, borders: np.ndarray) -> np.ndarray:
+    """Return how many borders are below each value, uint8: the code.
+
+    Args:
+        v: (N, C, …).
+        borders: Of the dtype of v, nondecreasing: (K - 1,), or (K - 1, C) for each channel, or (K - 1, N, 1)
+            for each sample.
+    """
+    if borders.ndim == 1 and len(borders) > 64:
+        return np.searchsorted(borders, v).astype(np.uint8)
+    total, above = np.zeros(v.shape, np.uint8), np.empty(v.shape, bool)
+    for border in borders:
+        total += np.greater(v, channels(border, v.ndim), out=above)
+    return total
+
+
+def channels(v: np.ndarray, ndim: int) -> np.ndarray:
+    """Return a number, or numbers (C,) or (N, C), in a shape that broadcasts against maps."""
+    return v.reshape(*(v.shape if v.ndim == 2 else (1, -1)), *(1,) * (ndim - 2))
+
+
 def adaptive_steps(adapter: Any, z: np.ndarray) -> np.ndarray:
     """Return the step of each sample: computed in float64, rounded to float32, as float64; shape (N, 1).
 

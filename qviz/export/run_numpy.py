@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from qviz.export.fixed import adaptive_steps, fixed, half, multiplier, thresholds
+from qviz.export.fixed import adaptive_steps, below, channels, fixed, half, multiplier, thresholds
 from qviz.export.numpy_file import Weight, network
 from qviz.export.plan import STEPS, Product, affine, pixel, plan
 
@@ -70,7 +70,7 @@ class Network:
             return self._float(i, step, x)
         if step.op == "batchnorm":
             factor, offset = affine(step, self.exported.tensors)
-            return (self.real(x) * _channels(factor, 4) + _channels(offset, 4)).astype(np.float32)
+            return (self.real(x) * channels(factor, 4) + channels(offset, 4)).astype(np.float32)
         if self.plan.fixed[i]:
             inputs = [v if v.dtype == np.int64 else fixed(v, self.plan.f) for v in inputs]
         return _SIMPLE[step.op](inputs, step.args, self.plan.f)
@@ -84,15 +84,15 @@ class Network:
             steps = (
                 np.float32(1) if steps is None else steps.reshape(-1, *(1,) * (x.ndim - 1)).astype(np.float32)
             )
-            codes, table = _code(x / steps, borders), layer.input.values
-            each = () if table.ndim == 1 else (_channels(np.arange(x.shape[1]), x.ndim),)
+            codes, table = below(x / steps, borders), layer.input.values
+            each = () if table.ndim == 1 else (channels(np.arange(x.shape[1]), x.ndim),)
             x = table[(codes, *each)] * steps
         weight = layer.weight.value() if isinstance(layer.weight, Weight) else layer.weight
         y = product(step, x.astype(np.float64), weight.astype(np.float64))
-        y = y if layer.bias is None else y + _channels(layer.bias, y.ndim)
+        y = y if layer.bias is None else y + channels(layer.bias, y.ndim)
         if i in self.plan.norms:
             factor, offset = self.plan.norms[i]
-            y = y * _channels(factor, y.ndim) + _channels(offset, y.ndim)
+            y = y * channels(factor, y.ndim) + channels(offset, y.ndim)
         return y.astype(np.float32)
 
     def _steps(self, step: Any, x: np.ndarray) -> np.ndarray | None:
@@ -115,10 +115,10 @@ class Network:
             times, shift = multiplier(np.ldexp(made.factor[:, None] * steps, self.plan.f))
         elif x.dtype != np.int64:
             borders = self.exported.layers[step.name].input.borders
-        codes = _code(x, borders)
-        total = _channels(made.offset, x.ndim)
+        codes = below(x, borders)
+        total = channels(made.offset, x.ndim)
         for accumulator, m, s in zip(accumulators(step, made, codes), times, shift, strict=False):
-            m, s = _channels(m, x.ndim), _channels(s, x.ndim)
+            m, s = channels(m, x.ndim), channels(s, x.ndim)
             total = total + ((accumulator * m + half(s)) >> s)
         return total
 
@@ -151,21 +151,6 @@ def product(step: Any, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     matrix = windows.transpose(1, 0, 3, 4, 2, 5, 6).reshape(groups, n * rows * columns, -1)
     y = matrix @ weight.reshape(groups, len(weight) // groups, -1).transpose(0, 2, 1)
     return y.reshape(groups, n, rows, columns, -1).transpose(1, 0, 4, 2, 3).reshape(n, -1, rows, columns)
-
-
-def _code(v: np.ndarray, borders: np.ndarray) -> np.ndarray:
-    """Return how many borders are below each value: (K - 1,), or (K - 1, C), or (K - 1, N, 1) borders."""
-    if borders.ndim == 1:
-        return np.searchsorted(borders, v).astype(np.uint8)
-    codes = np.zeros(v.shape, np.uint8)
-    for border in borders:
-        codes += v > _channels(border, v.ndim)
-    return codes
-
-
-def _channels(v: np.ndarray, ndim: int) -> np.ndarray:
-    """Return numbers (C,) or (N, C) in a shape that broadcasts against maps."""
-    return v.reshape(*(v.shape if v.ndim == 2 else (1, -1)), *(1,) * (ndim - 2))
 
 
 def _mean(v: np.ndarray) -> np.ndarray:

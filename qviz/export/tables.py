@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from qviz.core.codebook import laid_out, take
+from qviz.core.codebook import count_below, take
 from qviz.core.groups import Grouped
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import Fixed
@@ -121,7 +121,7 @@ class InputTable:
         """Return the code of each value, uint8, the shape of x, (N, C, …)."""
         u = x if self.adapter is None else x / self.adapter.steps(x)
         if self.borders.ndim == 1:
-            return laid_out(lambda v: torch.bucketize(v, self.borders, out_int32=True).to(torch.uint8), u)
+            return count_below(u, self.borders).to(torch.uint8)
         total = torch.zeros_like(u, dtype=torch.uint8)
         for border in self.borders:
             total += u > border.view(1, -1, *(1,) * (u.ndim - 2))

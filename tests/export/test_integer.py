@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from qviz import recipes
 from qviz.export import describe, post_lut, split_accumulate, write
+from qviz.export.agreement import compare_codes
 from qviz.export.arithmetic import planes
 from qviz.export.codes import EXACT
 from qviz.export.exported import Exported
@@ -240,3 +241,23 @@ def test_numpy_refuses_a_damaged_file(tmp_path: Path) -> None:
     bad.write_bytes(whole[:-1])
     with pytest.raises(ValueError, match=r"\S"):
         network(bad)
+
+
+def test_agreement_counts_and_explains_every_difference() -> None:
+    exported, x = quantized("lsq", 4, 4)
+    alike = compare_codes(exported, [x, x[:3]])
+    assert (alike.images, alike.touched, alike.top1, alike.codes_equal) == (15, 0, 15, 1.0)
+    assert alike.total("codes") == 15 * (6 * 81 + 6 * 81)
+    assert alike.logits == alike.untouched_logits < 1e-5
+    assert str(alike).startswith("15 images, 14,580 codes: 100.0000% equal")
+    assert compare_codes(exported, [x], double=True).codes_equal == 1.0
+
+    integer = IntegerModel(exported)
+    first = next(iter(integer.layers.values()))
+    first._offset += 3 << (integer.plan.f - 30)  # 3 × 2^-30 off: within rounding, and nowhere near a border
+    assert compare_codes(exported, [x], integer=integer).touched == 0
+    first._offset += 1 << (integer.plan.f - 4)  # 1 / 16 off: some codes move, for no good reason
+    wrong = compare_codes(exported, [x], integer=integer)
+    assert wrong.total("border") == 0
+    assert 0 < wrong.total("other") == wrong.layers["conv2"].other
+    assert wrong.touched > 0
