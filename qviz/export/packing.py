@@ -17,9 +17,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import as_strided
 from torch import Tensor
 
 from qviz.core import _check
+
+_BLOCK = 2**15
+"""Eights of codes that are worked on at a time, so that they stay in the cache."""
+
+_LANES = ((1, "<u2"), (2, "<u4"), (4, "<u8"))
+"""Integers that hold a pair of lanes of n codes; once the gap between them is closed, it is the next lane."""
 
 
 def size(count: int, bits: int) -> int:
@@ -42,11 +49,21 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     flat = _bytes(codes, "codes").cpu().flatten()
     if flat.numel() and (top := int(flat.max())) >> bits:
         raise ValueError(f"codes go up to {top}, which {bits} bits do not hold")
-    words = _words(flat.numpy())
-    for low, high, gap in _halves(bits):
-        words = words & low | (words & high) >> gap
-    packed = words.view(np.uint8).reshape(-1, 8)[:, :bits]
-    return torch.from_numpy(packed.reshape(-1)[: size(flat.numel(), bits)].copy())
+    numbers, data, rows = flat.numpy(), *_rows(flat.numel(), bits)
+    apart = -(-8 // bits)  # rows so far apart have no byte in common, and are written together
+    block, spare = np.empty((2, 8 * _BLOCK), np.uint8)
+    for start in range(0, len(rows), _BLOCK):
+        part = numbers[8 * start : 8 * (start + _BLOCK)]
+        x = block[: -(-len(part) // 8) * 8]
+        x[: len(part)], x[len(part) :] = part, 0
+        for n, lane in _LANES:
+            x, upper = x.view(lane), spare[: x.nbytes].view(lane)
+            np.right_shift(x, 8 * n, out=upper)
+            upper *= _gap(n, bits)
+            x -= upper
+        for first in range(apart):
+            rows[start : start + _BLOCK][first::apart] |= x[first::apart]
+    return torch.from_numpy(data[: size(flat.numel(), bits)])
 
 
 def unpack(data: Tensor, bits: int, shape: Sequence[int]) -> Tensor:
@@ -69,19 +86,33 @@ def unpack(data: Tensor, bits: int, shape: Sequence[int]) -> Tensor:
             f"{flat.numel()} bytes are not those of codes of shape {tuple(shape)} with {bits} bits each, "
             f"which are {size(count, bits)}"
         )
-    rows = np.zeros((-(-count // 8), 8), np.uint8)
-    whole = flat.numel() // bits
-    rows[:whole, :bits] = flat[: whole * bits].numpy().reshape(whole, bits)
-    rest = flat[whole * bits :].numpy()
-    if len(rest):
-        rows[whole, : len(rest)] = rest
-    words = rows.view("<u8").reshape(-1)
-    for low, high, gap in reversed(_halves(bits)):
-        words = words & low | words << gap & high
-    codes = words.view(np.uint8)
+    data, rows = _rows(count, bits)
+    data[: flat.numel()] = flat.numpy()
+    codes, mask = np.empty(8 * len(rows), np.uint8), np.uint64((1 << 8 * bits) - 1)
+    spare = np.empty(8 * _BLOCK, np.uint8)
+    for start in range(0, len(rows), _BLOCK):
+        x = codes[8 * start : 8 * (start + _BLOCK)]
+        np.bitwise_and(rows[start : start + _BLOCK], mask, out=x.view("<u8"))
+        for n, lane in reversed(_LANES):
+            x, upper = x.view(lane), spare[: x.nbytes].view(lane)
+            np.right_shift(x, n * bits, out=upper)
+            upper *= _gap(n, bits)
+            x += upper
     if codes[count:].any():
         raise ValueError("the stream is not 0 after its last code")
     return torch.from_numpy(codes[:count]).view(*shape)
+
+
+def _rows(count: int, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bytes of a stream, 0, and its eights of codes as 64-bit words that reach into the next."""
+    rows = -(-count // 8)
+    data = np.zeros(rows * bits + 8, np.uint8)
+    return data, as_strided(data[:8].view("<u8"), (rows,), (bits,))
+
+
+def _gap(n: int, bits: int) -> int:
+    """Return 2^(8 n) - 2^(n bits): times the upper lane, what closing the gap takes away."""
+    return (1 << 8 * n) - (1 << n * bits)
 
 
 def _bytes(values: Tensor, name: str) -> Tensor:
@@ -90,19 +121,3 @@ def _bytes(values: Tensor, name: str) -> Tensor:
             f"{name} must be a uint8 tensor, got {getattr(values, 'dtype', type(values).__name__)}"
         )
     return values.detach()
-
-
-def _words(codes: np.ndarray) -> np.ndarray:
-    """Return eight codes a word, the first in the lowest byte."""
-    padded = np.zeros(-(-len(codes) // 8) * 8, np.uint8)
-    padded[: len(codes)] = codes
-    return padded.view("<u8")
-
-
-def _halves(bits: int) -> list[tuple[np.uint64, np.uint64, np.uint64]]:
-    """Return, for lanes of 1, 2 and 4 codes: masks of even and odd lanes, and the gap between their codes."""
-    found = []
-    for n in (1, 2, 4):
-        lane = ((1 << n * bits) - 1) * sum(1 << i for i in range(0, 64, 16 * n))
-        found.append((np.uint64(lane), np.uint64(lane << 8 * n), np.uint64(n * (8 - bits))))
-    return found

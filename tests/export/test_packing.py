@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -17,6 +18,15 @@ def test_the_stream_is_one_number_and_comes_back(case):
     data = pack(torch.tensor(codes, dtype=torch.uint8), bits)
     assert bytes(data.tolist()) == number.to_bytes(-(-len(codes) * bits // 8), "little")
     assert unpack(data, bits, (len(codes),)).tolist() == codes
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_a_long_stream_is_that_of_the_bits_one_by_one(bits):
+    codes = np.random.default_rng(bits).integers(0, 2**bits, 2**19 + 13, dtype=np.uint8)
+    columns = np.unpackbits(codes[:, None], axis=1, bitorder="little")[:, :bits]
+    data = pack(torch.from_numpy(codes), bits)
+    assert np.array_equal(data.numpy(), np.packbits(columns, bitorder="little"))
+    assert np.array_equal(unpack(data, bits, codes.shape).numpy(), codes)
 
 
 def test_the_order_is_that_of_flatten_and_the_shape_comes_back():
