@@ -16,9 +16,13 @@ if TYPE_CHECKING:  # for editors and type checkers; _NAMES says the same
     from qviz.export.file import load, read, save, write
     from qviz.export.integer import IntegerModel
     from qviz.export.lut import PostLUT, post_lut, split_accumulate, table_dot
+    from qviz.export.onnx import to_onnx
     from qviz.export.packing import pack, unpack
+    from qviz.export.proof import Proof
     from qviz.export.size import Sizes, sizes
+    from qviz.export.source import open_source
     from qviz.export.tables import InputTable, LayerTables, WeightTable, layer_tables
+    from qviz.export.verify import prove
 
 __all__ = [
     "Agreement",
@@ -28,6 +32,7 @@ __all__ = [
     "IntegerModel",
     "LayerTables",
     "PostLUT",
+    "Proof",
     "Sizes",
     "Step",
     "WeightTable",
@@ -36,13 +41,16 @@ __all__ = [
     "describe",
     "layer_tables",
     "load",
+    "open_source",
     "pack",
     "post_lut",
+    "prove",
     "read",
     "save",
     "sizes",
     "split_accumulate",
     "table_dot",
+    "to_onnx",
     "unpack",
     "write",
 ]
@@ -56,9 +64,13 @@ _NAMES = {
     "qviz.export.file": "load read save write",
     "qviz.export.integer": "IntegerModel",
     "qviz.export.lut": "PostLUT post_lut split_accumulate table_dot",
+    "qviz.export.onnx": "to_onnx",
     "qviz.export.packing": "pack unpack",
+    "qviz.export.proof": "Proof",
     "qviz.export.size": "Sizes sizes",
+    "qviz.export.source": "open_source",
     "qviz.export.tables": "InputTable LayerTables WeightTable layer_tables",
+    "qviz.export.verify": "prove",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 

@@ -176,19 +176,22 @@ def _layer(
     layer = exported.layers[step.name]
     if step.name in forms:
         raise ValueError(f"layer {step.name!r} is used twice; one name would stand for two layers")
-    w, held = weight(graph, step.name, layer.weight)
     rank = graph.rank[x]
+    # onnxruntime makes DequantizeLinear and MatMul one operator, which may round the input to 8 bits
+    plain = step.op == "conv" or rank == 2
+    w, held = weight(graph, step.name, layer.weight, plain=plain)
     if layer.input is not None:
         x, how, differing = read(graph, step.name, layer.input, x, rank, step.op == "conv", ties)
     else:
         how, differing = "float32", 0
     forms[step.name] = Form(step.name, *held, how, differing)
     bias = [] if layer.bias is None else [graph.constant(layer.bias, f"{step.name}.bias")]
+    if step.op == "linear" and rank == 2:
+        return graph.add("Gemm", x, w, *bias, out=out, transB=1)
     if step.op == "linear":
         w = graph.add("Transpose", w, out=f"{step.name}.weight.T", perm=[1, 0])
-        if not bias:
-            return graph.add("MatMul", x, w, out=out)
-        return graph.add("Add", graph.add("MatMul", x, w, out=f"{step.name}.product"), *bias, out=out)
+        made = graph.add("MatMul", x, w, out=f"{step.name}.product" if bias else out)
+        return graph.add("Add", made, *bias, out=out) if bias else made
     args: Mapping[str, Any] = step.args
     return graph.add(
         "Conv",

@@ -36,12 +36,16 @@ class Form:
     ties: int
 
 
-def weight(graph: Graph, name: str, table: WeightTable | Tensor) -> tuple[str, tuple[str, str]]:
-    """Append a weight; return its tensor, and operator and type of its codes."""
+def weight(
+    graph: Graph, name: str, table: WeightTable | Tensor, *, plain: bool
+) -> tuple[str, tuple[str, str]]:
+    """Append a weight, by DequantizeLinear where it can and ``plain`` allows; return its tensor and form."""
     if isinstance(table, Tensor):
         return graph.constant(table, f"{name}.weight"), ("float32", "FLOAT")
     zero = _zero(table.levels)
-    plain = zero is not None and table.scale is not None and table.offset is None and not table.group
+    plain = (
+        plain and zero is not None and table.scale is not None and table.offset is None and not table.group
+    )
     bits = max(table.bits, zero.bit_length() if plain else 1)
     codes, kind = graph.codes(table.codes.numpy(), bits, f"{name}.codes")
     if plain:
@@ -103,7 +107,7 @@ def read(
         step = _step_of_sample(graph, name, table.adapter, x, rank)
         x = graph.add("Div", x, step, out=f"{name}.u")
     form, differing = _form(table, ties)
-    last = out if step is None else f"{name}.level"
+    last = out if step is None else f"{name}.read_level"
     made = _compared(graph, name, table, x, rank if conv else 2, last) if form == COMPARED else ""
     made = made or _rounded(graph, name, table, x, form == CEILING, last)
     return (made if step is None else graph.add("Mul", made, step, out=out)), form, differing

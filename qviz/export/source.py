@@ -15,7 +15,9 @@ from qviz import recipes
 from qviz.core.quantizer import Quantizer
 from qviz.core.recipe import Recipe
 from qviz.core.rounding import CellBorder
+from qviz.export.export import describe
 from qviz.export.exported import Exported
+from qviz.export.file import read
 from qviz.measure import Checkpoint
 from qviz.nn.data.augment import CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, IMAGENET_STD
 from qviz.nn.models import NAMES, create
@@ -48,8 +50,6 @@ class Source:
 
     def describe(self) -> Exported:
         """Return the network as tables and steps, with the shape and the normalization of its images."""
-        from qviz.export.export import describe
-
         small = self.name == "resnet20"
         mean, std = (CIFAR10_MEAN, CIFAR10_STD) if small else (IMAGENET_MEAN, IMAGENET_STD)
         side = 32 if small else 224
@@ -88,6 +88,21 @@ def open_source(path: str | Path, model: str | None = None) -> Source:
     return Source(network.eval(), name, file, info)
 
 
+def open_reference(path: str | Path, model: str | None = None) -> tuple[Exported, nn.Module | None]:
+    """Return a network as tables and steps: of an exported .safetensors file, else of :func:`open_source`.
+
+    Returns:
+        The tables and steps, and the network that they were made of (None for an exported file).
+
+    Raises:
+        FileNotFoundError, ValueError: As :func:`open_source`.
+    """
+    if Path(path).suffix == ".safetensors" and Path(path).is_file() and _texts(Path(path)).get("format"):
+        return read(path), None
+    source = open_source(path, model)
+    return source.describe(), source.model
+
+
 def _file(path: Path) -> Path:
     """Return the file of weights that a path means."""
     if not path.is_dir():
@@ -103,15 +118,18 @@ def _file(path: Path) -> Path:
 
 
 def _tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    if file.suffix == ".safetensors":
-        try:
-            with safe_open(file, framework="pt") as opened:
-                own = "qviz" in (opened.metadata() or {})
-        except SafetensorError as error:
-            raise ValueError(f"{file}: broken .safetensors file ({error})") from error
-        if own:
-            return unpack_weights(file.read_bytes(), file)
+    if file.suffix == ".safetensors" and "qviz" in _texts(file):
+        return unpack_weights(file.read_bytes(), file)
     return dict(Checkpoint(file)), {}
+
+
+def _texts(file: Path) -> dict[str, str]:
+    """Return the texts in the header of a .safetensors file."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return opened.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{file}: broken .safetensors file ({error})") from error
 
 
 def _architecture(name: str, tensors: Mapping[str, Tensor]) -> nn.Module:

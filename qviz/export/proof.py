@@ -1,0 +1,90 @@
+"""Proof: what the verification of an exported file found, as figures and as a text."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from qviz.core._text import count, table
+from qviz.export.subject import Bits
+
+_HEAD = ("layer", "weights", "bits", "values", "stored", "input bits", "tables", "local dB", "cumulative dB")
+
+
+@dataclass(frozen=True)
+class LayerProof:
+    """A layer of the file.
+
+    Attributes:
+        bits: As measured.
+        difference: How its tables differ from the reference's, "" where they do not; None without reference.
+        local: SQNR of its output, in dB, given the reference's input; None if it was not compared.
+        cumulative: The same given the file's own input.
+    """
+
+    bits: Bits
+    difference: str | None
+    local: float | None
+    cumulative: float | None
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What :func:`prove` found; ``print`` shows it.
+
+    Attributes:
+        path: The file. kind: "safetensors" or "onnx". bytes: Its size. sha256: Its hash.
+        layers: One record a layer.
+        problems: What is not as it should be, in sentences; empty where the proof holds.
+        remarks: What else is worth knowing.
+        first: The first layer whose cumulative output is not the reference's; "" if there is none.
+        images: How many were compared.
+        agreement: The share of them that the file and the reference give the same class.
+        largest: The largest difference of a logit.
+    """
+
+    path: Path
+    kind: str
+    bytes: int
+    sha256: str
+    layers: tuple[LayerProof, ...]
+    problems: tuple[str, ...]
+    remarks: tuple[str, ...]
+    first: str = ""
+    images: int = 0
+    agreement: float | None = None
+    largest: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no problem."""
+        return not self.problems
+
+    def __str__(self) -> str:
+        """Return the table and the sentences."""
+        weights = sum(layer.bits.weights for layer in self.layers)
+        bits = sum(layer.bits.weights * layer.bits.bits for layer in self.layers) / max(weights, 1)
+        lines = [
+            f"{self.path.name}: {self.kind}, {self.bytes:,} bytes, SHA-256 {self.sha256[:16]}…",
+            f"{count(weights, 'weight')} of {bits:.2f} bits on average, as measured",
+            table(_HEAD, [_cells(layer) for layer in self.layers], right=(1, 2, 3, 5, 7, 8)),
+        ]
+        if self.agreement is not None:
+            same = round(self.agreement * self.images)
+            lines.append(
+                f"same class for {same:,} of {count(self.images, 'image')}; "
+                f"largest difference of a logit {self.largest:.3g}"
+            )
+        lines += [*self.remarks, *(f"DIFFERS: {problem}" for problem in self.problems)]
+        return "\n".join([*lines, "proved" if self.ok else "not proved"])
+
+
+def _cells(layer: LayerProof) -> tuple[str, ...]:
+    b = layer.bits
+    tables = {None: "", "": "equal"}.get(layer.difference, "DIFFER")
+    ratios = [
+        "" if v is None else "equal" if v == math.inf else f"{v:.1f}" for v in (layer.local, layer.cumulative)
+    ]
+    read = "" if b.input is None else f"{b.input}"
+    return (b.name, f"{b.weights:,}", f"{b.bits}", f"{b.used}", b.stored, read, tables, *ratios)

@@ -1,0 +1,146 @@
+"""Verification: what is right is proved, and whatever is a little wrong is named."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from qviz import recipes
+from qviz.cli import main
+from qviz.export import describe, prove, to_onnx, write
+from qviz.export.source import open_source
+from qviz.nn import calibrate, convert
+from qviz.nn.models import create
+from qviz.nn.train.packing import pack_weights
+
+IMAGES = torch.randn(40, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+
+
+def network(name="adq", w_bits=3, a_bits=3):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 10),
+    )
+    convert(net, pair=recipes.pair(name, w_bits, a_bits), first_last="quantized", batch=IMAGES)
+    calibrate(net, IMAGES)
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def exported():
+    return describe(network(), shape=(3, 12, 12))
+
+
+@pytest.mark.parametrize("name", ["fp32", "lsq", "daq", "asq", "aquant"])
+def test_both_files_are_proved(tmp_path, name):
+    if name == "fp32":
+        net = create("resnet20").eval()
+        made, images = describe(net, shape=(3, 32, 32)), torch.randn(2, 3, 32, 32)
+    else:
+        net, images = network(name, 1 if name == "daq" else 4, 4), IMAGES
+        made = describe(net, shape=(3, 12, 12))
+    write(made, tmp_path / "m.safetensors")
+    to_onnx(made, tmp_path / "m.onnx", ties="even" if name == "lsq" else "down")
+    for kind in ("safetensors", "onnx"):
+        proof = prove(tmp_path / f"m.{kind}", made, images, model=net)
+        assert proof.ok, str(proof)
+        assert proof.agreement == 1.0
+        assert {row.bits.bits for row in proof.layers} == {{"fp32": 32, "daq": 1}.get(name, 4)}
+    assert ("ties go to even" in str(proof)) == (name == "lsq")
+
+
+def changed(exported, what):
+    """A network of which one number of layer 3 is another."""
+    layer = exported.layers["3"]
+    weight, read, tensors = layer.weight, layer.input, exported.tensors
+    if what == "level":
+        levels = weight.levels.clone()
+        levels[4] = torch.nextafter(levels[4], torch.tensor(9.0))
+        weight = replace(weight, levels=levels)
+    elif what == "code":
+        codes = weight.codes.clone()
+        codes[1, 2, 0, 1] ^= 1
+        weight = replace(weight, codes=codes)
+    elif what == "border":
+        borders = read.borders.clone()
+        borders[3] = torch.nextafter(borders[3], torch.tensor(9.0))
+        read = replace(read, borders=borders)
+    else:
+        tensors = {**tensors, "1.running_mean": tensors["1.running_mean"] + torch.eye(8)[0] * 1e-3}
+    return replace(
+        exported, layers={**exported.layers, "3": replace(layer, weight=weight, input=read)}, tensors=tensors
+    )
+
+
+@pytest.mark.parametrize("what", ["level", "code", "border", "mean"])
+@pytest.mark.parametrize("kind", ["safetensors", "onnx"])
+def test_one_number_that_was_moved_is_found_and_named(tmp_path, exported, what, kind):
+    path = tmp_path / f"m.{kind}"
+    (write if kind == "safetensors" else to_onnx)(changed(exported, what), path)
+    proof = prove(path, exported, IMAGES)
+    assert not proof.ok
+    assert any(("1" if what == "mean" else "3") in problem for problem in proof.problems), proof.problems
+    if what != "mean":
+        assert [row.difference != "" for row in proof.layers] == [False, True, False]
+
+
+def test_a_foreign_onnx_file_is_measured_and_its_answers_are_compared(tmp_path, exported):
+    to_onnx(exported, tmp_path / "m.onnx")
+    model = onnx.load(tmp_path / "m.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "m.onnx")
+    proof = prove(tmp_path / "m.onnx", exported, IMAGES)
+    assert proof.problems == ("it names no steps",)
+    assert proof.agreement == 1.0
+    assert [row.bits.bits for row in proof.layers] == [3, 3, 3]
+
+
+def test_onnx_files_that_ask_for_more_than_arithmetic_are_refused(tmp_path, exported):
+    to_onnx(exported, tmp_path / "m.onnx")
+    model = onnx.load(tmp_path / "m.onnx")
+    held = next(t for t in model.graph.initializer if t.name == "3.bias")
+    held.ClearField("raw_data")
+    held.data_location = onnx.TensorProto.EXTERNAL
+    held.external_data.add(key="location", value="../secret")
+    (tmp_path / "external.onnx").write_bytes(model.SerializeToString())
+    (tmp_path / "noise.onnx").write_bytes(np.random.default_rng(0).bytes(400))
+    for name, says in (("external", "in another file"), ("noise", "no ONNX file")):
+        with pytest.raises(ValueError, match=says):
+            prove(tmp_path / f"{name}.onnx")
+
+
+@pytest.mark.slow
+def test_the_commands_from_a_state_dict_to_an_accuracy(tmp_path, capsys):
+    torch.manual_seed(0)
+    net, images = create("resnet20"), torch.randn(8, 3, 32, 32)
+    convert(net, pair=recipes.pair("post", 3, 3), first_last="8bit", batch=images)
+    calibrate(net, images)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "best.safetensors").write_bytes(pack_weights(net.eval(), {}))
+    np.save(tmp_path / "x.npy", images.numpy())
+    with torch.no_grad():
+        assert torch.equal(open_source(tmp_path / "run").model(images), net(images))
+        classes = net(images).argmax(1).tolist()
+    for kind in ("safetensors", "onnx"):
+        to, against = f"{tmp_path}/m.{kind}", f"--against={tmp_path / 'run'}"
+        assert main(["export", str(tmp_path / "run"), "--to", to]) == 0
+        assert main(["verify", to, against, f"--data={tmp_path / 'x.npy'}"]) == 0
+        assert capsys.readouterr().out.endswith("\nproved\n")
+        assert main(["run", to, "--data", str(tmp_path / "x.npy")]) == 0
+        assert [int(line) for line in capsys.readouterr().out.split()] == classes
+    net.layer1[0].conv2.weight.data[0] *= -1
+    torch.save(net.state_dict(), tmp_path / "other.pt")
+    for kind in ("safetensors", "onnx"):
+        against = f"--against={tmp_path / 'other.pt'}"
+        assert main(["verify", f"{tmp_path}/m.{kind}", against, f"--data={tmp_path / 'x.npy'}"]) == 1
+        assert "DIFFERS: layer1.0.conv2: " in capsys.readouterr().out
