@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +47,8 @@ def describe(
             a forward pass of its own, or a tensor is not float32.
         RuntimeError: A layer is not calibrated.
     """
+    if any(value.device.type != "cpu" for value in (*model.parameters(), *model.buffers())):
+        model = copy.deepcopy(model).cpu()
     layers, own = _parts(model)
     tables = {}
     for key, layer in layers.items():

@@ -134,7 +134,7 @@ class InputTable:
             y = take(self.values, codes)
         else:
             y = self.values.gather(0, codes.movedim(1, -1).reshape(-1, codes.shape[1]).long())
-            y = torch.empty_like(x).copy_(y.view(codes.movedim(1, -1).shape).movedim(-1, 1))
+            y = y.view(codes.movedim(1, -1).shape).movedim(-1, 1)
         y = y if self.adapter is None else y * self.adapter.steps(x)
         return torch.where(x.isnan(), x, y)
 
