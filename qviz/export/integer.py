@@ -16,6 +16,15 @@ say where the integers come from):
 Layers left in floating point are computed in float64 and rounded once to float32, so that another runner gets
 the same bits. With an adaptive step (ASQ) the network that reads the sample and the step are floating point,
 codes and accumulators are integers; thresholds and multipliers are made for each sample.
+
+What is exact: the reading of codes and the accumulators, for every method, so a layer's sums are right to
+the last bit wherever its codes agree with the float network's. Its output is as exact as its factors. Where
+steps, scales and BatchNorm's factors are powers of two and levels whole numbers or powers of two (LSQ, PACT,
+DAQ at one bit, POT), nothing is rounded on either side, and the logits are the float network's to the last
+bit. Elsewhere the float network rounds its products and sums to 24 bits, this one its factors to 31 and its
+maps to the unit: POST has sqrt(2), DAQ above one bit thirds, APoT its normalization, ADQ levels of any value,
+ASQ a step from a network. A code then differs only where its value is that close to a border, and what
+follows from it in the same image; :mod:`qviz.export.agreement` finds and counts these.
 """
 
 from __future__ import annotations

@@ -18,14 +18,14 @@ from qviz.export import describe, post_lut, split_accumulate, write
 from qviz.export.agreement import compare_codes
 from qviz.export.arithmetic import planes
 from qviz.export.codes import EXACT
-from qviz.export.exported import Exported
+from qviz.export.exported import Exported, Step
 from qviz.export.fixed import half, multiplier, thresholds
 from qviz.export.integer import IntegerModel
 from qviz.export.numpy_file import network
 from qviz.export.plan import plan
 from qviz.export.program import Program
 from qviz.export.run_numpy import Network
-from qviz.export.tables import WeightTable
+from qviz.export.tables import InputTable, LayerTables, WeightTable
 from qviz.nn import QuantConv2d, calibrate, convert
 
 MEAN, STD = [0.49, 0.48, 0.45], [0.25, 0.24, 0.26]
@@ -261,3 +261,24 @@ def test_agreement_counts_and_explains_every_difference() -> None:
     assert wrong.total("border") == 0
     assert 0 < wrong.total("other") == wrong.layers["conv2"].other
     assert wrong.touched > 0
+
+
+@pytest.mark.parametrize("levels", [[-2, -1, 0, 1], [-1, 1], [-1, -0.5, -0.25, 0, 0.25, 0.5, 1]])
+def test_where_every_scale_is_a_power_of_two_float_sums_are_exact_and_so_are_the_logits(levels: list) -> None:
+    torch.manual_seed(0)
+    layers = {}
+    for name, shape in (("a", (6, 3, 3, 3)), ("b", (6, 6, 3, 3)), ("c", (4, 6))):
+        weight = WeightTable(
+            torch.randint(len(levels), shape, dtype=torch.uint8),
+            torch.tensor(levels, dtype=torch.float32),
+            torch.tensor(0.25),
+        )
+        k = torch.arange(8.0)
+        layers[name] = LayerTables(weight, InputTable((k[1:] - 0.5) / 4, k / 4), torch.arange(shape[0]) / 8)
+    place = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1}
+    steps = [Step("input"), Step("conv", (0,), "a", place), Step("conv", (1,), "b", place)]
+    steps += [Step("relu", (2,)), Step("add", (1, 3)), Step("mean", (4,)), Step("flatten", (5,))]
+    exported = Exported(layers, {}, (*steps, Step("linear", (6,), "c")))
+    x = torch.randn(4, 3, 8, 8)
+    assert torch.equal(IntegerModel(exported)(x), Program(exported)(x))
+    assert compare_codes(exported, [x]).logits == 0
