@@ -91,7 +91,8 @@ def read(path: str | Path) -> Exported:
         with safe_open(path, framework="pt") as file:
             texts = file.metadata() or {}
             _known(texts)
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # copies: a tensor of safetensors is the file itself, and follows what is written there later
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         found = digest(tensors, texts)
         if found != texts["sha256"]:
             raise ValueError(f"its contents have the SHA-256 {found} instead of {repr(texts['sha256'])}")

@@ -75,7 +75,7 @@ class PackedLayer(nn.Module):
     def _run(self, x: Tensor, product: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the product with an input (N, C, …) after its table was applied."""
         read = self.tables.input
-        return product(x if read is None or not x.numel() else read.value(x))
+        return product(x if read is None else read.value(x))
 
     def extra_repr(self) -> str:
         """Add bits to the float layer's line."""

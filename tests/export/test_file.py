@@ -109,6 +109,14 @@ def test_a_state_dict_makes_the_weight_anew(tmp_path, images):
     assert "net.layer1.0.conv1.codes" in loaded.state_dict()
 
 
+def test_a_loaded_model_does_not_follow_its_file(tmp_path, images):
+    model = network(images, "fp32")
+    loaded = load(save(model, tmp_path / "x.safetensors"))
+    with (tmp_path / "x.safetensors").open("r+b") as file:
+        file.write(bytes(sizes(qviz.export.describe(model)).total))
+    assert torch.equal(loaded(images), model(images))
+
+
 def test_a_model_of_another_shape_stays_as_it_was(tmp_path, images):
     path = save(network(images), tmp_path / "x.safetensors")
     other = SmallResNet(16)
