@@ -120,7 +120,13 @@ class Packed:
         return self._program._value(self.exported.program[number], inputs)
 
     def answer(self, images: Tensor) -> Tensor:
-        """Run the network."""
+        """Run the network.
+
+        Raises:
+            ValueError: The file has no steps.
+        """
+        if self._program is None:
+            raise ValueError(f"{self.path} has no steps to run: {self.exported.untraceable}")
         return self._program(images)
 
 
