@@ -131,7 +131,7 @@ def registers(m: Moment) -> Panel:
     verb = "subtracted" if part.sign < 0 else "added"
     text = f"In two's complement of {REGISTER} bits, the second row being {verb}: {told}."
     x = Axis("bit", 0.5, REGISTER + 0.5, names=tuple(_some(b) for b in reversed(range(REGISTER))))
-    y = Axis("register", 0.5, len(rows) + 0.5, names=tuple(name for name, *_ in rows))
+    y = Axis("row", 0.5, len(rows) + 0.5, names=tuple(name for name, *_ in rows))
     return Panel("Accumulators in binary", x, y, tuple(marks), text)
 
 
