@@ -9,7 +9,7 @@ import numpy as np
 from qviz.explore.lut_walk import REGISTER, Walk, binary, bits
 from qviz.plot.scene import Axis, Heat, Line, Mark, Panel, Points, Rule, Table
 
-HEADERS = ("Term", "w", "level", "x", "a", "adds", "to", "sum", "float")
+HEADERS = ("Term", "w", "level", "x", "a", "adds to a sum", "which", "sum", "float")
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +154,7 @@ def running(m: Moment) -> Panel:
         f"nothing rounded, the sum is {full[m.terms]:.4g}."
     )
     y = Axis("sum of w x", low - spare, high + spare)
-    return Panel("Sum so far", Axis("terms", 0.0, float(k.count)), y, marks, text)
+    return Panel("Sum so far", Axis("terms", -0.2, k.count + 0.2), y, marks, text)
 
 
 def does(k: Walk, i: int) -> str:

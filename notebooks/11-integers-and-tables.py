@@ -1,0 +1,391 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Integers and tables: a network that you can hold
+#
+# In every lesson so far the quantized network computed in floating point: its weights were float32 numbers that
+# happened to lie on a grid. Somebody who looks at the size of such a checkpoint is disappointed. Here the grid becomes
+# real: bits on disk, integers in the accumulators, tables in place of formulas. After this lesson you can
+#
+# 1. pack [codes](glossary.md#code) into bytes by hand, and say what a network weighs, everything counted,
+# 2. walk a dot product on codes: shifts, small products, or a table, and one multiplier at the end,
+# 3. say what is left of a learned activation quantizer (N2UQ, AQuant, ASQ) when training is over,
+# 4. check an integer network against the float one, and explain each code that differs,
+# 5. count shifts, additions and multiplications, and judge a claim about them.
+#
+# About 35 minutes. You should have done [Start here](00-start-here.ipynb) and [Powers](03-powers.ipynb).
+
+# %%
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+import qviz
+from qviz.export import compare_codes, costs, describe, load, pack, save, sizes
+from qviz.nn import calibrate, convert, models, reestimate_batchnorm
+from qviz.nn.data.augment import CIFAR10_MEAN, CIFAR10_STD, normalize
+from qviz.widgets import LutExplorer, Predict
+
+torch.set_grad_enabled(False)
+train, test = (
+    normalize(qviz.shipped.cifar10_sample(split)[0][:count], CIFAR10_MEAN, CIFAR10_STD)
+    for split, count in (("train", 64), ("test", 40))
+)
+about = {"shape": (3, 32, 32), "name": "resnet20", "mean": CIFAR10_MEAN, "std": CIFAR10_STD, "policy": "8bit"}
+
+
+def resnet20(method, bits=4):
+    """The shipped ResNet-20, quantized without training; the first and the last layer have 8 bits."""
+    model = models.create("resnet20")
+    model.load_state_dict(load_file(qviz.shipped.checkpoint("resnet20_fp32.safetensors")))
+    model.eval()
+    if method != "fp32":
+        convert(model, pair=qviz.recipes.pair(method, bits), batch=train[:8], first_last="8bit")
+        calibrate(model, train)
+        reestimate_batchnorm(model, [(train,)])
+    return model.eval()
+
+
+METHODS = {"LSQ": "lsq", "POST": "post", "ADQ, N2UQ": "adq", "AQuant": "aquant"}
+networks = {name: resnet20(method) for name, method in METHODS.items()}
+exported = {name: describe(model, **about) for name, model in networks.items()}
+
+# %% [markdown]
+# Four networks with 4-bit weights and activations, each in a second: uniform grids (LSQ), powers of √2 with a step that
+# reads the sample (POST with ASQ), a [codebook](glossary.md#codebook) with learned [thresholds](glossary.md#threshold)
+# (ADQ with N2UQ), and uniform weights with [borders](glossary.md#border) (AQuant). Nothing was trained, so their accuracy
+# is that of [calibration](glossary.md#calibration) alone. This lesson asks only whether they say *the same* on disk and
+# in integers.
+#
+# ## A code is no byte
+#
+# A 3-bit [code](glossary.md#code) needs three bits, but files have bytes. `qviz.export.pack` lays codes one after the
+# other without a gap, the lowest bit first:
+#
+# $$\text{stream} = \sum_i \mathrm{code}_i \cdot 2^{\,i b}, \qquad \text{byte}_j = \lfloor \text{stream} / 256^j \rfloor \bmod 256.$$
+
+# %%
+# NBVAL_CHECK_OUTPUT
+codes = torch.tensor([5, 2, 7, 1], dtype=torch.uint8)
+for i, code in enumerate(codes.tolist()):
+    print(f"code {code} = {code:03b}, at bits {3 * i} to {3 * i + 2} of the stream")
+packed = pack(codes, 3)
+print("bytes:", " ".join(f"{byte:08b}" for byte in packed.tolist()), "=", packed.tolist())
+
+# %% [markdown]
+# Read each byte from the right: 101, 010, then 11 of the third code; its last 1 is the first bit of the next byte. (That
+# a code lies across two bytes is the price of no gap.) Now eight weights of a real layer:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+weight = exported["LSQ"].layers["layer1.0.conv1"].weight
+eight = weight.codes.flatten()[64:72]
+print("codes ", eight.tolist())
+print("levels", [int(weight.levels[code]) for code in eight.long()])
+print("bytes ", [f"{byte:08b}" for byte in pack(eight, 4).tolist()])
+print("32 bytes of floats, now", len(pack(eight, 4)))
+
+# %%
+Predict(
+    "The shipped ResNet-20 is 1,084 kB of float32. All weights have 4 bits now, two layers of 20 have 8. How many kB "
+    "has the file, with everything that it needs?",
+    answer=lambda: sizes(exported["LSQ"]).total / 1000,
+    unit="kB",
+    within=10,
+    why="Weights are an eighth (the two layers with 8 bits are small). BatchNorm stays in floating point, and names, "
+    "shapes and the list of steps are text.",
+)
+
+# %% jupyter={"outputs_hidden": true}
+# NBVAL_CHECK_OUTPUT
+print(f"{'network':12}{'codes':>10}{'tables':>10}{'floats':>10}")
+for name, network in exported.items():
+    size = sizes(network)
+    parts = [sum(getattr(row, part) for row in size.rows) for part in ("codes", "tables", "floats")]
+    parts[2] += size.others
+    print(f"{name:12}" + "".join(f"{part:10,}" for part in parts))
+
+# %% [markdown]
+# The codes take as much for every method: the bits are *counted from the codes*, and 4 bits are 4 bits. What differs is
+# the tables: levels, scales, thresholds. POST carries ASQ's small networks (in floating point), AQuant thresholds for
+# each channel. A table of methods "at 4 bits" that leaves these out compares apples with pears.
+#
+# ## What is left of an activation quantizer
+#
+# LSQ divides by a learned step, N2UQ sums learned widths, AQuant computes a sigmoid of a polynomial. All of them are
+# functions that rise with x, so that all that is left is *where the code changes*:
+#
+# $$\mathrm{code}(x) = \#\{\, k : T_k < x \,\}, \qquad \hat x = \mathrm{value}[\mathrm{code}].$$
+#
+# Two small tables. `qviz.export.layer_tables` finds each $T_k$ by asking the quantizer itself, for float32 numbers that
+# are closer and closer, until two neighbors are left: one goes down, one goes up.
+
+# %%
+Predict(
+    "AQuant's border is a sigmoid for each activation. How many exponentials does the exported network compute for one "
+    "activation?",
+    answer=0,
+    within=0,
+    why="The sigmoid only says where the code changes; the table has that already, for each channel.",
+)
+
+# %% jupyter={"outputs_hidden": true}
+# NBVAL_CHECK_OUTPUT
+for name, network in exported.items():
+    read = network.layers["layer2.1.conv1"].input
+    adapts = "yes" if read.adapter else "no"
+    print(f"{name:12} thresholds {tuple(read.borders.shape)!s:10} values {tuple(read.values.shape)!s:9} "
+          f"step reads the sample: {adapts}")  # fmt: skip
+read = exported["LSQ"].layers["layer2.1.conv1"].input
+x = torch.tensor([[float(read.borders[4])]])
+up = torch.nextafter(x, torch.tensor(torch.inf))
+print(
+    "a threshold itself has code", int(read.codes(x)), "and the next float32 number has", int(read.codes(up))
+)
+
+# %% [markdown]
+# **One exception.** ASQ's step reads the sample ([lesson 04](04-adaptive-steps.ipynb)): a small network answers with a
+# factor β for each image. Its thresholds are in units of s·β, and the small network stays in floating point. Codes and
+# sums are integers all the same.
+#
+# ## The dot product
+#
+# A layer is dot products. With codes the same sum is made of integers, and how depends on where the
+# [levels](glossary.md#level) are:
+#
+# | levels | one term adds | accumulators |
+# |---|---|---|
+# | uniform (LSQ, DAQ, APoT) | a small whole number times a | one |
+# | powers of two (POT) | a, shifted | one |
+# | powers of √2 (POST) | a, shifted | two, even and odd |
+# | anywhere (ADQ, NF4) | a itself | one for each level |
+#
+# POST and its two accumulators are [lesson 03](03-powers.ipynb)'s equation ([Zhou et al. 2025](https://arxiv.org/abs/2504.17263);
+# that its authors' [look-up table](glossary.md#look-up-table) holds products is INFERRED). Begin with numbers that can be
+# done in the head.
+
+# %%
+easy = LutExplorer(show=["term", "weight", "activation"])
+easy.numbers.value = "easy numbers"
+Predict(
+    "w = 0.7071 = 2^(−1/2) is level number 6 of 7 magnitudes, a = 2. In units of 1/8 the smallest magnitude is a itself. "
+    "What is added to the odd sum?",
+    answer=lambda: easy.model.walk(easy.choice()).added[2],
+    within=0,
+    why="j = 1 is odd: 2^(−1/2) = 2^0 / √2, in eighths a shift by 3: 2 << 3 = 16. The 1/√2 comes at the end, once.",
+)
+
+# %% [markdown]
+# Press play, or move **Term**. In the fourth picture you see the bits of a move to the left, and the sums in two's
+# complement. Then type another weight.
+
+# %%
+easy
+
+# %% jupyter={"outputs_hidden": true}
+# NBVAL_CHECK_OUTPUT
+easy.term.value = 8
+for number, row in easy.data()["table"].items():
+    print(f"{number}: w {row['w']:7.4f}, a {row['a']:2}: {row['added']:4} to {row['accumulator']}")
+print("sums:", easy.model.walk(easy.choice()).accumulators(8), "of eighths")
+easy.term.value = 1
+
+# %% [markdown]
+# Now real numbers: eight weights of a layer of MobileNetV2, and what they read. Step through **Method** at the last term,
+# and look at the line *Multiplier and shift* under the table.
+
+# %%
+explorer = LutExplorer(show=["method", "bits", "a_bits", "term", "weight", "activation"])
+explorer.term.value = 8
+explorer
+
+# %%
+Predict(
+    "Choose codebook with 3 bits. How many multiplications does the whole dot product of eight terms take?",
+    options=["none", "one", "two", "one for each level in use", "eight"],
+    answer="one for each level in use",
+    why="Activations of equal levels are added first. That pays when a layer has many more inputs than levels.",
+)
+
+# %% [markdown]
+# ## Back to one unit
+#
+# An accumulator counts in units of scale × step, different for each channel. The next layer wants its own codes. So the
+# accumulator A is brought to one unit 2^(−f) for the whole network, by a whole multiplier and a shift:
+#
+# $$v = \left( A \cdot m + 2^{\,n-1} \right) \gg n, \qquad m \, 2^{-n} \approx \text{scale} \cdot \text{step} \cdot 2^f,$$
+#
+# with the factor of [batch normalization](glossary.md#batch-normalization) in m (this is fixed-point requantization as in
+# [Jacob et al. 2018](https://arxiv.org/abs/1712.05877), section 2.2). And a threshold becomes an integer as well:
+# v·2^(−f) > T exactly where v > ⌊T·2^f⌋. From the second layer on no float number is needed. `qviz.export.integer` is
+# this forward pass, and says where it proves that no int32 overflows.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+from qviz.export.fixed import multiplier, thresholds
+
+m, n = (int(v) for v in multiplier(np.array(0.0123)))
+print(f"0.0123 = {m} / 2^{n}, off by {abs(m / 2**n - 0.0123):.0e}")
+print("A = 1000:", (1000 * m * 2**8 + 2 ** (n - 1)) >> n, "in units of 2^-8; exact:", 1000 * 0.0123 * 2**8)
+print("thresholds 0.3 and -0.3 in quarters:", thresholds(np.array([0.3, -0.3]), 2).tolist())
+
+# %% [markdown]
+# ## Do they agree?
+#
+# The fake-quantized network adds float32 products, and each sum is rounded. The integer network rounds nothing in its
+# sums. A value that lies within that rounding of a threshold may fall on the other side.
+
+# %%
+found = {name: compare_codes(network, [test]) for name, network in exported.items()}
+Predict(
+    "LSQ, 40 test images, 7.5 million codes. At how many of them does a difference *begin*: the two sums lie on the two "
+    "sides of a threshold, though everything before agrees?",
+    options=["fewer than 100", "some thousands", "some hundred thousands"],
+    answer=lambda: (
+        "fewer than 100"
+        if found["LSQ"].total("border") < 100
+        else ("some thousands" if found["LSQ"].total("border") < 1e5 else "some hundred thousands")
+    ),
+    why="Float32 sums of a few hundred small products are good to six digits; few values are that near to a threshold.",
+)
+
+# %% jupyter={"outputs_hidden": true}
+# NBVAL_CHECK_OUTPUT
+for name, agreement in found.items():
+    print(f"{name:12} {agreement.total('codes'):,} codes, "
+          f"99.9 % equal: {agreement.codes_equal > 0.999}, unexplained: {agreement.total('other')}")  # fmt: skip
+
+# %%
+for name, agreement in found.items():
+    print(f"{name}: {agreement}.")
+
+# %% [markdown]
+# The last cell has the exact counts; they may differ a little on your processor, as float sums depend on their order. Each
+# difference is explained: *on a border within float rounding*, or it *follows* from one before in the same image: one
+# code that flips may move thousands behind it, and a logit by a few tenths. (The classes stay.) That is what "agrees" has to mean: not a small average, but a reason for every code.
+#
+# ## The file is enough
+#
+# `save` writes one safetensors file, and `load` gives a network that answers bit for bit as the one that was saved. A third
+# program reads the same file with numpy alone, in another process, where torch is never loaded:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+folder = Path(tempfile.mkdtemp())
+file = save(networks["LSQ"], folder / "resnet20.safetensors", **about)
+print("same output, bit for bit:", torch.equal(load(file)(test), networks["LSQ"](test)))
+np.save(folder / "images.npy", test[:20].numpy())
+command = [sys.executable, "-m", "qviz.export.run_numpy", str(file), str(folder / "images.npy")]
+classes = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+print(
+    "numpy alone, 20 images, same classes:",
+    [int(c) for c in classes] == networks["LSQ"](test[:20]).argmax(1).tolist(),
+)
+damaged = bytearray(file.read_bytes())
+damaged[-1000] ^= 1  # one bit of 1.2 million
+(folder / "damaged.safetensors").write_bytes(damaged)
+try:
+    load(folder / "damaged.safetensors")
+except ValueError as refused:
+    print("one flipped bit is refused:", type(refused).__name__)
+
+# %% [markdown]
+# ## What does it cost?
+#
+# `costs` counts, from the codes, what the integer network does for one image. A weight of 0 costs nothing, one of ±1 an
+# addition, a power of two a shift, any other a multiplication.
+
+# %%
+Predict(
+    "Which of the four networks takes the fewest multiplications?",
+    options=list(exported),
+    answer=lambda: min(exported, key=lambda name: costs(exported[name]).totals["multiplications"]),
+    why="Every product of a POST layer is a shift; only the two accumulators of each output are multiplied.",
+)
+
+# %% jupyter={"outputs_hidden": true}
+for name, network in exported.items():
+    print(name, costs(network).by_arithmetic(), sep="\n", end="\n\n")
+
+# %% [markdown]
+# **An honest limit.** Fewer multiplications are no speed by themselves. On a CPU or a GPU a multiplication takes as long as
+# an addition, and all four networks do some 20 to 40 million additions; our integer forward pass is *slower* than the
+# float one, as it is a reference to be read. Shifts and tables pay in hardware that is built for them. What every
+# machine gets from the codes is the bytes: a file of a sixth, and weights that take an eighth of the memory traffic.
+#
+# ## What ONNX can hold
+#
+# A file for other runtimes has to be made of standard operators. `qviz export RUN --to net.onnx` writes
+#
+# | what | as |
+# |---|---|
+# | uniform weights | 4-bit or 8-bit integers and `DequantizeLinear` |
+# | any other codebook | codes, and `Gather(levels, codes)` times the scale |
+# | uniform activations | `QuantizeLinear`, `DequantizeLinear` |
+# | thresholds of any kind | a `Where(x > T, …)` for each of them |
+#
+# No standard operator adds shifted codes: a runtime will multiply floats, whatever the levels are. The bits on disk are
+# real there, the integer arithmetic is not promised. `qviz verify FILE` measures both, for either kind of file.
+#
+# ## Exercises
+#
+# 1. By hand: which bytes are the 3-bit codes 6, 1, 4?
+# 2. A layer has 576 inputs, weights −8 … 7 and activation codes 0 … 15. How large can its accumulator become, and how
+#    many bits does that take with the sign? Is a 16-bit accumulator safe?
+# 3. Look at POST once more, with every product looked up: `costs(exported["POST"], how="products")`. What goes away, what
+#    comes in its place, and why may the table still be of use?
+#
+# The next cell has the figures; its source and its output are folded in.
+
+# %% jupyter={"source_hidden": true, "outputs_hidden": true}
+# NBVAL_CHECK_OUTPUT
+print("1:", pack(torch.tensor([6, 1, 4], dtype=torch.uint8), 3).tolist())
+largest = 576 * 8 * 15
+print(f"2: {largest:,}, {largest.bit_length() + 1} bits")
+ways = {how: costs(exported["POST"], how=how) for how in ("auto", "products")}
+print("3: look-ups grow:", ways["products"].totals["lookups"] > 100 * ways["auto"].totals["lookups"])
+print("3: shifts shrink:", ways["products"].totals["shifts"] < ways["auto"].totals["shifts"] / 10)
+
+# %% [markdown]
+# <details><summary>Answer 1</summary>
+#
+# 6 + 1·8 + 4·64 = 270 = 1·256 + 14: the bytes 14 and 1.
+#
+# </details>
+#
+# <details><summary>Answer 2</summary>
+#
+# 576 · 8 · 15 = 69,120, which takes 18 bits with the sign. 16 bits hold 32,767 at most, so the sum may overflow; whether it
+# does depends on the weights. The export bounds it by the codes that are there, and not by the worst weights.
+#
+# </details>
+#
+# <details><summary>Answer 3</summary>
+#
+# The shifts go, and one look-up for each product that is not 0 comes in their place. The additions stay. The entries of the
+# table are rounded, so it is the only arithmetic here that is not exact. It is of use where there is no shifter, or where the
+# levels are no powers of anything: any two codes have a product, whatever they stand for.
+#
+# </details>
+
+# %% [markdown]
+# ## What to read next
+#
+# `qviz.export.layout` is the whole file format on one page, and `qviz.export.run_numpy` the network in 250 lines of
+# numpy: read it as a check of what you have learned. To train what you export:
+# [training/cifar10-asq-post](training/cifar10-asq-post.ipynb). The terms are in the [glossary](glossary.md).
