@@ -268,7 +268,7 @@ Predict(
 # NBVAL_CHECK_OUTPUT
 for name, agreement in found.items():
     print(f"{name:12} {agreement.total('codes'):,} codes, "
-          f"99.9 % equal: {agreement.codes_equal > 0.999}, unexplained: {agreement.total('other')}")  # fmt: skip
+          f"99 % equal: {agreement.codes_equal > 0.99}, unexplained: {agreement.total('other')}")  # fmt: skip
 
 # %%
 for name, agreement in found.items():
@@ -277,7 +277,8 @@ for name, agreement in found.items():
 # %% [markdown]
 # The last cell has the exact counts; they may differ a little on your processor, as float sums depend on their order. Each
 # difference is explained: *on a border within float rounding*, or it *follows* from one before in the same image: one
-# code that flips may move thousands behind it, and a logit by a few tenths. (The classes stay.) That is what "agrees" has to mean: not a small average, but a reason for every code.
+# code that flips may move thousands behind it, and a logit by a few tenths. (The classes stay.) That is what "agrees" has
+# to mean: not a small average, but a reason for every code.
 #
 # ## The file is enough
 #
