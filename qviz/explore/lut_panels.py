@@ -9,7 +9,7 @@ import numpy as np
 from qviz.explore.lut_walk import REGISTER, Walk, binary, bits
 from qviz.plot.scene import Axis, Heat, Line, Mark, Panel, Points, Rule, Table
 
-HEADERS = ("Term", "w", "level", "x", "a", "what the term adds", "to", "sum", "float")
+HEADERS = ("Term", "w", "level", "x", "a", "adds (calculation)", "to", "sum", "float")
 
 
 @dataclass(frozen=True, eq=False)
