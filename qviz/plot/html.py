@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
-import matplotlib
-from matplotlib.figure import Figure
-from PIL import Image
-
-from qviz.plot.draw import draw, png
+from qviz.plot.picture import picture
 from qviz.plot.scene import Panel, Scene, Table
 from qviz.plot.style import LOOKS
-
-SVG_BEST_BELOW = 50_000
-"""Bytes; a smaller SVG is kept without asking what a PNG would take."""
 
 CSS_DASH = {"solid": "solid", "dashed": "dashed", "dotted": "dotted", "dash_dotted": "dashed"}
 
@@ -217,34 +206,4 @@ def _swatch(role: str | None) -> str:
 
 def _body(scene: Scene) -> str:
     alt = html.escape(" ".join(f"{panel.title}: {panel.text}" for panel in scene.panels), quote=True)
-    return f'{scene_html(scene)}<img alt="{alt}" src="{_picture(scene)}">'
-
-
-def _picture(scene: Scene) -> str:
-    """Draw the panels below each other; return a data URI, SVG or (where that is smaller) PNG."""
-    fig = Figure(figsize=(5.6, 3.0 * len(scene.panels)))
-    # fixed margins: a layout engine takes longer
-    fig.subplots_adjust(left=0.12, right=0.95, top=0.93, bottom=0.06, hspace=0.5)
-    if len(scene.panels) == 1:
-        fig.subplots_adjust(top=0.85, bottom=0.17)
-    axes = fig.subplots(len(scene.panels), 1, squeeze=False).ravel()
-    for ax, panel in zip(axes, scene.panels, strict=True):
-        draw(panel, ax)
-        if not panel.x.log:
-            ax.locator_params(axis="x", nbins=6)
-    uri = "data:image/svg+xml," + quote(_svg(fig), safe=" /:;,=()'!*@?+|[]{}")  # shorter than base64
-    if len(uri) < SVG_BEST_BELOW:
-        return uri
-    image = io.BytesIO()
-    Image.open(io.BytesIO(png(fig, dpi=130))).convert("RGB").quantize(64).save(image, "png", optimize=True)
-    return min(uri, "data:image/png;base64," + base64.b64encode(image.getvalue()).decode(), key=len)
-
-
-def _svg(fig: Figure) -> bytes:
-    """Return the figure as SVG, text kept as text, coordinates rounded."""
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "qviz"}):
-        fig.savefig(buffer, format="svg", metadata={"Date": None})
-    svg = re.sub(rb"\s*\n\s*", b" ", buffer.getvalue())
-    # in paths only (numbers are text too): a tenth of a point is a fifth of a pixel here
-    return re.sub(rb' d="[^"]*"', lambda path: re.sub(rb"(\d\.\d)\d+", rb"\1", path[0]), svg)
+    return f'{scene_html(scene)}<img alt="{alt}" src="{picture(scene)}">'

@@ -88,11 +88,11 @@ def _room_above(ax: Axes, twins: list[Axes]) -> float:
     """Return the pixels between the axes' top and what lies above: other axes, or the figure's end."""
     left, right, top = ax.bbox.x0, ax.bbox.x1, ax.bbox.y1
     end = ax.figure.bbox.y1
-    for other in ax.figure.axes:
-        if other is not ax and other not in twins and other.bbox.y0 >= top:
-            box = other.get_tightbbox()
-            if box is not None and box.x0 < right and box.x1 > left:
-                end = min(end, box.y0)
+    above = [one for one in ax.figure.axes if one is not ax and one not in twins and one.bbox.y0 >= top]
+    for other in sorted(above, key=lambda one: one.bbox.y0):
+        if other.bbox.x0 < right and other.bbox.x1 > left and other.bbox.y0 < end:
+            below = (part.get_tightbbox() for part in (other.xaxis, other.get_legend()) if part)
+            end = min(end, other.bbox.y0, *(box.y0 for box in below if box))
     return end - top
 
 

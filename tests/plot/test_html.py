@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from qviz.plot import html
+from qviz.plot import html, picture
 from qviz.plot.html import Chooser, legend_html, scene_html, table_html
 from qviz.plot.scene import Axis, Line, Panel, Scene, Table
 
@@ -130,10 +130,11 @@ def test_it_starts_with_the_first_pictures(path):
 
 
 def test_ticks_and_names_are_text_inside_pictures(path, monkeypatch, tmp_path):
-    monkeypatch.setattr(html, "SVG_BEST_BELOW", 10**9)  # an SVG, however small a PNG would be
+    monkeypatch.setattr(picture, "SVG_BEST_BELOW", 10**9)  # an SVG, however small a PNG would be
     page = html.write(tmp_path / "p.html", "t", "a", (GRID,), {(0,): FRAMES[0, 1]}, {"A": (0,)})
     kind, svg = Document(page.read_text("utf-8")).images[0]["src"].split(",", 1)
     assert kind == "data:image/svg+xml"
+    assert len(svg) < 7_000
     said = {t.text for t in ElementTree.fromstring(unquote(svg)).iter(f"{SVG}text")}
     assert {NAME, "Curve", "0.2"} < said
 

@@ -1,0 +1,72 @@
+"""Picture: the panels of a scene below each other, as a data URI for a page without a network."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from urllib.parse import quote
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from qviz.plot.draw import draw, png
+from qviz.plot.scene import Scene
+
+DPI = 130
+"""Dots of a PNG per inch."""
+
+SVG_BEST_BELOW = 50_000
+"""Bytes; a smaller SVG is kept without asking what a PNG would take."""
+
+_UNREAD = re.compile(
+    rb"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>|<!--.*?-->"
+    rb'|(?<=<g) id="[^"]*"| transform="rotate\(-0 [^"]*"',
+    re.DOTALL,
+)
+"""Prolog, metadata, comments, names of groups and turns by nothing."""
+
+
+def picture(scene: Scene) -> str:
+    """Draw the panels of a scene; return a data URI, SVG or (where that is smaller) PNG."""
+    fig = Figure(figsize=(5.6, 3.0 * len(scene.panels)), dpi=DPI)
+    FigureCanvasAgg(fig)  # it keeps one renderer, where the plain canvas makes one for every text it measures
+    # fixed margins: a layout engine takes longer
+    fig.subplots_adjust(left=0.12, right=0.95, top=0.93, bottom=0.06, hspace=0.5)
+    if len(scene.panels) == 1:
+        fig.subplots_adjust(top=0.85, bottom=0.17)
+    axes = fig.subplots(len(scene.panels), 1, squeeze=False).ravel()
+    for ax, panel in zip(axes, scene.panels, strict=True):
+        draw(panel, ax)
+        if not panel.x.log:
+            ax.locator_params(axis="x", nbins=6)
+    uri = "data:image/svg+xml," + quote(_svg(fig), safe=" /:;,=()'!*@?+|[]{}")  # shorter than base64
+    if len(uri) < SVG_BEST_BELOW:
+        return uri
+    image = io.BytesIO()
+    Image.open(io.BytesIO(png(fig, DPI))).convert("RGB").quantize(64).save(image, "png", optimize=True)
+    return min(uri, "data:image/png;base64," + base64.b64encode(image.getvalue()).decode(), key=len)
+
+
+def _svg(fig: Figure) -> bytes:
+    """Return the figure as SVG, text kept as text, without what no viewer needs."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "qviz"}):
+        fig.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = re.sub(rb">\s+<", b"><", _UNREAD.sub(b"", buffer.getvalue()))
+    svg = re.sub(rb"(font-family: [^,;\"]+)[^;\"]*?((?:, [a-z-]+)?)(?=[;\"])", rb"\1\2", svg)  # two will do
+    return re.sub(rb' (d|style|x|y)="([^"]*)"', _short, svg)
+
+
+def _short(attribute: re.Match[bytes]) -> bytes:
+    """Return an attribute without spaces between its parts, its numbers cut off."""
+    name, value = attribute.groups()
+    if name == b"style":
+        value = re.sub(rb"([:;]) ", rb"\1", value)
+    elif name == b"d":  # a tenth of a point is a fifth of a pixel here
+        value = re.sub(rb"\s*([A-Za-z])\s*", rb"\1", re.sub(rb"(\d\.\d)\d+", rb"\1", value))
+    else:
+        value = re.sub(rb"(\d\.\d\d)\d+", rb"\1", value)
+    return b' %b="%b"' % (name, value)
