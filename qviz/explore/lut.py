@@ -31,7 +31,8 @@ from qviz.explore.lut_panels import (
 from qviz.explore.lut_walk import METHODS, Walk
 from qviz.explore.model import Model, changed
 from qviz.explore.tensors import YOURS, Offer
-from qviz.export.tables import InputTable, input_table, weight_table
+from qviz.export.fold import input_table, weight_table
+from qviz.export.tables import InputTable
 from qviz.plot.scene import Scene
 
 REAL, EASY = "a layer (real)", "easy numbers"

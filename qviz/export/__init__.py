@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # for editors and type checkers; _NAMES says the same
     from qviz.export.export import describe
     from qviz.export.exported import Exported, Step
     from qviz.export.file import load, read, save, write
+    from qviz.export.fold import layer_tables
     from qviz.export.integer import IntegerModel
     from qviz.export.lut import PostLUT, post_lut, split_accumulate, table_dot
     from qviz.export.onnx import to_onnx
@@ -21,7 +22,7 @@ if TYPE_CHECKING:  # for editors and type checkers; _NAMES says the same
     from qviz.export.proof import Proof
     from qviz.export.size import Sizes, sizes
     from qviz.export.source import open_source
-    from qviz.export.tables import InputTable, LayerTables, WeightTable, layer_tables
+    from qviz.export.tables import InputTable, LayerTables, WeightTable
     from qviz.export.verify import prove
 
 __all__ = [
@@ -69,7 +70,8 @@ _NAMES = {
     "qviz.export.proof": "Proof",
     "qviz.export.size": "Sizes sizes",
     "qviz.export.source": "open_source",
-    "qviz.export.tables": "InputTable LayerTables WeightTable layer_tables",
+    "qviz.export.fold": "layer_tables",
+    "qviz.export.tables": "InputTable LayerTables WeightTable",
     "qviz.export.verify": "prove",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from qviz.core._text import some
 from qviz.export.check import DTYPES
 from qviz.export.exported import Exported
+from qviz.export.fold import layer_tables
 from qviz.export.packed import equip
-from qviz.export.tables import layer_tables
 from qviz.export.trace import trace
 from qviz.nn.layers import QuantConv2d, QuantLayer, QuantLinear
 

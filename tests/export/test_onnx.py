@@ -8,8 +8,8 @@ from torch import nn
 
 from qviz import recipes
 from qviz.export.exported import Exported, Step
+from qviz.export.fold import layer_tables
 from qviz.export.onnx import to_onnx
-from qviz.export.tables import layer_tables
 from qviz.nn import calibrate, convert
 
 SHAPE = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1}

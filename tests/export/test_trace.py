@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 import qviz
 from qviz.export.exported import OPS, Exported
+from qviz.export.fold import layer_tables
 from qviz.export.program import Program
-from qviz.export.tables import layer_tables
 from qviz.export.trace import trace
 from qviz.nn import calibrate, convert
 from qviz.nn.models import create
