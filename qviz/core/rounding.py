@@ -204,7 +204,7 @@ class CellBorder(Rounding):
             return super().encode(u, codebook)
         axis = _check.axis(self.axis, u, self.border.shape[1])
         shape = [-1 if i == axis else 1 for i in range(u.ndim)]
-        code = torch.zeros_like(u)
+        code, above = torch.zeros_like(u), torch.empty_like(u)
         for row in self.border.to(u.dtype):
-            code += u > row.view(shape)
+            code += torch.gt(u, row.view(shape), out=above)
         return code
