@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis as MplAxis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cbook import normalize_kwargs
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -108,7 +107,6 @@ def figure(scene: Scene, *, size: tuple[float, float] | None = None) -> Figure:
         figsize=size or ((6.4, 4.0) if parts == 1 else (13.33, 3.75 * rows)),
         layout="constrained",
     )
-    FigureCanvasAgg(fig)  # one renderer, kept; the plain canvas makes one for every text that is measured
     axes = np.atleast_1d(fig.subplots(rows, columns)).ravel()
     for ax, panel in zip(axes, scene.panels, strict=False):
         draw(panel, ax)
