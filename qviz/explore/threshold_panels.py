@@ -225,7 +225,7 @@ def slopes(b: Bench) -> Panel:
         f"The slope is {_told(w.slope)} in the segments from left to right and 0 "
         f"outside; with equal widths it is {w.scale:.3g}."
     )
-    y = Axis("dy/dx in the backward pass", 0.0, round_up(1.1 * max(float(slope[seen].max()), w.scale)))
+    y = Axis("dy/dx (backward)", 0.0, round_up(1.1 * max(float(slope[seen].max()), w.scale)))
     return Panel("Gradient of the input", Axis("x", low, high), y, marks, text)
 
 
