@@ -18,12 +18,15 @@
 # real: bits on disk, integers in the accumulators, tables in place of formulas. After this lesson you can
 #
 # 1. pack [codes](glossary.md#code) into bytes by hand, and say what a network weighs, everything counted,
-# 2. walk a dot product on codes: shifts, small products, or a table, and one multiplier at the end,
+# 2. walk a dot product on codes: shifts, small products, or a table, and one multiplier for each
+#    [accumulator](glossary.md#accumulator) at the end,
 # 3. say what is left of a learned activation quantizer (N2UQ, AQuant, ASQ) when training is over,
 # 4. check an integer network against the float one, and explain each code that differs,
 # 5. count shifts, additions and multiplications, and judge a claim about them.
 #
-# About 35 minutes. You should have done [Start here](00-start-here.ipynb) and [Powers](03-powers.ipynb).
+# About 35 minutes. You should have done [Start here](00-start-here.ipynb) and [Powers](03-powers.ipynb). Three methods
+# appear by name that have lessons of their own: [ADQ](05-codebooks.ipynb), [N2UQ](06-thresholds.ipynb) and
+# [AQuant](08-borders.ipynb); of them you need only what is said here.
 
 # %%
 import subprocess
@@ -67,9 +70,9 @@ exported = {name: describe(model, **about) for name, model in networks.items()}
 
 # %% [markdown]
 # Four networks with 4-bit weights and activations, each in a second: uniform grids (LSQ), powers of √2 with a step that
-# reads the sample (POST with ASQ), a [codebook](glossary.md#codebook) with learned [thresholds](glossary.md#threshold)
-# (ADQ with N2UQ), and uniform weights with [borders](glossary.md#border) (AQuant). Nothing was trained, so their accuracy
-# is that of [calibration](glossary.md#calibration) alone. This lesson asks only whether they say *the same* on disk and
+# reads the sample (POST with ASQ), a [codebook](glossary.md#codebook) with [thresholds](glossary.md#threshold) of its own
+# (ADQ with N2UQ), and uniform weights with [borders](glossary.md#border) (AQuant). Nothing was trained here, so that
+# levels, thresholds and borders are as [calibration](glossary.md#calibration) left them, and so is the accuracy. This lesson asks only whether they say *the same* on disk and
 # in integers.
 #
 # ## A code is no byte
@@ -102,33 +105,35 @@ print("32 bytes of floats, now", len(pack(eight, 4)))
 
 # %%
 Predict(
-    "The shipped ResNet-20 is 1,084 kB of float32. All weights have 4 bits now, two layers of 20 have 8. How many kB "
-    "has the file, with everything that it needs?",
+    "The shipped ResNet-20 is 1,084 kB of float32. Now the weights have 4 bits, those of the first and of the last of 20 "
+    "layers 8. How many kB has the file, with everything that it needs?",
     answer=lambda: sizes(exported["LSQ"]).total / 1000,
     unit="kB",
-    within=10,
-    why="Weights are an eighth (the two layers with 8 bits are small). BatchNorm stays in floating point, and names, "
-    "shapes and the list of steps are text.",
+    within=25,
+    why="Codes are an eighth (the two layers with 8 bits are small). BatchNorm stays in floating point, and names, "
+    "shapes and the list of steps are text, some 20 kB: the column *header* below.",
 )
 
 # %% jupyter={"outputs_hidden": true}
 # NBVAL_CHECK_OUTPUT
-print(f"{'network':12}{'codes':>10}{'tables':>10}{'floats':>10}")
+print(f"{'bytes':12}{'codes':>10}{'tables':>10}{'floats':>10}{'header':>10}{'file':>10}")
 for name, network in exported.items():
     size = sizes(network)
     parts = [sum(getattr(row, part) for row in size.rows) for part in ("codes", "tables", "floats")]
     parts[2] += size.others
+    parts += [size.header, size.total]
     print(f"{name:12}" + "".join(f"{part:10,}" for part in parts))
 
 # %% [markdown]
 # The codes take as much for every method: the bits are *counted from the codes*, and 4 bits are 4 bits. What differs is
-# the tables: levels, scales, thresholds. POST carries ASQ's small networks (in floating point), AQuant thresholds for
-# each channel. A table of methods "at 4 bits" that leaves these out compares apples with pears.
+# the tables: levels, scales, thresholds. POST carries ASQ's small networks (in floating point, counted among the tables),
+# AQuant thresholds for each channel. A table of methods "at 4 bits" that leaves these out compares apples with pears.
 #
 # ## What is left of an activation quantizer
 #
-# LSQ divides by a learned step, N2UQ sums learned widths, AQuant computes a sigmoid of a polynomial. All of them are
-# functions that rise with x, so that all that is left is *where the code changes*:
+# LSQ divides by a learned step, N2UQ sums learned widths, AQuant computes a sigmoid of a polynomial. With none of them
+# does the code fall when x grows (in AQuant's float32 arithmetic it may, for a number or two beside a border). So all
+# that is left is *where the code changes*:
 #
 # $$\mathrm{code}(x) = \#\{\, k : T_k < x \,\}, \qquad \hat x = \mathrm{value}[\mathrm{code}].$$
 #
@@ -160,39 +165,40 @@ print(
 
 # %% [markdown]
 # **One exception.** ASQ's step reads the sample ([lesson 04](04-adaptive-steps.ipynb)): a small network answers with a
-# factor β for each image. Its thresholds are in units of s·β, and the small network stays in floating point. Codes and
+# factor β for each image, and the step is s·β, with s learned. Its thresholds are in units of s·β, and the small network stays in floating point. Codes and
 # sums are integers all the same.
 #
 # ## The dot product
 #
 # A layer is dot products. With codes the same sum is made of integers, and how depends on where the
-# [levels](glossary.md#level) are:
+# [levels](glossary.md#level) are (a is the activation's code, a whole number):
 #
 # | levels | one term adds | accumulators |
 # |---|---|---|
-# | uniform (LSQ, DAQ, APoT) | a small whole number times a | one |
+# | multiples of one unit (LSQ, DAQ, APoT) | a small whole number times a | one |
 # | powers of two (POT) | a, shifted | one |
 # | powers of √2 (POST) | a, shifted | two, even and odd |
 # | anywhere (ADQ, NF4) | a itself | one for each level |
+# | anywhere, by a table | a product that is looked up | one |
 #
 # POST and its two accumulators are [lesson 03](03-powers.ipynb)'s equation ([Zhou et al. 2025](https://arxiv.org/abs/2504.17263);
-# that its authors' [look-up table](glossary.md#look-up-table) holds products is INFERRED). Begin with numbers that can be
+# that its authors' [look-up table](glossary.md#look-up-table) holds products is INFERRED, this project's reading). Begin with numbers that can be
 # done in the head.
 
 # %%
 easy = LutExplorer(show=["term", "weight", "activation"])
 easy.numbers.value = "easy numbers"
 Predict(
-    "w = 0.7071 = 2^(−1/2) is level number 6 of 7 magnitudes, a = 2. In units of 1/8 the smallest magnitude is a itself. "
-    "What is added to the odd sum?",
+    "w = 0.7071 = 2^(−1/2) is level number 6 of 7 magnitudes, a = 2. In units of 1/8 a weight of 1/8, the smallest "
+    "magnitude, adds a itself. What is added to the odd sum?",
     answer=lambda: easy.model.walk(easy.choice()).added[2],
     within=0,
-    why="j = 1 is odd: 2^(−1/2) = 2^0 / √2, in eighths a shift by 3: 2 << 3 = 16. The 1/√2 comes at the end, once.",
+    why="w = 2^(−j/2) with j = 1, which is odd: 2^(−1/2) = 2^0 / √2, in eighths a shift by 3: 2 << 3 = 16. The 1/√2 comes at the end, once.",
 )
 
 # %% [markdown]
-# Press play, or move **Term**. In the fourth picture you see the bits of a move to the left, and the sums in two's
-# complement. Then type another weight.
+# Press play, or move **Term**. In the fourth picture the bits of the activation move to the left; the sums are in
+# [two's complement](glossary.md#twos-complement). Then type another weight.
 
 # %%
 easy
@@ -207,7 +213,8 @@ easy.term.value = 1
 
 # %% [markdown]
 # Now real numbers: eight weights of a layer of MobileNetV2, and what they read. Step through **Method** at the last term,
-# and look at the line *Multiplier and shift* under the table.
+# and look at the line *Multiplier and shift* under the table, which the next section explains. (Multipliers are short
+# here, to be readable.)
 
 # %%
 explorer = LutExplorer(show=["method", "bits", "a_bits", "term", "weight", "activation"])
@@ -226,29 +233,31 @@ Predict(
 # ## Back to one unit
 #
 # An accumulator counts in units of scale × step, different for each channel. The next layer wants its own codes. So the
-# accumulator A is brought to one unit 2^(−f) for the whole network, by a whole multiplier and a shift:
+# accumulator A is brought to one unit 2^(−f) for the whole network, by a whole multiplier of 31 bits and a shift:
 #
 # $$v = \left( A \cdot m + 2^{\,n-1} \right) \gg n, \qquad m \, 2^{-n} \approx \text{scale} \cdot \text{step} \cdot 2^f,$$
 #
-# with the factor of [batch normalization](glossary.md#batch-normalization) in m (this is fixed-point requantization as in
-# [Jacob et al. 2018](https://arxiv.org/abs/1712.05877), section 2.2). And a threshold becomes an integer as well:
-# v·2^(−f) > T exactly where v > ⌊T·2^f⌋. From the second layer on no float number is needed. `qviz.export.integer` is
-# this forward pass, and says where it proves that no int32 overflows.
+# with the factor of [batch normalization](glossary.md#batch-normalization) in m, and its rest as an integer that is added
+# after the shift (this is fixed-point requantization as in [Jacob et al. 2018](https://arxiv.org/abs/1712.05877), section
+# 2.2). And a threshold becomes an integer as well: v·2^(−f) > T exactly where v > ⌊T·2^f⌋. From the second layer on no
+# float number is needed, but for ASQ's small network and what depends on its β. `qviz.export.integer` is this forward
+# pass, with f up to 40; it proves from the codes that no accumulator of 32 bits overflows.
 
 # %%
 # NBVAL_CHECK_OUTPUT
 from qviz.export.fixed import multiplier, thresholds
 
-m, n = (int(v) for v in multiplier(np.array(0.0123)))
-print(f"0.0123 = {m} / 2^{n}, off by {abs(m / 2**n - 0.0123):.0e}")
-print("A = 1000:", (1000 * m * 2**8 + 2 ** (n - 1)) >> n, "in units of 2^-8; exact:", 1000 * 0.0123 * 2**8)
+m, n = (int(v) for v in multiplier(np.array(0.0123 * 2**8)))
+print(f"0.0123 * 2^8 = {m} / 2^{n}, off by {abs(m / 2**n - 0.0123 * 2**8):.0e}")
+print("A = 1000:", (1000 * m + 2 ** (n - 1)) >> n, "in units of 2^-8; exact:", 1000 * 0.0123 * 2**8)
 print("thresholds 0.3 and -0.3 in quarters:", thresholds(np.array([0.3, -0.3]), 2).tolist())
 
 # %% [markdown]
 # ## Do they agree?
 #
-# The fake-quantized network adds float32 products, and each sum is rounded. The integer network rounds nothing in its
-# sums. A value that lies within that rounding of a threshold may fall on the other side.
+# The network in floating point ([fake quantization](glossary.md#fake-quantization)) adds float32 products, and each sum is
+# rounded. The integer network rounds nothing in its sums, and then once for each accumulator, to 2^(−f), which is finer
+# than float32's seven digits. A value that lies within that rounding of a threshold may fall on the other side.
 
 # %%
 found = {name: compare_codes(network, [test]) for name, network in exported.items()}
@@ -276,14 +285,16 @@ for name, agreement in found.items():
 
 # %% [markdown]
 # The last cell has the exact counts; they may differ a little on your processor, as float sums depend on their order. Each
-# difference is explained: *on a border within float rounding*, or it *follows* from one before in the same image: one
-# code that flips may move thousands behind it, and a logit by a few tenths. (The classes stay.) That is what "agrees" has
+# difference is explained: *on a border* (a threshold of this lesson) *within float rounding*, or it *follows* from one
+# before in the same image: one code that flips may move hundreds behind it, and a logit by a few tenths. (The classes
+# stay.) That is what "agrees" has
 # to mean: not a small average, but a reason for every code.
 #
 # ## The file is enough
 #
-# `save` writes one safetensors file, and `load` gives a network that answers bit for bit as the one that was saved. A third
-# program reads the same file with numpy alone, in another process, where torch is never loaded:
+# `save` writes one safetensors file, and `load` gives a network that answers bit for bit as the one that was saved. Another
+# program reads the same file with numpy alone, in another process, where torch is never loaded. And the file carries a
+# SHA-256 of its contents, which is compared before anything in it is believed:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -298,25 +309,29 @@ print(
     [int(c) for c in classes] == networks["LSQ"](test[:20]).argmax(1).tolist(),
 )
 damaged = bytearray(file.read_bytes())
-damaged[-1000] ^= 1  # one bit of 1.2 million
+damaged[-1000] ^= 1
 (folder / "damaged.safetensors").write_bytes(damaged)
 try:
     load(folder / "damaged.safetensors")
 except ValueError as refused:
-    print("one flipped bit is refused:", type(refused).__name__)
+    print(f"one bit of {8 * len(damaged):,} flipped is refused:", type(refused).__name__)
 
 # %% [markdown]
 # ## What does it cost?
 #
-# `costs` counts, from the codes, what the integer network does for one image. A weight of 0 costs nothing, one of ±1 an
-# addition, a power of two a shift, any other a multiplication.
+# `costs` counts, from the codes, what the layers of the integer network do for one image. A weight of 0 costs nothing; any
+# other costs an addition, with a shift before it for ±2, ±4, ±8 …, or a multiplication for what is no power of two. In a
+# codebook each weight on a level other than 0 costs one addition. At the end each accumulator costs one multiplication
+# and one shift; a look-up gives an activation its code. MACs (multiply-accumulate operations) are the products of the
+# float layer. Shortcuts, the mean at the end and ASQ's networks are not counted.
 
 # %%
 Predict(
     "Which of the four networks takes the fewest multiplications?",
     options=list(exported),
     answer=lambda: min(exported, key=lambda name: costs(exported[name]).totals["multiplications"]),
-    why="Every product of a POST layer is a shift; only the two accumulators of each output are multiplied.",
+    why="Every product of a POST layer is a shift; only the two accumulators of each output are multiplied. Four in ten of "
+    "its multiplications are those of the two uniform layers with 8 bits.",
 )
 
 # %% jupyter={"outputs_hidden": true}
@@ -325,10 +340,30 @@ for name, network in exported.items():
 
 # %% [markdown]
 # **An honest limit.** Fewer multiplications are no speed by themselves. On a CPU or a GPU a multiplication takes as long as
-# an addition, and all four networks do some 20 to 40 million additions; our integer forward pass is *slower* than the
-# float one, as it is a reference to be read. Shifts and tables pay in hardware that is built for them. What every
-# machine gets from the codes is the bytes: a file of a sixth, and weights that take an eighth of the memory traffic.
-#
+# an addition, and all four networks do some 20 to 40 million additions; our integer forward pass is a reference to be read
+# and *slower* than the float one, as the last cell of this section measures. Shifts and tables pay in hardware that is
+# built for them. What every machine gets from the codes is the bytes: a file of a sixth to a fourth, by the size of its
+# tables, and weights that take an eighth of the memory traffic.
+
+# %%
+from time import perf_counter
+
+from qviz.export.integer import IntegerModel
+
+
+def seconds(network):
+    times = []
+    for _ in range(4):
+        start = perf_counter()
+        network(test)
+        times.append(perf_counter() - start)
+    return min(times[1:])
+
+
+plain, integer = resnet20("fp32"), IntegerModel(exported["LSQ"])
+print(f"40 images: the integers take {seconds(integer) / seconds(plain):.1f} times as long as float32")
+
+# %% [markdown]
 # ## What ONNX can hold
 #
 # A file for other runtimes has to be made of standard operators. `qviz export RUN --to net.onnx` writes
@@ -337,11 +372,13 @@ for name, network in exported.items():
 # |---|---|
 # | uniform weights | 4-bit or 8-bit integers and `DequantizeLinear` |
 # | any other codebook | codes, and `Gather(levels, codes)` times the scale |
-# | uniform activations | `QuantizeLinear`, `DequantizeLinear` |
+# | uniform activations | `QuantizeLinear`, `DequantizeLinear`; a `Ceil` before them where ties would round otherwise |
 # | thresholds of any kind | a `Where(x > T, …)` for each of them |
 #
-# No standard operator adds shifted codes: a runtime will multiply floats, whatever the levels are. The bits on disk are
-# real there, the integer arithmetic is not promised. `qviz verify FILE` measures both, for either kind of file.
+# (RUN is a folder that `qviz train` or `qviz ptq` wrote.) No standard operator adds shifted codes: POST's levels are
+# multiplied as floats. Evenly spaced ones a runtime may fuse into integers, but the file does not promise it. The bits on
+# disk are real. `qviz verify FILE --against RUN` counts them, and compares each step and each answer with the network
+# that the file was made of.
 #
 # ## Exercises
 #
@@ -359,8 +396,9 @@ print("1:", pack(torch.tensor([6, 1, 4], dtype=torch.uint8), 3).tolist())
 largest = 576 * 8 * 15
 print(f"2: {largest:,}, {largest.bit_length() + 1} bits")
 ways = {how: costs(exported["POST"], how=how) for how in ("auto", "products")}
-print("3: look-ups grow:", ways["products"].totals["lookups"] > 100 * ways["auto"].totals["lookups"])
-print("3: shifts shrink:", ways["products"].totals["shifts"] < ways["auto"].totals["shifts"] / 10)
+for how, counted in ways.items():
+    totals = {what: counted.totals[what] / 1e6 for what in ("shifts", "lookups", "multiplications")}
+    print(f"3: {how:9}" + ", ".join(f"{count:.1f} million {what}" for what, count in totals.items()))
 
 # %% [markdown]
 # <details><summary>Answer 1</summary>
@@ -378,8 +416,9 @@ print("3: shifts shrink:", ways["products"].totals["shifts"] < ways["auto"].tota
 #
 # <details><summary>Answer 3</summary>
 #
-# The shifts go, and one look-up for each product that is not 0 comes in their place. The additions stay. The entries of the
-# table are rounded, so it is the only arithmetic here that is not exact. It is of use where there is no shifter, or where the
+# The shifts of the products go, and one look-up for each weight that is not 0 comes in their place. The additions stay. One
+# accumulator for each output remains instead of two, so that half of the multiplications at the end go as well. The
+# entries of the table are rounded, so it is the only arithmetic here that is not exact. It is of use where there is no shifter, or where the
 # levels are no powers of anything: any two codes have a product, whatever they stand for.
 #
 # </details>
@@ -387,6 +426,6 @@ print("3: shifts shrink:", ways["products"].totals["shifts"] < ways["auto"].tota
 # %% [markdown]
 # ## What to read next
 #
-# `qviz.export.layout` is the whole file format on one page, and `qviz.export.run_numpy` the network in 250 lines of
-# numpy: read it as a check of what you have learned. To train what you export:
+# The docstring of `qviz.export.layout` is the whole file format, and `qviz.export.run_numpy` the network in some 200 lines
+# of numpy: read it as a check of what you have learned. To train what you export:
 # [training/cifar10-asq-post](training/cifar10-asq-post.ipynb). The terms are in the [glossary](glossary.md).

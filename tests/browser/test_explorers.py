@@ -267,6 +267,7 @@ def test_everything_can_be_read(page, shots, theme, width, height):
     contrast, hued = root.evaluate(CONTRAST), root.evaluate(HUED)
     overflow = root.evaluate("(e) => e.scrollWidth - e.clientWidth")
     tab.evaluate(THEME, "JupyterLab Light")
+    tab.wait_for_function(THEMED, arg="JupyterLab Light")  # a theme that is asked for meanwhile gets lost
     tab.set_viewport_size({"width": 1500, "height": 1000})
     assert problems == []
     assert {kind: found for kind, found in contrast.items() if found[0] < 4.5} == {}
