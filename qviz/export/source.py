@@ -20,15 +20,17 @@ from qviz.export.exported import Exported
 from qviz.export.file import read
 from qviz.measure import Checkpoint
 from qviz.nn.data.augment import CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, IMAGENET_STD
+from qviz.nn.layers import STANDARDIZED
 from qviz.nn.models import NAMES, create
 from qviz.nn.own_forward import quantized
 from qviz.nn.ptq.fold import fold_batchnorm
 from qviz.nn.train.checkpoint import BEST, LAST
 from qviz.nn.train.packing import load_into, unpack_weights
 
-STANDARDIZED = ("daq_weight", "apot_weight")
-"""Recipes for weights that the layer standardizes; a checkpoint does not say it."""
+IMAGES = {"cifar10": (32, CIFAR10_MEAN, CIFAR10_STD), "imagenet": (224, IMAGENET_MEAN, IMAGENET_STD)}
+"""Side, mean and standard deviation of the images of a data set."""
 
+_CLASSES = {10: "cifar10", 1000: "imagenet"}
 _PARTS = ("weight_quantizer", "input_quantizer")
 
 
@@ -49,12 +51,19 @@ class Source:
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def describe(self) -> Exported:
-        """Return the network as tables and steps, with the shape and the normalization of its images."""
-        small = self.name == "resnet20"
-        mean, std = (CIFAR10_MEAN, CIFAR10_STD) if small else (IMAGENET_MEAN, IMAGENET_STD)
-        side = 32 if small else 224
-        policy = self.info.get("experiment", {}).get("first_last", "")
-        return describe(self.model, shape=(3, side, side), name=self.name, mean=mean, std=std, policy=policy)
+        """Return the network as tables and steps, with the shape and the normalization of its images.
+
+        Those are of the data that the file names; where it names none, of CIFAR-10 if there are 10 classes
+        and of ImageNet if there are 1000, else they stay unknown.
+        """
+        experiment = self.info.get("experiment", {})
+        classes = _classes(self.name, self.model.state_dict())
+        images = IMAGES.get(experiment.get("data", _CLASSES.get(classes)))
+        about = {"name": self.name, "policy": experiment.get("first_last", "")}
+        if images is not None:
+            side, mean, std = images
+            about |= {"shape": (3, side, side), "mean": mean, "std": std}
+        return describe(self.model, **about)
 
 
 def open_source(path: str | Path, model: str | None = None) -> Source:
@@ -134,10 +143,13 @@ def _texts(file: Path) -> dict[str, str]:
 
 def _architecture(name: str, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Return a network by name, its last layer as wide as the file's."""
-    network = create(name)
-    last = [key for key, value in network.named_parameters() if value.ndim > 1][-1]
-    rows = len(tensors[last]) if last in tensors and tensors[last].ndim else None
-    return create(name, num_classes=rows or None)
+    return create(name, num_classes=_classes(name, tensors) or None)
+
+
+def _classes(name: str, tensors: Mapping[str, Tensor]) -> int:
+    """Return how wide a network's last layer is in a state dict, 0 where that is not there."""
+    last = [key for key, value in create(name).named_parameters() if value.ndim > 1][-1]
+    return len(tensors[last]) if last in tensors and tensors[last].ndim else 0
 
 
 def _name(tensors: Mapping[str, Tensor], model: str | None, file: Path) -> str:
@@ -167,10 +179,11 @@ def _quantize(network: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> 
             raise ValueError(f"{file}: holds a quantizer of {name!r}, which is no layer of the network")
         made = {part: _quantizer(f"{name}.{part}", tensors, file) for part in _PARTS}
         weight = made["weight_quantizer"]
+        standardize = weight is not None and weight.recipe is not None and weight.recipe.name in STANDARDIZED
         quantized(type(layers[name])).adopt(
             layers[name],
             **made,
-            standardize=weight is not None and weight.recipe.name in STANDARDIZED,
+            standardize=bool(tensors.get(f"{name}.standardized", standardize)),
             output_scale=f"{name}.output_scale" in tensors,
         )
 

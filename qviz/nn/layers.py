@@ -15,6 +15,9 @@ from qviz.nn.watch import Watch
 Reduce = Callable[[Tensor], Tensor]
 """Takes a tensor to its mean over the processes."""
 
+STANDARDIZED = ("daq_weight", "apot_weight")
+"""Recipes of weights that are standardized unless the state says otherwise."""
+
 
 def mixed(y: Tensor, x: Tensor, drop: float, generator: torch.Generator | None) -> Tensor:
     """Return y with each value, independently and with probability ``drop``, replaced by that of x (QDrop).
@@ -46,6 +49,8 @@ class QuantLayer(nn.Module):
         drop: The share of input values that stay unquantized in train mode, drawn anew in each forward pass
             (QDrop, Wei et al., ICLR 2022, arXiv:2203.05740); 0 at first. Set it with :meth:`mix`.
         output_scale: s, shape (), or None; NaN until it is started or loaded.
+        standardized: Whether z(w) is read, as a tensor, so that the state dict says it; None where it is as
+            the weight's recipe has it (see :data:`STANDARDIZED`).
 
     Raises:
         TypeError: a quantizer is no Quantizer.
@@ -125,7 +130,8 @@ class QuantLayer(nn.Module):
         """Turn this layer back into the float layer and return it."""
         for name in ("weight_quantizer", "input_quantizer"):
             del self._modules[name]
-        del self._parameters["output_scale"], self.standardize, self._ready, self._watch
+        del self._parameters["output_scale"], self._buffers["standardized"]
+        del self.standardize, self._ready, self._watch
         for name in ("drop", "generator"):
             vars(self).pop(name, None)
         hooks = self._load_state_dict_post_hooks
@@ -150,6 +156,10 @@ class QuantLayer(nn.Module):
         for name, q in quantizers.items():
             self.register_module(name, None if q is None else q.to(self.weight.device).train(self.training))
         self.standardize = bool(standardize)
+        recipe = None if weight_quantizer is None else weight_quantizer.recipe
+        expected = recipe is not None and recipe.name in STANDARDIZED
+        said = None if self.standardize == expected else torch.tensor(self.standardize)
+        self.register_buffer("standardized", None if said is None else said.to(self.weight.device))
         scale = torch.full((), torch.nan, device=self.weight.device) if output_scale else None
         self.register_parameter("output_scale", None if scale is None else nn.Parameter(scale))
         self._ready, self._watch = False, Watch()

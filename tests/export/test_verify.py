@@ -119,6 +119,21 @@ def test_onnx_files_that_ask_for_more_than_arithmetic_are_refused(tmp_path, expo
             prove(tmp_path / f"{name}.onnx")
 
 
+def test_a_checkpoint_says_whether_weights_are_standardized_and_of_which_data_it_is(tmp_path):
+    torch.manual_seed(0)
+    net, images = create("resnet20"), torch.randn(2, 3, 32, 32)
+    own = replace(recipes.pair("lsq", 4), name="own", method=None, standardize=True)
+    convert(net, pair=own, first_last="fp", batch=images)
+    calibrate(net, images)
+    path = tmp_path / "best.safetensors"
+    for info, side in (({}, 32), ({"experiment": {"data": "imagenet"}}, 224)):
+        path.write_bytes(pack_weights(net.eval(), info))
+        source = open_source(path)
+        assert source.describe().about["shape"] == [3, side, side]
+    with torch.no_grad():
+        assert torch.equal(source.model(images), net(images))
+
+
 @pytest.mark.slow
 def test_the_commands_from_a_state_dict_to_an_accuracy(tmp_path, capsys):
     torch.manual_seed(0)
