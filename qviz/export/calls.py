@@ -88,17 +88,23 @@ def of_a_shape(node: fx.Node) -> bool:
     return of_shape and node.args[0].target is getattr and node.args[1] == 0
 
 
+def called(node: fx.Node) -> str:
+    """Return the name of the function or the method that a node calls."""
+    return node.target if isinstance(node.target, str) else node.target.__name__
+
+
 def changes_its_input(node: fx.Node) -> bool:
     """Whether a call works in place."""
-    named = isinstance(node.target, str) and node.target.endswith("_")
-    return named or node.target in (operator.iadd, torch.relu_) or bool(node.kwargs.get("inplace"))
+    second = node.args[1] if node.target in (F.relu, F.relu6) and len(node.args) > 1 else False
+    named = called(node).endswith("_") or node.target is operator.iadd
+    return named or bool(node.kwargs.get("inplace", second))
 
 
 CALLS: Mapping[Any, Callable[..., Made]] = {
     **dict.fromkeys((operator.add, operator.iadd, torch.add, "add", "add_"), _add),
     **dict.fromkeys((F.relu, torch.relu, torch.relu_, "relu", "relu_"), _relu),
     F.relu6: _relu6,
-    **dict.fromkeys((torch.clamp, "clamp", "clamp_"), _clamp),
+    **dict.fromkeys((torch.clamp, torch.clamp_, "clamp", "clamp_"), _clamp),
     **dict.fromkeys((F.dropout, F.dropout2d), _dropout),
     **dict.fromkeys((torch.flatten, "flatten"), _flatten),
     **dict.fromkeys(("view", "reshape"), _view),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,11 +14,14 @@ from qviz.core._text import some
 from qviz.export.check import DTYPES
 from qviz.export.exported import Exported
 from qviz.export.fold import layer_tables
-from qviz.export.packed import equip
+from qviz.export.packed import PackedConv2d, PackedLinear, equip
+from qviz.export.program import Program
+from qviz.export.tables import LayerTables
 from qviz.export.trace import trace
 from qviz.nn.layers import QuantConv2d, QuantLayer, QuantLinear
+from qviz.nn.modules import evaluating
 
-_LAYERS = (nn.Conv2d, nn.Linear, QuantConv2d, QuantLinear)
+_LAYERS = (nn.Conv2d, nn.Linear, QuantConv2d, QuantLinear, PackedConv2d, PackedLinear)
 
 
 @torch.no_grad()
@@ -34,8 +38,10 @@ def describe(
     """Return a model, converted or not, as tables and steps that answer as it does in eval mode.
 
     Args:
-        model: A float32 model, calibrated where it is quantized.
-        shape: Of one image, such as (3, 32, 32).
+        model: A float32 model, calibrated where it is quantized, or what :func:`~qviz.export.load`
+            returned.
+        shape: Of one image, such as (3, 32, 32). With it the steps are run on two random images; where they
+            do not answer as the model does, bit for bit, there are none, and a sentence says so.
         name: One of ``qviz.nn.models.NAMES``, where it is one of these.
         mean: What is subtracted from images, a number for each channel.
         std: What they are then divided by, a number for each channel.
@@ -44,31 +50,53 @@ def describe(
 
     Raises:
         ValueError: A quantizer has no table (it rounds at random, by its neighbors, or is soft), a layer has
-            a forward pass of its own, or a tensor is not float32.
+            a forward pass of its own, a tensor is not float32, or images of the shape do not fit.
         RuntimeError: A layer is not calibrated.
     """
     if any(value.device.type != "cpu" for value in (*model.parameters(), *model.buffers())):
         model = copy.deepcopy(model).cpu()
-    layers, own = _parts(model)
-    tables = {}
-    for key, layer in layers.items():
-        if layer.weight.dtype != torch.float32:
-            raise ValueError(f"layer {key!r} is {layer.weight.dtype}; call model.float() first")
-        try:
-            tables[key] = layer_tables(layer)
-        except ValueError as problem:
-            raise ValueError(f"layer {key!r}: {problem}") from problem
+    read = model.exported if isinstance(model, Program) else None
+    layers, own = _parts(model if read is None else model.net)
+    tables = {key: _tables(key, layer) for key, layer in layers.items()}
     for key, value in own.items():
         if value.dtype not in DTYPES:
             raise ValueError(f"the tensor {key!r} is {value.dtype}; call model.float() first")
-    program, untraceable = trace(model)
     about = {"model": name, "policy": policy, **more}
     about |= {} if shape is None else {"shape": [int(n) for n in shape]}
     about |= {
         key: [float(v) for v in given] for key, given in (("mean", mean), ("std", std)) if given is not None
     }
     tensors = {key: value.detach().clone() for key, value in own.items()}
-    return Exported(tables, tensors, program, untraceable, about)
+    if read is not None:
+        about = {**read.about, **{key: value for key, value in about.items() if value != ""}}
+        tables, tensors = {**read.layers, **tables}, {**read.tensors, **tensors}
+        return replace(read, layers=tables, tensors=tensors, about=about)
+    exported = Exported(tables, tensors, *trace(model), about)
+    if exported.program and shape is not None and (far := _apart(exported, model)):
+        why = f"on random images its steps answer up to {far:.3g} from what {type(model).__name__} answers"
+        return replace(exported, program=(), untraceable=why)
+    return exported
+
+
+def _tables(name: str, layer: nn.Module) -> LayerTables:
+    if layer.weight.dtype != torch.float32:
+        raise ValueError(f"layer {name!r} is {layer.weight.dtype}; call model.float() first")
+    try:
+        return layer_tables(layer)
+    except ValueError as problem:
+        raise ValueError(f"layer {name!r}: {problem}") from problem
+
+
+def _apart(exported: Exported, model: nn.Module) -> float:
+    """Return by how much the steps and the model differ on two random images; 0 for the same bits."""
+    x = torch.randn(2, *exported.about["shape"], generator=torch.Generator().manual_seed(0))
+    found = Program(exported)(x)
+    with evaluating(model):
+        expected = model(x)
+    if found.shape != expected.shape:
+        return torch.inf
+    alike = torch.allclose(found, expected, rtol=0, atol=0, equal_nan=True)
+    return 0.0 if alike else float((found - expected).abs().max())
 
 
 @torch.no_grad()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
 from qviz.core.groups import Grouped
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import Fixed
+from qviz.export.packed import PackedLayer
 from qviz.export.tables import Adapter, InputTable, LayerTables, WeightTable
 from qviz.methods.asq import AdaptiveStep
 from qviz.nn.layers import QuantLayer
@@ -20,13 +23,15 @@ def layer_tables(layer: torch.nn.Module) -> LayerTables:
     """Return the tables of a convolution or a linear layer, quantized or not.
 
     Args:
-        layer: A Conv2d or Linear; a QuantConv2d or QuantLinear must be calibrated.
+        layer: A Conv2d or Linear, or a packed one; a QuantConv2d or QuantLinear must be calibrated.
 
     Raises:
         ValueError: The layer rounds at random or by its neighbors (a fused border), or is soft, or its
             weight is not finite: no table stands for it.
         RuntimeError: It is not calibrated.
     """
+    if isinstance(layer, PackedLayer):
+        return copy.deepcopy(layer.tables)
     bias = None if layer.bias is None else layer.bias.detach().float().clone()
     if not isinstance(layer, QuantLayer):
         return LayerTables(layer.weight.detach().float().clone(), None, bias)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +25,9 @@ class PackedLayer(nn.Module):
         weight: Float32, a buffer that is left out of the state dict where there are codes.
     """
 
-    float_type: ClassVar[type[nn.Module]]
-
     @classmethod
     def adopt(cls, layer: nn.Module, tables: LayerTables, device: torch.device | None = None) -> Self:
-        """Turn a convolution or a linear layer, quantized or not, into a packed one, in place; return it.
+        """Turn a convolution or a linear layer, of any kind, into a packed one, in place; return it.
 
         Args:
             layer: Of the tables' shape; its weight and its quantizers go.
@@ -39,6 +37,8 @@ class PackedLayer(nn.Module):
         device = layer.weight.device if device is None else device
         if isinstance(layer, QuantLayer):
             layer.release()
+        if not isinstance(layer, PackedLayer):
+            layer.register_load_state_dict_post_hook(_after_loading)
         del layer.weight, layer.bias
         layer.__class__ = cls
         layer.requires_grad_(False)
@@ -56,7 +56,6 @@ class PackedLayer(nn.Module):
         self.register_buffer("values", None if read is None else read.values)
         self.adapter = None if read is None or read.adapter is None else _holder(read.adapter)
         self._tables = tables
-        self.register_load_state_dict_post_hook(_after_loading)
 
     @property
     def tables(self) -> LayerTables:
@@ -88,8 +87,6 @@ class PackedLayer(nn.Module):
 class PackedConv2d(PackedLayer, nn.Conv2d):
     """A convolution that computes with codes' values; see :class:`PackedLayer`."""
 
-    float_type = nn.Conv2d
-
     def forward(self, input: Tensor) -> Tensor:
         """Return the output, in the shape of the float layer's."""
         x = input if input.ndim == 4 else input.unsqueeze(0)
@@ -99,8 +96,6 @@ class PackedConv2d(PackedLayer, nn.Conv2d):
 
 class PackedLinear(PackedLayer, nn.Linear):
     """A linear layer that computes with codes' values; see :class:`PackedLayer`."""
-
-    float_type = nn.Linear
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the output, shape (..., C_out)."""
@@ -117,7 +112,7 @@ def equip(layer: nn.Module, tables: LayerTables, device: torch.device | None = N
         tables: A layer's.
         device: Where to; by default where the layer's weight is.
     """
-    if tables.quantized:
+    if tables.quantized or isinstance(layer, PackedLayer):
         kind = PackedConv2d if isinstance(layer, nn.Conv2d) else PackedLinear
         return kind.adopt(layer, tables, device)
     device = layer.weight.device if device is None else device

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
 from torch import fx, nn
 
-from qviz.export.calls import CALLS, changes_its_input, of_a_shape
+from qviz.export.calls import CALLS, called, changes_its_input, of_a_shape
 from qviz.export.exported import Step
+from qviz.export.packed import PackedConv2d, PackedLinear
 from qviz.nn.layers import QuantConv2d, QuantLinear
 from qviz.nn.modules import evaluating
 
-_CONVOLUTIONS, _LINEAR = (nn.Conv2d, QuantConv2d), (nn.Linear, QuantLinear)
+_CONVOLUTIONS, _LINEAR = (nn.Conv2d, QuantConv2d, PackedConv2d), (nn.Linear, QuantLinear, PackedLinear)
 _NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d)
 _LEAVES = (
     *_CONVOLUTIONS,
@@ -33,7 +35,8 @@ def trace(model: nn.Module) -> tuple[tuple[Step, ...], str]:
     Convolutions and linear layers (quantized ones too), BatchNorm2d, ReLU, ReLU6, MaxPool2d,
     AdaptiveAvgPool2d(1), Flatten and dropout are understood as modules; of functions and methods additions,
     relu, relu6, clamp, padding of channels by zeros, slices of rows and columns, dropout, flatten, and the
-    mean over rows and columns. Where a ReLU or an addition works in place, what is read later is its result.
+    mean over rows and columns. Where a ReLU or an addition works in place, what is read later is its result;
+    where it works on a slice or a flattened map, the whole may not be read later.
 
     Args:
         model: Any module of one tensor to one tensor. Its modes stay as they are.
@@ -50,9 +53,11 @@ def trace(model: nn.Module) -> tuple[tuple[Step, ...], str]:
     """
     try:
         for name, module in model.named_modules():
-            if module._forward_hooks or module._forward_pre_hooks:
+            hooks = module._forward_hooks or module._forward_pre_hooks
+            if hooks or "forward" in vars(module):
+                what = "hooks" if hooks else "a forward set on the instance"
                 raise Unknown(
-                    f"the module {name or type(model).__name__} has hooks, which no step stands for"
+                    f"the module {name or type(model).__name__} has {what}, which no step stands for"
                 )
         with evaluating(model):
             graph = _Tracer().trace(model)
@@ -65,8 +70,18 @@ class Unknown(Exception):
     """What no step stands for, as a sentence."""
 
 
+class _Stand(fx.Proxy):
+    """Stands for a tensor; of its own ``+=`` it says that it works in place."""
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+
+
 class _Tracer(fx.Tracer):
     """Looks into a module unless a step stands for it as a whole."""
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Stand(node, self)
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         if type(module) in _LEAVES:
@@ -99,6 +114,7 @@ class _Steps:
         self.modules = modules
         self.steps: list[Step] = []
         self.number: dict[fx.Node, int] = {}
+        self.memory: dict[int, int] = {}
 
     def of(self, graph: fx.Graph) -> tuple[Step, ...]:
         for node in graph.nodes:
@@ -134,12 +150,19 @@ class _Steps:
         """Note the step of a node; where the node works in place, all that reads its input reads the step."""
         if self._in_place(node):
             before = self._read(node.args[0])
-            self.number.update({other: step for other, number in self.number.items() if number == before})
+            self.memory[step] = self.memory[before]
+            for other, number in self.number.items():
+                if number == before:
+                    self.number[other] = step
+                elif self.memory[number] == self.memory[before] and any(user > node for user in other.users):
+                    raise Unknown(f"{called(node)} changes a part of {other}, which is read later")
         self.number[node] = step
 
     def _new(self, op: str, *inputs: int, name: str = "", **args: Any) -> int:
         self.steps.append(Step(op, inputs, name, args))
-        return len(self.steps) - 1
+        step = len(self.steps) - 1
+        self.memory[step] = self.memory[inputs[0]] if op in ("flatten", "subsample") else step
+        return step
 
     def _read(self, value: Any) -> int:
         if not isinstance(value, fx.Node) or value not in self.number:
@@ -190,12 +213,13 @@ class _Steps:
         return self._new("maxpool", x, **{key: _pair(value) for key, value in sizes.items()})
 
     def _function(self, node: fx.Node) -> int:
-        make = CALLS.get(node.target)
-        made = None if make is None else make(*node.args, **node.kwargs)
+        try:
+            made = CALLS[node.target](*node.args, **node.kwargs)
+        except (KeyError, TypeError):  # another function, or arguments that none of these takes
+            made = None
         if made is None:
-            name = node.target if isinstance(node.target, str) else node.target.__name__
             given = ", ".join([*map(str, node.args), *(f"{k}={v}" for k, v in node.kwargs.items())])
-            raise Unknown(f"the network calls {name}({given}), which no step stands for")
+            raise Unknown(f"the network calls {called(node)}({given}), which no step stands for")
         inputs, steps = made
         numbers = [self._read(value) for value in inputs]
         for op, args in steps:

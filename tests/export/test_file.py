@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 import qviz
@@ -98,6 +101,23 @@ def test_bits_are_those_of_the_codes_and_not_of_the_quantizer(images):
     assert (rows["layer1.0.conv2"].bits, rows["layer1.0.conv2"].codes) == (1, 8 * 8 * 9 // 8)
 
 
+def texts(path: object) -> dict[str, str]:
+    """Return the texts of a file, the hash of all that is in it among them."""
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()
+
+
+def test_a_loaded_model_is_exported_again(tmp_path, images):
+    about = {"shape": (3, 32, 32), "policy": "fp"}
+    model, plain = network(images, "asq", 4), network(images, "fp32")
+    path = save(model, tmp_path / "x.safetensors", **about)
+    again, into = tmp_path / "again.safetensors", load(path, into=SmallResNet())
+    assert texts(save(load(path), again)) == texts(path)
+    assert texts(save(into, again, **about)) == texts(path)
+    load(save(plain, again), into=into)
+    assert torch.equal(into(images), plain(images))
+
+
 def test_a_state_dict_makes_the_weight_anew(tmp_path, images):
     model = network(images, "asq", 4)
     path = save(model, tmp_path / "x.safetensors")
@@ -139,6 +159,21 @@ def test_a_network_that_cannot_be_traced_needs_its_model(tmp_path, images):
     with pytest.raises(ValueError, match="into=model"):
         load(path)
     assert torch.equal(load(path, into=Scaled())(images), model(images))
+
+
+class Sly(SmallResNet):
+    """Another network where it is looked at than where it is run."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if isinstance(x, Tensor) else x.relu())
+
+
+def test_steps_that_do_not_answer_as_the_model_are_left_out():
+    made = qviz.export.describe(Sly(), shape=(3, 32, 32))
+    assert made.program == ()
+    assert re.fullmatch(
+        r"on random images its steps answer up to [\d.]+ from what Sly answers", made.untraceable
+    )
 
 
 @pytest.mark.parametrize(

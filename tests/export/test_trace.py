@@ -61,13 +61,15 @@ class Odd(nn.Module):
         x = self.pool(F.dropout(x, training=self.training))
         x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 1))
         x += x.clamp(-1, 2)
-        return self.fc(torch.relu_(x).view(x.size(0), -1))
+        x = torch.relu_(x).view(x.size(0), -1)
+        torch.clamp_(x, 0, 0.9)  # what it returns is not read
+        return self.fc(x)
 
 
 def test_functions_slices_and_what_works_in_place() -> None:
     torch.manual_seed(1)
     ops = assert_alike(Odd(), torch.randn(2, 3, 20, 20))
-    expected = "input conv relu clip add maxpool subsample pad_channels clip add relu flatten linear"
+    expected = "input conv relu clip add maxpool subsample pad_channels clip add relu flatten clip linear"
     assert ops == tuple(expected.split())
 
 
@@ -81,6 +83,29 @@ class Calls(nn.Module):
         return self.body(self, x)
 
 
+def aliased(m: Calls, x: Tensor) -> Tensor:
+    i = x = m.conv(x)
+    x += x.relu()
+    return x + i  # i changed too
+
+
+def test_an_addition_in_place_changes_all_names_of_a_map() -> None:
+    assert assert_alike(Calls(aliased), torch.randn(2, 3, 4, 4)) == ("input", "conv", "relu", "add", "add")
+
+
+def part(m: Calls, x: Tensor) -> Tensor:
+    x = m.conv(x)
+    x[:, :, ::2, ::2].relu_()
+    return x + x
+
+
+def base(m: Calls, x: Tensor) -> Tensor:
+    x = m.conv(x)
+    y = x.flatten(1)
+    F.relu(x, True)
+    return y
+
+
 @pytest.mark.parametrize(
     ("body", "names"),
     [
@@ -92,6 +117,9 @@ class Calls(nn.Module):
         (lambda m, x: m.conv(x)[:, 1:], "getitem"),
         (lambda m, x: F.pad(m.conv(x), (1, 1, 1, 1)), "pad"),
         (lambda m, x: m.conv(x).mean(1), "mean"),
+        (lambda m, x: torch.add(m.conv(x), x, out=x), "out=x"),
+        (part, "relu_ changes a part of conv, which is read later"),
+        (base, "relu changes a part of flatten, which is read later"),
     ],
 )
 def test_what_cannot_be_traced_is_named(body: object, names: str) -> None:
@@ -104,12 +132,15 @@ def test_what_cannot_be_traced_is_named(body: object, names: str) -> None:
 def test_modules_that_no_step_stands_for_are_named() -> None:
     hooked = nn.Sequential(nn.Conv2d(3, 3, 1))
     hooked[0].register_forward_hook(lambda module, args, output: output + 1)
+    replaced = nn.Sequential(nn.Conv2d(3, 3, 1))
+    replaced[0].forward = torch.sigmoid
     for model, names in (
         (nn.Sequential(nn.Conv2d(3, 3, 1), nn.AvgPool2d(2)), "the module 1 is a AvgPool2d"),
         (nn.Sequential(nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect")), "pads by reflect"),
         (nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False)), "keeps no statistics"),
         (nn.Sequential(nn.AdaptiveAvgPool2d(2)), "averages to 2"),
         (hooked, "the module 0 has hooks"),
+        (replaced, "the module 0 has a forward set on the instance"),
     ):
         steps, why = trace(model)
         assert steps == ()
