@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from qviz.cli.usage import UsageError, install, missing
+from qviz.cli.usage import UsageError, require_onnx
 
 
 def add_to(commands: Any) -> None:
@@ -34,9 +34,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"--to takes a .safetensors or .onnx file, got {options.to}")
     if options.to.suffix == ".safetensors" and own:
         raise UsageError(f"--{min(own)} is of .onnx files; leave it out")
-    absent = missing("export") if options.to.suffix == ".onnx" else []
-    if absent:
-        raise UsageError(f"an .onnx file needs {', '.join(absent)}: {install('export')}")
+    require_onnx(options.to)
     from qviz.export.source import open_reference
 
     try:

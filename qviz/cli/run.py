@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qviz.cli.images import DATA, batches, images_of
-from qviz.cli.usage import UsageError, install, missing
+from qviz.cli.usage import UsageError, require_onnx
 
 
 def add_to(commands: Any) -> None:
@@ -25,9 +25,7 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the accuracy; of a .npy file, the class of each image."""
-    absent = missing("export") if options.file.suffix == ".onnx" else []
-    if absent:
-        raise UsageError(f"an .onnx file needs {', '.join(absent)}: {install('export')}")
+    require_onnx(options.file)
     if options.integer and options.file.suffix != ".safetensors":
         raise UsageError(f"--integer is of .safetensors files, got {options.file}")
     import torch

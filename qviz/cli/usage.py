@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 DISTRIBUTION = "qviz-quantization"
 EXTRAS = {
@@ -35,3 +36,14 @@ def missing(extra: str) -> list[str]:
 def install(extra: str) -> str:
     """Return the command that installs ``extra``."""
     return f"pip install '{DISTRIBUTION}[{extra}]'"
+
+
+def require_onnx(file: Path) -> None:
+    """Refuse an .onnx file, in or out, where what it needs is not installed.
+
+    Raises:
+        UsageError: It is not.
+    """
+    absent = missing("export") if file.suffix == ".onnx" else []
+    if absent:
+        raise UsageError(f"an .onnx file needs {', '.join(absent)}: {install('export')}")

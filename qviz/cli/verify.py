@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qviz.cli.images import DATA, images_of
-from qviz.cli.usage import UsageError, install, missing
+from qviz.cli.usage import UsageError, require_onnx
 
 IMAGES = 200
 """Of the sample, where ``--data`` is not given."""
@@ -32,18 +32,16 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the proof; return 1 if there is none."""
-    absent = missing("export") if options.file.suffix == ".onnx" else []
-    if absent:
-        raise UsageError(f"an .onnx file needs {', '.join(absent)}: {install('export')}")
+    require_onnx(options.file)
     from qviz.export.source import open_reference
     from qviz.export.verify import open_subject, prove
 
     try:
-        about = open_subject(options.file).about
+        subject = open_subject(options.file)
         against, model = open_reference(options.against, options.model) if options.against else (None, None)
-        known = about if about.get("shape") or against is None else against.about
+        known = subject.about if subject.about.get("shape") or against is None else against.about
         images = _images(options.data, known)
-        proof = prove(options.file, against, images, model=model)
+        proof = prove(subject, against, images, model=model)
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(str(error)) from error
     print(proof)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,15 +38,19 @@ def check(exported: Exported) -> None:
     for name, value in exported.tensors.items():
         if value.dtype not in DTYPES:
             raise ValueError(f"the tensor {name!r} is {value.dtype}")
-    _about(exported)
+    check_about(exported.about)
     check_steps(exported)
     _norms(exported)
     if exported.program and exported.about.get("shape") is not None:
         shapes(exported, exported.about["shape"])
 
 
-def _about(exported: Exported) -> None:
-    about = exported.about
+def check_about(about: Mapping[str, Any]) -> None:
+    """See that what a file says of its images and its network is of the right kind.
+
+    Raises:
+        ValueError: It is not.
+    """
     shape, mean, std = (about.get(key) for key in ("shape", "mean", "std"))
     if shape is not None and not (isinstance(shape, list) and len(shape) < 4 and all(map(whole(1), shape))):
         raise ValueError(f"the shape of an image is {shape!r}")

@@ -1,86 +1,32 @@
 """ONNX: a network as a file of standard operators, its codes packed, its tables beside them.
 
-Weights are integer initializers that ``DequantizeLinear`` reads where their levels are evenly spaced around
-zero, and else ``Gather(levels, codes)`` times the scale. Inputs pass ``QuantizeLinear`` and
-``DequantizeLinear`` where codes are evenly spaced too, and else comparisons, ``Where(x > border, …)`` for
-each border. Nothing is left to a custom operator, so that any runtime computes what the codebook says.
+Weights are integer initializers that ``DequantizeLinear`` reads where their levels are whole numbers one
+apart with 0 among them, times a scale, without offsets or groups; and else ``Gather(levels, codes)`` times
+the scale (so that DAQ's -1 and 1 are gathered). Inputs pass ``QuantizeLinear`` and ``DequantizeLinear`` where
+values are evenly spaced too, and else comparisons, ``Where(x > border, …)`` for each border. Nothing is left
+to a custom operator, so that any runtime computes what the codebook says.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from qviz.core._files import write_atomically
 from qviz.export.exported import Exported, Step
+from qviz.export.onnx_graph import INPUT, LOWEST_OPSET, OUTPUT, Graph
 from qviz.export.onnx_tables import Form, read, weight
 
 if TYPE_CHECKING:
     import onnx
 
-LOWEST_OPSET = 21
-"""The first with 4-bit integers."""
-
-WIDTHS = {"UINT2": (2, 25), "UINT4": (4, 21), "UINT8": (8, LOWEST_OPSET)}
-"""Types of initializers that hold codes: their bits, and the opset that has them."""
-
-INPUT, OUTPUT, KEY = "images", "output", "qviz"
+KEY = "qviz"
 LAST = np.iinfo(np.int64).max
-
-
-class Graph:
-    """Nodes and initializers that grow; each tensor has the name that it was given.
-
-    Args:
-        opset: Of the operators.
-    """
-
-    def __init__(self, opset: int) -> None:
-        self.opset = opset
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
-        self.rank: dict[str, int] = {}
-        self._names = {INPUT, OUTPUT}
-
-    def unique(self, name: str) -> str:
-        """Return the name, numbered where another tensor has it."""
-        number, free = 1, name
-        while free in self._names:
-            number, free = number + 1, f"{name}_{number + 1}"
-        self._names.add(free)
-        return free
-
-    def add(self, op: str, *inputs: str, out: str, **attributes: Any) -> str:
-        """Append a node and return its output, named ``out`` or nearly so."""
-        from onnx import helper
-
-        name = out if out == OUTPUT else self.unique(out)
-        self.nodes.append(helper.make_node(op, list(inputs), [name], name=name, **attributes))
-        return name
-
-    def constant(self, value: Tensor | np.ndarray | Sequence[int] | float, name: str) -> str:
-        """Keep a tensor: floats as float32, integers as int64."""
-        from onnx import numpy_helper
-
-        array = value.numpy() if isinstance(value, Tensor) else np.asarray(value)
-        array = array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), self.unique(name)))
-        return self.initializers[-1].name
-
-    def codes(self, values: np.ndarray, bits: int, name: str) -> tuple[str, str]:
-        """Keep codes in the narrowest integers that hold ``bits``; return their name and type."""
-        from onnx import TensorProto, helper
-
-        kind = next(k for k, (width, since) in WIDTHS.items() if bits <= width and self.opset >= since)
-        made = helper.make_tensor(self.unique(name), getattr(TensorProto, kind), values.shape, values.ravel())
-        self.initializers.append(made)
-        return made.name, kind
 
 
 def to_onnx(
@@ -107,6 +53,16 @@ def to_onnx(
             integers; a layer's tables have no form there.
     """
     import onnx
+
+    made, forms = as_onnx(exported, ties, opset)
+    onnx.checker.check_model(made, full_check=True)
+    write_atomically(Path(path), made.SerializeToString())
+    return forms
+
+
+def as_onnx(exported: Exported, ties: str, opset: int) -> tuple[onnx.ModelProto, tuple[Form, ...]]:
+    """Return what :func:`to_onnx` checks and writes; the same network gives the same nodes each time."""
+    import onnx
     from onnx import TensorProto, helper
 
     if ties not in ("down", "even"):
@@ -123,7 +79,8 @@ def to_onnx(
     graph, forms, names = Graph(opset), {}, [INPUT]
     graph.rank[INPUT] = 1 + len(shape)
     for number, step in enumerate(exported.program[1:], 1):
-        out = OUTPUT if number == len(exported.program) - 1 else step.name or step.op
+        name = step.name or step.op
+        out = OUTPUT if number == len(exported.program) - 1 else name + "_" * (name == OUTPUT)
         names.append(_step(graph, exported, step, [names[i] for i in step.inputs], out, ties, forms))
     about = {
         "about": dict(exported.about),
@@ -147,9 +104,7 @@ def to_onnx(
         producer_name="qviz",
     )
     helper.set_model_props(made, {KEY: json.dumps(about)})
-    onnx.checker.check_model(made, full_check=True)
-    write_atomically(Path(path), made.SerializeToString())
-    return tuple(forms.values())
+    return made, tuple(forms.values())
 
 
 def _step(

@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qviz.core._text import count
+from qviz.core._text import count, some
+from qviz.export.check import check_about
 from qviz.export.exported import Exported
-from qviz.export.onnx import KEY
+from qviz.export.onnx import KEY, as_onnx
 from qviz.export.onnx_bits import measured
-from qviz.export.subject import Bits
+from qviz.export.onnx_guard import refusals, refuse, session
+from qviz.export.subject import Bits, steps_of
 from qviz.export.tables import Adapter, InputTable, WeightTable
 
 if TYPE_CHECKING:
@@ -30,12 +32,15 @@ SLACK = 2
 class OnnxFile:
     """An ONNX file.
 
+    Only operators that qviz writes are run, without loops or numbers outside of the file; but what they make
+    of a small file may be large, and onnxruntime sets no limit to it.
+
     Args:
         path: The file, with all its numbers in it.
 
     Raises:
         ValueError: It is no ONNX model, fails ``onnx.checker``, keeps numbers in other files, or needs
-            operators that are not standard.
+            operators that qviz does not write; (in use) onnxruntime does not run it.
     """
 
     kind, exact = "onnx", False
@@ -44,12 +49,14 @@ class OnnxFile:
         import onnx
 
         try:
+            self.path = path
             self.model = onnx.load_model_from_string(path.read_bytes())
-            _refuse(self.model)
+            refuse(self.model)
             onnx.checker.check_model(self.model, full_check=True)
             said = {entry.key: entry.value for entry in self.model.metadata_props}.get(KEY, "{}")
             told = json.loads(said)
-            self.about = dict(told.get("about", {}))
+            self.about, self.ties = dict(told.get("about", {})), told.get("ties", "down")
+            check_about(self.about)
             self.steps = [(op, tuple(inputs), name) for op, inputs, name, _ in told.get("steps", [])]
             self._tensors = [str(tensor) for *_, tensor in told.get("steps", [])]
         except (ValueError, TypeError, AttributeError, RecursionError, onnx.checker.ValidationError) as error:
@@ -66,8 +73,12 @@ class OnnxFile:
         return measured(self.model)
 
     def differences(self, reference: Exported) -> tuple[dict[str, str], list[str]]:
-        """Compare each weight, and each input beside all its borders, where only they can differ."""
+        """Compare each weight, each input beside all its borders, and then all nodes with those of qviz.
+
+        With these nodes an input can differ nowhere else, so that this holds for all images.
+        """
         found, remarks = {}, []
+        walked = list(self.steps) == steps_of(reference)
         for name, layer in reference.layers.items():
             if f"{name}.weight" not in self._made and f"{name}.weight" not in self._held:
                 found[name] = "not in the file"
@@ -79,13 +90,26 @@ class OnnxFile:
                 what.append(f"weight of shape {tuple(own.shape)} instead of {tuple(weight.shape)}")
             elif wrong := int((own != weight).sum()):
                 what.append(f"{wrong} of {count(weight.numel(), 'weight')} differ")
-            if layer.input is not None and self.steps:
+            if layer.input is not None and walked:
                 wrong, ties = self._borders(name, layer.input, weight.ndim)
                 what += [f"its input differs beside {count(wrong, 'border')}"] if wrong else []
                 remarks += [f"{name}: ties go to even at {count(ties, 'border')}"] if ties else []
             if what:
                 found[name] = "; ".join(what)
-        return found, remarks
+        return found or self._unlike(reference), remarks
+
+    def _unlike(self, reference: Exported) -> dict[str, str]:
+        """Return which nodes and numbers are not those that qviz writes for the reference."""
+        shape = self.about.get("shape") or reference.about.get("shape")
+        reference = replace(reference, about={**reference.about, "shape": shape})
+        try:
+            expected, _ = as_onnx(reference, self.ties, self.model.opset_import[0].version)
+        except ValueError as reason:
+            return {"graph": f"qviz would not write the reference as ONNX: {reason}"}
+        own, right = _pieces(self.model), _pieces(expected)
+        names = sorted(name for name in own.keys() | right.keys() if own.get(name) != right.get(name))
+        what = f"{some(names, 4)} not as qviz writes it, so that nothing follows for other images"
+        return {"graph": what} if names else {}
 
     def _borders(self, name: str, table: InputTable, rank: int) -> tuple[int, int]:
         """Return at how many borders the input's values differ, and at how many only within a tie."""
@@ -156,8 +180,9 @@ class OnnxFile:
         """Return some tensors of the graph, given others."""
         key = tuple(given), tuple(wanted)
         if key not in self._sessions:
-            self._sessions[key] = _session(self._part(given, wanted))
-        found = self._sessions[key].run(None, {name: x.contiguous().numpy() for name, x in given.items()})
+            self._sessions[key] = session(self._part(given, wanted))
+        with refusals():
+            found = self._sessions[key].run(None, {name: x.contiguous().numpy() for name, x in given.items()})
         return [torch.from_numpy(np.array(value)) for value in found]
 
     def _part(self, given: Mapping[str, Tensor], wanted: Sequence[str]) -> onnx.ModelProto:
@@ -183,23 +208,10 @@ class OnnxFile:
         return model
 
 
-def _refuse(model: onnx.ModelProto) -> None:
-    from onnx import TensorProto
-
-    if not model.graph.node or not model.graph.output:
-        raise ValueError("it has no graph")
-    if outside := [t.name for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL]:
-        raise ValueError(f"the numbers of {outside[0]!r} are in another file")
-    if custom := [node for node in model.graph.node if node.domain not in ("", "ai.onnx")]:
-        raise ValueError(f"{custom[0].op_type} of {custom[0].domain} is no standard operator")
-
-
-def _session(model: onnx.ModelProto) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+def _pieces(model: onnx.ModelProto) -> dict[str, bytes]:
+    """Return the nodes and the numbers of a graph by their names, and what goes in and out."""
+    graph = model.graph
+    pieces = {node.output[0]: node.SerializeToString(deterministic=True) for node in graph.node}
+    pieces |= {tensor.name: tensor.SerializeToString(deterministic=True) for tensor in graph.initializer}
+    ends = [[value.name for value in values] for values in (graph.input, graph.output)]
+    return pieces | {"its ends": json.dumps(ends).encode()}

@@ -12,7 +12,7 @@ from torch import Tensor
 from qviz.export.tables import Adapter, InputTable, WeightTable
 
 if TYPE_CHECKING:
-    from qviz.export.onnx import Graph
+    from qviz.export.onnx_graph import Graph
 
 DIRECT, CEILING, COMPARED = "QuantizeLinear", "ceil, QuantizeLinear", "Where"
 
@@ -148,7 +148,7 @@ def _even(table: InputTable) -> tuple[int, np.float32] | None:
         return None
     values = table.values.numpy()
     zeros = np.flatnonzero(values == 0)
-    if len(zeros) != 1 or len(values) > 256:
+    if len(zeros) != 1 or not 2 <= len(values) <= 256:
         return None
     zero = int(zeros[0])
     step = values[zero + 1] if zero + 1 < len(values) else -values[zero - 1]
@@ -175,16 +175,22 @@ def _rounded(graph: Graph, name: str, table: InputTable, x: str, ceiling: bool, 
 
 
 def _compared(graph: Graph, name: str, table: InputTable, x: str, rank: int, out: str) -> str:
-    """Append one comparison for each border, the highest that x exceeds deciding."""
+    """Append one comparison for each border, the highest that x exceeds deciding.
+
+    A table of one value gets a border that nothing exceeds, which gives the value the shape of x.
+    """
+    borders, values = table.borders, table.values
+    if not len(borders):
+        borders, values = values.new_full(values.shape, np.inf), values.repeat(2, *(1,) * (values.ndim - 1))
 
     def constant(v: Tensor, what: str) -> str:
         return graph.constant(v.view(-1, *(1,) * (rank - 2)) if v.ndim else v, f"{name}.{what}")
 
-    made = constant(table.values[0], "value")
-    for k, border in enumerate(table.borders, 1):
+    made = constant(values[0], "value")
+    for k, border in enumerate(borders, 1):
         above = graph.add("Greater", x, constant(border, "border"), out=f"{name}.above")
-        after = out if k == len(table.borders) else f"{name}.chosen"
-        made = graph.add("Where", above, constant(table.values[k], "value"), made, out=after)
+        after = out if k == len(borders) else f"{name}.chosen"
+        made = graph.add("Where", above, constant(values[k], "value"), made, out=after)
     return made
 
 

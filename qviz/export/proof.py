@@ -33,6 +33,8 @@ class LayerProof:
 class Proof:
     """What :func:`prove` found; ``print`` shows it.
 
+    It is a proof where something was compared, and nothing is other than it should be.
+
     Attributes:
         path: The file. kind: "safetensors" or "onnx". bytes: Its size. sha256: Its hash.
         layers: One record a layer.
@@ -42,6 +44,7 @@ class Proof:
         images: How many were compared.
         agreement: The share of them that the file and the reference give the same class.
         largest: The largest difference of a logit.
+        compared: Whether the file was compared with anything, be it only its own integer arithmetic.
     """
 
     path: Path
@@ -55,11 +58,12 @@ class Proof:
     images: int = 0
     agreement: float | None = None
     largest: float | None = None
+    compared: bool = True
 
     @property
     def ok(self) -> bool:
-        """Whether there is no problem."""
-        return not self.problems
+        """Whether the file was compared with something, and there is no problem."""
+        return self.compared and not self.problems
 
     def __str__(self) -> str:
         """Return the table and the sentences."""
@@ -77,7 +81,8 @@ class Proof:
                 f"largest difference of a logit {self.largest:.3g}"
             )
         lines += [*self.remarks, *(f"DIFFERS: {problem}" for problem in self.problems)]
-        return "\n".join([*lines, "proved" if self.ok else "not proved"])
+        end = "proved" if self.ok else "not proved" if self.problems else "measured, not compared"
+        return "\n".join([*lines, end])
 
 
 def _cells(layer: LayerProof) -> tuple[str, ...]:

@@ -115,7 +115,7 @@ def sizes(source: Exported | str | Path) -> Sizes:
     """
     exported = source if isinstance(source, Exported) else read(source)
     written = len(contents(exported)) if isinstance(source, Exported) else Path(source).stat().st_size
-    rows = tuple(_row(name, layer) for name, layer in exported.layers.items())
+    rows = tuple(row(name, layer) for name, layer in exported.layers.items())
     others = _bytes(exported.tensors.values())
     held = [layer.shape.numel() for layer in exported.layers.values()]
     held += [layer.bias.numel() for layer in exported.layers.values() if layer.bias is not None]
@@ -124,7 +124,8 @@ def sizes(source: Exported | str | Path) -> Sizes:
     return Sizes(rows, others, header, parameters)
 
 
-def _row(name: str, layer: LayerTables) -> SizeRow:
+def row(name: str, layer: LayerTables) -> SizeRow:
+    """Return where the bytes of a layer go."""
     weight, tensors = layer.weight, tensors_of(layer)
     codes = _bytes(v for key, v in tensors.items() if key == "codes")
     floats = _bytes(v for key, v in tensors.items() if key in ("weight", "bias"))

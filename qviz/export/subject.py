@@ -15,7 +15,7 @@ from qviz.export.exported import Exported
 from qviz.export.file import read
 from qviz.export.layout import tensors_of
 from qviz.export.program import Program
-from qviz.export.size import sizes
+from qviz.export.size import row
 from qviz.export.tables import Adapter, LayerTables, WeightTable
 
 
@@ -44,12 +44,14 @@ class Subject(Protocol):
     """What is verified.
 
     Attributes:
+        path: The file.
         kind: "safetensors" or "onnx".
         exact: Whether its forward pass must be that of the reference to the last bit.
         steps: Operation, inputs and module of each step, empty where the file does not say.
         about: As in :class:`~qviz.export.exported.Exported`.
     """
 
+    path: Path
     kind: str
     exact: bool
     steps: Sequence[tuple[str, tuple[int, ...], str]]
@@ -85,7 +87,7 @@ class Packed:
 
     def bits(self) -> list[Bits]:
         """Return the bits of each layer."""
-        rows = {row.name: row for row in sizes(self.path).rows}
+        rows = {name: row(name, layer) for name, layer in self.exported.layers.items()}
         return [
             Bits(
                 name,

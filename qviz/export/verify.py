@@ -1,9 +1,10 @@
 """Verify: what an exported file is, proved from the file itself and against the network that it was made of.
 
 Three things are looked at. *Tables*: the codes and levels of each weight, and each input beside every one of
-its borders; between two borders nothing can differ, so this holds for all inputs. *Steps*: each step of the
-file, given what the reference computed (local), and given what the file computed (cumulative), as
-signal-to-noise ratios. *Answers*: the classes, and the largest difference of a logit.
+its borders; between two borders nothing can differ, so this holds for all inputs. (Of an ONNX file it does
+because its nodes and numbers must be, one by one, those that qviz writes for the reference.) *Steps*: each
+step of the file, given what the reference computed (local), and given what the file computed (cumulative),
+as signal-to-noise ratios. *Answers*: the classes, and the largest difference of a logit.
 
 A .safetensors file must agree to the last bit. In an ONNX file the tables must; sums are onnxruntime's, in
 another order, so that each step must agree to 100 dB by itself, and the class of all images but one in a
@@ -14,6 +15,7 @@ does in torch when the batch has another size.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -26,6 +28,7 @@ from qviz.export.program import Program
 from qviz.export.proof import LayerProof, Proof
 from qviz.export.subject import Packed, Subject, steps_of
 from qviz.measure.metrics import sqnr_from
+from qviz.nn.modules import evaluating
 
 LOCAL, IN = 100.0, 1000
 FIRST = 100
@@ -52,7 +55,7 @@ def open_subject(path: str | Path) -> Subject:
 
 
 def prove(
-    path: str | Path,
+    file: str | Path | Subject,
     against: Exported | None = None,
     images: Tensor | None = None,
     *,
@@ -61,16 +64,16 @@ def prove(
     """Measure an exported file, and compare it with a reference.
 
     Args:
-        path: A .safetensors or an .onnx file.
+        file: A .safetensors or an .onnx file, or what :func:`open_subject` returned.
         against: The network that it must be, as :func:`~qviz.export.describe` gives it. None, with a
             .safetensors file: its own tables are the reference, and integer arithmetic is compared with it.
         images: Normalized, (N, C, H, W); None compares the tables only.
-        model: The network that ``against`` describes; its answers then are the reference's.
+        model: The network that ``against`` describes; its answers in eval mode then are the reference's.
 
     Raises:
         FileNotFoundError, ValueError, ImportError: The file cannot be read, or the images do not fit.
     """
-    subject, path = open_subject(path), Path(path)
+    subject = open_subject(file) if isinstance(file, (str, Path)) else file
     problems: list[str] = []
     differences, remarks, ratios, answers = None, [], {}, ("", 0, None, None)
     if against is not None:
@@ -84,7 +87,8 @@ def prove(
             remarks += more
         elif against.program:
             walked = bool(subject.steps) and list(subject.steps) == steps_of(against)
-            ratios, answers = _compare(subject, against, images, model, walked, problems)
+            with nullcontext() if model is None else evaluating(model):
+                ratios, answers = _compare(subject, against, images, model, walked, problems)
         else:
             remarks.append(f"outputs were not compared: {against.untraceable}")
     layers = tuple(
@@ -100,8 +104,11 @@ def prove(
         wrong, count = round((1.0 - agreement) * answers[1]), answers[1]
         if wrong > (0 if subject.exact and against is not None else max(1, count // IN)):
             problems.append(f"{wrong} of {count:,} images get another class")
-    facts = path.stat().st_size, file_sha256(path)
-    return Proof(path, subject.kind, *facts, layers, tuple(problems), tuple(remarks), *answers)
+    facts = subject.path.stat().st_size, file_sha256(subject.path)
+    compared = against is not None or agreement is not None
+    return Proof(
+        subject.path, subject.kind, *facts, layers, tuple(problems), tuple(remarks), *answers, compared
+    )
 
 
 def _steps_differ(subject: Subject, against: Exported) -> str:
@@ -148,7 +155,7 @@ def _compare(
         if model is not None and not torch.equal(model(batch), right[last]):
             raise ValueError("the reference's own steps do not give the reference's output")
         own = (
-            subject.outputs(batch, [*layers, last][: len({*layers, last})])
+            subject.outputs(batch, list(dict.fromkeys([*layers, last])))
             if walked
             else {last: subject.answer(batch)}
         )

@@ -1,5 +1,7 @@
 """ONNX files: what onnxruntime computes is what the quantizers say."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from onnx import load
@@ -10,6 +12,8 @@ from qviz import recipes
 from qviz.export.exported import Exported, Step
 from qviz.export.fold import layer_tables
 from qviz.export.onnx import to_onnx
+from qviz.export.program import Program
+from qviz.export.tables import InputTable
 from qviz.nn import calibrate, convert
 
 SHAPE = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1}
@@ -85,3 +89,19 @@ def test_weights_are_equal_codes_are_equal_and_answers_agree(tmp_path, name, w_b
     close = {"rtol": 1e-6, "atol": 0} if name == "asq" else {"rtol": 0, "atol": 0}  # its step is a sum
     torch.testing.assert_close(found[3], net[0].input_quantizer(images).detach(), **close)
     assert torch.equal(y.argmax(1), values[-1].argmax(1))
+
+
+def test_a_layer_named_output_and_tables_of_one_value(tmp_path):
+    _, exported = network("lsq", 4, 4)
+    layers, steps = dict(exported.layers), list(PROGRAM)
+    layers["output"], steps[1] = layers.pop("0"), replace(PROGRAM[1], name="output")
+    nothing = torch.zeros(0)
+    one = replace(layers["3"].weight, codes=torch.zeros(8, 4, 3, 3, dtype=torch.uint8), levels=torch.ones(1))
+    layers["3"] = replace(layers["3"], weight=one, input=InputTable(nothing, torch.tensor([0.0])))
+    layers["7"] = replace(layers["7"], input=InputTable(torch.zeros(0, 8), torch.rand(1, 8)))
+    exported = replace(exported, layers=layers, program=tuple(steps))
+    to_onnx(exported, tmp_path / "m.onnx")
+    images = torch.randn(5, 3, 8, 8)
+    y, weight = answers(tmp_path / "m.onnx", images, "3.weight")
+    assert torch.equal(weight, one.value())
+    torch.testing.assert_close(y, Program(exported)(images))

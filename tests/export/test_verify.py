@@ -1,5 +1,6 @@
 """Verification: what is right is proved, and whatever is a little wrong is named."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -41,7 +42,7 @@ def exported():
     return describe(network(), shape=(3, 12, 12))
 
 
-@pytest.mark.parametrize("name", ["fp32", "lsq", "daq", "asq", "aquant"])
+@pytest.mark.parametrize("name", ["fp32", "lsq", "lsq_plus", "daq", "asq", "adq", "aquant"])
 def test_both_files_are_proved(tmp_path, name):
     if name == "fp32":
         net = create("resnet20").eval()
@@ -51,8 +52,10 @@ def test_both_files_are_proved(tmp_path, name):
         made = describe(net, shape=(3, 12, 12))
     write(made, tmp_path / "m.safetensors")
     to_onnx(made, tmp_path / "m.onnx", ties="even" if name == "lsq" else "down")
+    net.train()
     for kind in ("safetensors", "onnx"):
         proof = prove(tmp_path / f"m.{kind}", made, images, model=net)
+        assert net.training
         assert proof.ok, str(proof)
         assert proof.agreement == 1.0
         assert {row.bits.bits for row in proof.layers} == {{"fp32": 32, "daq": 1}.get(name, 4)}
@@ -105,18 +108,96 @@ def test_a_foreign_onnx_file_is_measured_and_its_answers_are_compared(tmp_path, 
     assert [row.bits.bits for row in proof.layers] == [3, 3, 3]
 
 
-def test_onnx_files_that_ask_for_more_than_arithmetic_are_refused(tmp_path, exported):
+def saved(model, path):
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_nodes_that_only_one_range_of_inputs_reaches_are_found(tmp_path, exported):
     to_onnx(exported, tmp_path / "m.onnx")
     model = onnx.load(tmp_path / "m.onnx")
+    nodes, make = model.graph.node, onnx.helper.make_node
+    at, read = next((i, node) for i, node in enumerate(nodes) if node.output[0] == "0.read")
+    read.output[0] = "right"
+    for name, number in (("low", 0.123456), ("high", 0.123457), ("wrong", 99.0)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(number), name))
+    nodes.insert(at + 1, make("Greater", ["images", "low"], ["above"]))
+    nodes.insert(at + 2, make("Greater", ["images", "high"], ["beyond"]))
+    nodes.insert(at + 3, make("Where", ["beyond", "right", "wrong"], ["chosen"]))
+    nodes.insert(at + 4, make("Where", ["above", "chosen", "right"], ["0.read"]))
+    proof = prove(saved(model, tmp_path / "m.onnx"), exported, IMAGES)
+    assert {row.difference for row in proof.layers} == {""}
+    assert proof.agreement == 1.0
+    assert [problem[:14] for problem in proof.problems] == ["graph: 0.read,"]
+
+
+def test_what_is_compared_with_nothing_is_not_proved(tmp_path, exported, capsys):
+    info = onnx.helper.make_tensor_value_info
+    ends = [
+        [info(name, onnx.TensorProto.FLOAT, dims)] for name, dims in (("x", list("NCHW")), ("y", list("NK")))
+    ]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Flatten", ["x"], ["y"])], "empty", *ends)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
+    for images in (None, IMAGES):
+        proof = prove(saved(model, tmp_path / "m.onnx"), images=images)
+        assert not proof.ok
+        assert str(proof).endswith("measured, not compared")
+    path = write(exported, tmp_path / "m.safetensors")
+    np.save(tmp_path / "x.npy", IMAGES.numpy())
+    for data, code, end in (
+        ([], 1, "measured, not compared"),
+        (["--data", f"{tmp_path}/x.npy"], 0, "proved"),
+    ):
+        assert main(["verify", str(path), *data]) == code
+        assert capsys.readouterr().out.splitlines()[-1] == end
+
+
+def external(model):
     held = next(t for t in model.graph.initializer if t.name == "3.bias")
     held.ClearField("raw_data")
     held.data_location = onnx.TensorProto.EXTERNAL
     held.external_data.add(key="location", value="../secret")
-    (tmp_path / "external.onnx").write_bytes(model.SerializeToString())
-    (tmp_path / "noise.onnx").write_bytes(np.random.default_rng(0).bytes(400))
-    for name, says in (("external", "in another file"), ("noise", "no ONNX file")):
-        with pytest.raises(ValueError, match=says):
-            prove(tmp_path / f"{name}.onnx")
+
+
+def constant(model):
+    """Numbers from another file in an attribute, and an operator that makes as many as it likes."""
+    external(model)
+    held = next(t for t in model.graph.initializer if t.name == "3.bias")
+    model.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["3.bias"], value=held))
+    model.graph.initializer.remove(held)
+
+
+def says(model, key, value):
+    told = json.loads(model.metadata_props[0].value)
+    told["about"][key] = value
+    model.metadata_props[0].value = json.dumps(told)
+
+
+def no_input(model):
+    model.graph.initializer.append(onnx.numpy_helper.from_array(IMAGES[:1].numpy(), "images"))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (external, "in another file"),
+        (constant, "Constant is no operator"),
+        (no_input, "no input"),
+        (lambda model: says(model, "mean", "x"), "mean is 'x'"),
+    ],
+)
+def test_onnx_files_that_ask_for_more_than_arithmetic_are_refused(tmp_path, exported, change, why):
+    to_onnx(exported, tmp_path / "m.onnx")
+    model = onnx.load(tmp_path / "m.onnx")
+    change(model)
+    with pytest.raises(ValueError, match=why):
+        prove(saved(model, tmp_path / "m.onnx"), exported, IMAGES)
+
+
+def test_a_graph_that_onnxruntime_does_not_run_is_refused_in_a_sentence(tmp_path, exported):
+    to_onnx(exported, tmp_path / "m.onnx")
+    with pytest.raises(ValueError, match="onnxruntime does not run it"):
+        prove(tmp_path / "m.onnx", images=torch.zeros(2, 5, 12, 12))
 
 
 def test_a_checkpoint_says_whether_weights_are_standardized_and_of_which_data_it_is(tmp_path):
