@@ -16,7 +16,7 @@ from torch import Tensor
 from qviz.export.exported import Exported, Step
 from qviz.export.fixed import below
 from qviz.export.integer import IntegerModel
-from qviz.export.program import Program, norm, product, run, simple
+from qviz.export.program import Program, as_rows, norm, product, run, simple
 from qviz.export.tables import InputTable
 
 ROUNDING = 2.0**-18
@@ -107,7 +107,7 @@ def compare_codes(
     reference = Double(exported) if double else Program(exported)
     found = Agreement({exported.program[i].name: LayerAgreement() for i in integer.layers})
     squares = mean = count = 0.0
-    for images in batches:
+    for images in (batch for batch in batches if len(batch)):
         expected = _batch(exported, reference, integer, images, found).double()
         squares, mean = squares + float((expected**2).sum()), mean + float(expected.sum())
         count += expected.numel()
@@ -126,7 +126,7 @@ def _batch(
         step, (real, v) = exported.program[i], inputs[0]
         made = integer._value(i, [pair[1] for pair in inputs])
         if i in integer.layers:
-            expected = codes_of(exported.layers[step.name].input, real)
+            expected = codes_of(exported.layers[step.name].input, as_rows(step, real)).view(real.shape)
             _note(
                 found.layers[step.name], expected != integer.layers[i].codes, real, integer.real(v), touched
             )
@@ -193,7 +193,7 @@ class Double:
             return simple(step, inputs)
         layer = self.exported.layers[step.name]
         if layer.input is not None:
-            x = _values_of(layer.input, x)
+            x = _values_of(layer.input, as_rows(step, x)).view(x.shape)
         return product(step, x, self._weights[step.name], None if layer.bias is None else layer.bias.double())
 
 

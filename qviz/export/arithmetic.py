@@ -15,8 +15,8 @@ so that the layer's sums are integers, one accumulator a plane, and a few multip
 - "products": one plane of -1, 0 and 1 for each magnitude, and a table with a row for each of them, product of
   magnitude and activation code in a fixed unit; the products are looked up and added.
 
-All but "products" hold the weight to within 2^-22 of the largest level, the rounding of the float32 levels
-themselves; in "products" each entry is rounded to its unit.
+All but "products" hold the weight to within 2^-22 of the largest level in use, the rounding of the float32
+levels themselves; in "products" each entry is rounded to its unit.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Planes:
     Attributes:
         kind: "whole numbers", "shifts", "even and odd", "levels" or "products".
         planes: Integers, int32, each of the weight's shape.
-        worth: What one count of each plane's accumulator is worth, float64, shape (P, out).
+        worth: What one count of each plane's accumulator is worth, float64, shape (P, out); of "products", of
+            the sum over all planes, (1, out).
         tables: The integer that each plane multiplies for each input code, int32, (P, K); rows are alike but
             for "products".
         bounds: What no accumulator of a plane can exceed in magnitude, int64, shape (P, out).
@@ -53,11 +54,12 @@ class Planes:
     bounds: np.ndarray
 
 
-def whole(levels: np.ndarray) -> tuple[float, np.ndarray] | None:
+def whole(levels: np.ndarray, tolerance: Any = _TOLERANCE) -> tuple[float, np.ndarray] | None:
     """Return a unit and integers with levels = unit × integers, the smallest there are; None without.
 
     Args:
         levels: Shape (K,).
+        tolerance: How far levels, or each of them, may be off, by the largest one.
 
     Example:
         >>> unit, numbers = whole(np.array([-1, -1 / 3, 1 / 3, 1], np.float32))
@@ -70,19 +72,20 @@ def whole(levels: np.ndarray) -> tuple[float, np.ndarray] | None:
         return 1.0, np.zeros(len(levels), np.int64)
     n = np.arange(1, LARGEST + 1)[:, None]
     numbers = np.rint(levels / top * n)
-    fits = (np.abs(levels / top - numbers / n) <= _TOLERANCE).all(1)
+    fits = (np.abs(levels / top - numbers / n) <= tolerance).all(1)
     if not fits.any():
         return None
     best = numbers[np.argmax(fits)]
     return float(levels @ best / (best @ best)), best.astype(np.int64)
 
 
-def powers(levels: np.ndarray, root: int) -> tuple[float, np.ndarray] | None:
+def powers(levels: np.ndarray, root: int, tolerance: Any = _TOLERANCE) -> tuple[float, np.ndarray] | None:
     """Return the largest magnitude and exponents j, levels = ± largest × 2^(-j / root); None if they are not.
 
     Args:
         levels: Shape (K,); a level of 0 has the exponent -1.
         root: 1 for powers of two, 2 for those of sqrt(2).
+        tolerance: How far levels, or each of them, may be off, by the largest one.
     """
     magnitude = np.abs(np.asarray(levels, np.float64))
     top = magnitude.max()
@@ -94,7 +97,7 @@ def powers(levels: np.ndarray, root: int) -> tuple[float, np.ndarray] | None:
     near = np.where(exponent >= 0, 2.0 ** (-exponent / root), 0)
     return (
         (float(top), exponent.astype(np.int64))
-        if np.abs(near - magnitude / top).max() <= _TOLERANCE
+        if (np.abs(near - magnitude / top) <= tolerance).all()
         else None
     )
 
@@ -108,14 +111,16 @@ def planes(weight: Any, values: np.ndarray, how: str = "auto") -> Planes:
         how: "auto", or "levels" or "products" to insist on one of these, which every codebook allows.
 
     Raises:
-        ValueError: The weight has a scale for each group, or for another axis than that of the output; no
-            arithmetic fits into int32.
+        ValueError: The weight has a scale for each group, or for another axis than that of the output, or
+            an offset where "products" are asked for; no arithmetic fits into int32.
     """
     numbers = whole(values)
     kinds = _KINDS if how == "auto" else {how: _KINDS[how]}
     codes, levels = np.asarray(weight.codes), np.asarray(weight.levels, np.float64)
     scale, offset = _channels(weight, "scale", 1.0), _channels(weight, "offset", 0.0)
     factor = 1.0 if weight.factor is None else float(np.asarray(weight.factor))
+    if how == "products" and offset.any():
+        raise ValueError("the weight has an offset, which is no product of a level")
     for kind, split in kinds.items():
         unit, inputs = (1.0, np.asarray(values, np.float64)) if kind == "products" else numbers or (0.0, None)
         made = None if inputs is None else split(levels, inputs, codes)
@@ -123,7 +128,7 @@ def planes(weight: Any, values: np.ndarray, how: str = "auto") -> Planes:
             continue
         parts, worth, tables = made
         worth = np.asarray(worth)[:, None] * scale * factor * unit
-        if offset.any():
+        if kind != "products" and offset.any():
             parts = [*parts, np.ones(codes.shape)]
             worth = np.vstack([worth, offset * factor * unit])
             tables = np.vstack([tables, inputs])
@@ -156,15 +161,23 @@ def _channels(weight: Any, name: str, missing: float) -> np.ndarray:
 _Split = tuple[list[np.ndarray], list[float], np.ndarray] | None
 
 
+def _tolerance(levels: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Return 2^-22 of the largest level in use for those up to it, 2^-22 of the largest for the rest."""
+    sizes = np.abs(levels)
+    used = sizes[codes].max()
+    return np.where(sizes <= used, _TOLERANCE * used / max(sizes.max(), 2.0**-149), _TOLERANCE)
+
+
 def _whole(levels: np.ndarray, inputs: np.ndarray, codes: np.ndarray) -> _Split:
-    found = whole(levels)
-    if found is None or (_shifts(levels, inputs, codes) and np.ptp(np.diff(levels)) > 1e-6):
+    found = whole(levels, _tolerance(levels, codes))
+    uneven = len(levels) > 2 and np.ptp(np.diff(levels)) > 1e-6
+    if found is None or (uneven and _shifts(levels, inputs, codes)):
         return None
     return [found[1][codes]], [found[0]], inputs[None]
 
 
 def _shifts(levels: np.ndarray, inputs: np.ndarray, codes: np.ndarray) -> _Split:
-    found = powers(levels, 1)
+    found = powers(levels, 1, _tolerance(levels, codes))
     if found is None:
         return None
     top, exponent = found
@@ -174,7 +187,7 @@ def _shifts(levels: np.ndarray, inputs: np.ndarray, codes: np.ndarray) -> _Split
 
 
 def _even_odd(levels: np.ndarray, inputs: np.ndarray, codes: np.ndarray) -> _Split:
-    found = powers(levels, 2)
+    found = powers(levels, 2, _tolerance(levels, codes))
     if found is None:
         return None
     top, exponent = found
@@ -197,7 +210,7 @@ def _products(levels: np.ndarray, inputs: np.ndarray, codes: np.ndarray) -> _Spl
     most = max(float(np.abs(weights).reshape(len(weights), -1).sum(1).max()) * np.abs(inputs).max(), 2.0**-60)
     terms = weights[0].size / 2 + 1  # each entry may be rounded up by half a unit
     unit = 2.0 ** np.ceil(np.log2(most / (INT32 - terms)))
-    return parts, [unit] * len(parts), np.rint(np.outer(magnitudes, inputs) / unit)
+    return parts, [unit], np.rint(np.outer(magnitudes, inputs) / unit)
 
 
 _KINDS = {

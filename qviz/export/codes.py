@@ -20,9 +20,9 @@ EXACT = {torch.float32: 2**24, torch.float64: 2**53}
 class CodesLayer:
     """A convolution or linear layer of codes, from a map to a fixed map.
 
-    The sums run through torch's float kernels, in the first type of ``EXACT`` that the accumulators' bounds
-    fit into. These add products of two integers, in whatever order; none of them is one that would transform
-    the operands first (oneDNN's direct convolution, BLAS).
+    The sums run through torch's float kernels (oneDNN's direct convolution, BLAS), in the first type of
+    ``EXACT`` that the accumulators' bounds fit into. These add products of two integers, in whatever order;
+    neither transforms the operands first, as a Winograd convolution would.
 
     Args:
         step: What it computes.
@@ -69,8 +69,8 @@ class CodesLayer:
 
     def _requantized(self, sums: list[Tensor], times: Tensor, shift: Tensor, added: Tensor) -> Tensor:
         total = self._spread(self._offset[None], sums[0].ndim)
-        for p, accumulator in enumerate(sums):
-            total = total + (accumulator.mul_(times[p]).add_(added[p]) >> shift[p])
+        for accumulator, m, s, a in zip(sums, times, shift, added, strict=True):
+            total = total + (accumulator.mul_(m).add_(a) >> s)
         return total
 
     def _spread(self, v: Tensor, ndim: int) -> Tensor:

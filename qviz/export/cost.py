@@ -31,7 +31,7 @@ class CostRow:
         layer: Its name.
         w_bits: The bits of a weight, from its codes; 32 in floating point.
         a_bits: The bits of a code of its input; 32 in floating point.
-        size: The bytes of its tensors in the file, codes packed.
+        size: The bytes of its tensors in the file, codes packed; 0 in a layer's second row.
         macs: Products of a weight and an activation, zero or not.
         arithmetic: "whole numbers", "shifts", "even and odd", "levels", "products" (see
             :mod:`qviz.export.arithmetic`) or "floating point".
@@ -69,8 +69,8 @@ class Costs:
     """What a network takes for one image; prints as a table.
 
     Attributes:
-        rows: One for each convolution and linear layer, in the order of the program.
-        other: The bytes of all other tensors (BatchNorm's).
+        rows: One for each convolution and linear layer, in the order of the program; one for each use.
+        other: The bytes of all other tensors (BatchNorm's, and those of layers that no step uses).
     """
 
     rows: tuple[CostRow, ...]
@@ -148,19 +148,20 @@ def costs(exported: Exported, *, shape: Sequence[int] | None = None, how: str = 
     if shape is None:
         raise ValueError("the shape of an image is not known; pass shape=, such as (3, 32, 32)")
     stored = sizes(exported)
-    bytes_of, rows = {row.name: row.total for row in stored.rows}, []
+    left, rows = {row.name: row.total for row in stored.rows}, []
     for i, (read, made) in _shapes(exported, tuple(shape)).items():
         name = exported.program[i].name
-        layer, places = exported.layers[name], prod(made[2:])
+        layer = exported.layers[name]
+        places = made.numel() // layer.shape[0]
         bits = layer.weight.bits if isinstance(layer.weight, WeightTable) else 32
         a_bits = 32 if layer.input is None else layer.input.bits
         macs = prod(layer.shape) * places
-        about = name, bits, a_bits, bytes_of[name], macs
+        about = name, bits, a_bits, left.pop(name, 0), macs
         if i in integers.products:
             rows.append(_of_codes(about, integers.products[i].planes, places, prod(read[1:])))
         else:
             rows.append(CostRow(*about, FLOAT, 0, macs, 0, macs))
-    return Costs(tuple(rows), stored.others)
+    return Costs(tuple(rows), stored.others + sum(left.values()))
 
 
 def _shapes(exported: Exported, shape: tuple[int, ...]) -> dict[int, tuple[torch.Size, torch.Size]]:

@@ -82,6 +82,18 @@ def channels(v: np.ndarray, ndim: int) -> np.ndarray:
     return v.reshape(*(v.shape if v.ndim == 2 else (1, -1)), *(1,) * (ndim - 2))
 
 
+def mean(v: np.ndarray) -> np.ndarray:
+    """Return floor((2 sum + n) / 2n) over rows and columns, int64, (N, C, 1, 1), n values each.
+
+    The whole numbers v // n are summed apart from what these leave, so that no sum is larger than a value of
+    the map, plus n^2.
+    """
+    n = v.shape[2] * v.shape[3]
+    parts, left = np.divmod(v, n)
+    parts, left = (part.sum((2, 3), keepdims=True) for part in (parts, left))
+    return parts + (2 * left + n) // (2 * n)
+
+
 def adaptive_steps(adapter: Any, z: np.ndarray) -> np.ndarray:
     """Return the step of each sample: computed in float64, rounded to float32, as float64; shape (N, 1).
 

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from qviz.export.codes import CodesLayer
 from qviz.export.exported import Exported, Step
+from qviz.export.fixed import mean
 from qviz.export.plan import affine, pixel, plan
 from qviz.export.program import product, run, simple
 from qviz.export.tables import LayerTables
@@ -87,14 +88,14 @@ class IntegerModel(nn.Module):
         """Return the output for normalized images, float32."""
         return self.run(images)[0]
 
-    def run(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the output, float32, and the codes that each layer read, uint8, by the layer's name."""
-        codes: dict[str, Tensor] = {}
+    def run(self, images: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+        """Return the output, float32, and the codes that each layer read, uint8, by its step's number."""
+        codes: dict[int, Tensor] = {}
         output = images
         for i, v in self.values(images):
             output = v
             if i in self.layers:
-                codes[self.exported.program[i].name] = self.layers[i].codes
+                codes[i] = self.layers[i].codes
         return self.real(output), codes
 
     def real(self, v: Tensor) -> Tensor:
@@ -120,6 +121,11 @@ class IntegerModel(nn.Module):
         step, x = self.exported.program[i], inputs[0]
         if step.op == "input" or i in self.plan.folded:
             return x
+        if step.op == "linear" and x.ndim > 2:
+            y = self._value(i, [x.flatten(0, -2)])
+            if i in self.layers:
+                self.layers[i].codes = self.layers[i].codes.view(x.shape)
+            return y.view(*x.shape[:-1], y.shape[-1])
         if i in self.layers:
             return self.layers[i](x)
         if step.op in ("conv", "linear"):
@@ -146,8 +152,7 @@ class IntegerModel(nn.Module):
             low, high = (round(step.args[key] * 2**self.plan.f) for key in ("low", "high"))
             return v.clamp(low, high)
         if step.op == "mean":
-            n = v.shape[2] * v.shape[3]
-            return torch.div(2 * v.sum((2, 3), keepdim=True) + n, 2 * n, rounding_mode="floor")
+            return torch.from_numpy(mean(v.numpy()))
         if step.op == "maxpool":
             return simple(step, [v.double()]).long()
         return simple(step, inputs)

@@ -29,7 +29,7 @@ from qviz.export.fixed import fixed, multiplier, thresholds
 STEPS = 64.0
 """The largest adaptive step, in units of the learned one."""
 
-_ROOM = {32: 30, 64: 50}  # bits of a map's largest value; of 64, 13 are left for the sum of a mean
+_ROOM = {32: 30, 64: 50}  # bits of a map's largest value; up to 2^50 it is exact in float64, too
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +38,10 @@ class Product:
 
     Attributes:
         planes: Its weight.
-        factor: What one count of each accumulator is worth in the output, BatchNorm in it, float64, (P, out);
-            of an adaptive step, in units of that.
+        factor: What one count of each accumulator is worth in the output, BatchNorm in it, float64, (P, out),
+            of "products" (1, out); of an adaptive step, in units of that.
         bias: What is added to it, BatchNorm in it, float64, (out,).
-        multiplier, shift: The factor in units of 2^-f, int64, (P, out); None for an adaptive step.
+        multiplier, shift: The factor in units of 2^-f, int64, of its shape; None for an adaptive step.
         offset: The bias in units of 2^-f, int64, (out,).
         thresholds: The borders in units of 2^-f, int64, (K - 1,) or (K - 1, C); None for an adaptive step.
     """
@@ -134,7 +134,7 @@ def values(read: Any) -> np.ndarray:
 
 
 def _norms(exported: Any) -> tuple[dict[int, tuple[np.ndarray, np.ndarray]], frozenset[int]]:
-    """Return factor and offset of each BatchNorm that alone reads a layer, and the steps of these."""
+    """Return factor and offset of each BatchNorm that alone reads a convolution, and the steps of these."""
     readers: dict[int, list[int]] = {}
     for i, step in enumerate(exported.program):
         for number in step.inputs:
@@ -142,7 +142,7 @@ def _norms(exported: Any) -> tuple[dict[int, tuple[np.ndarray, np.ndarray]], fro
     norms, folded = {}, set()
     for i, step in enumerate(exported.program):
         after = readers.get(i, [])
-        if step.op in ("conv", "linear") and len(after) == 1:
+        if step.op == "conv" and len(after) == 1:
             norm = exported.program[after[0]]
             if norm.op == "batchnorm":
                 norms[i] = affine(norm, exported.tensors)

@@ -45,6 +45,11 @@ def product(step: Step, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tenso
     return F.conv2d(x, weight, bias, a["stride"], a["padding"], a["dilation"], a["groups"])
 
 
+def as_rows(step: Step, x: Tensor) -> Tensor:
+    """Return a layer's input as its table reads it, channels on axis 1: that of a linear layer as (-1, C)."""
+    return x.flatten(0, -2) if step.op == "linear" else x
+
+
 def norm(step: Step, x: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
     """Return the BatchNorm that a step stands for."""
     mean, var = tensors[f"{step.name}.running_mean"], tensors[f"{step.name}.running_var"]

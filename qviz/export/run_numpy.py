@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from qviz.export.fixed import adaptive_steps, below, channels, fixed, half, multiplier, thresholds
+from qviz.export.fixed import adaptive_steps, below, channels, fixed, half, mean, multiplier, thresholds
 from qviz.export.numpy_file import Weight, network
 from qviz.export.plan import STEPS, Product, affine, pixel, plan
 
@@ -64,13 +64,17 @@ class Network:
         x = inputs[0]
         if step.op == "input" or i in self.plan.folded:
             return x
+        if step.op == "linear" and x.ndim > 2:
+            y = self._step(i, step, [x.reshape(-1, x.shape[-1])])
+            return y.reshape(*x.shape[:-1], y.shape[-1])
         if i in self.plan.products:
             return self._codes(step, self.plan.products[i], x)
         if step.op in ("conv", "linear"):
             return self._float(i, step, x)
         if step.op == "batchnorm":
             factor, offset = affine(step, self.exported.tensors)
-            return (self.real(x) * channels(factor, 4) + channels(offset, 4)).astype(np.float32)
+            x = self.real(x).astype(np.float32).astype(np.float64)
+            return (x * channels(factor, 4) + channels(offset, 4)).astype(np.float32)
         if self.plan.fixed[i]:
             inputs = [v if v.dtype == np.int64 else fixed(v, self.plan.f) for v in inputs]
         return _SIMPLE[step.op](inputs, step.args, self.plan.f)
@@ -117,7 +121,7 @@ class Network:
             borders = self.exported.layers[step.name].input.borders
         codes = below(x, borders)
         total = channels(made.offset, x.ndim)
-        for accumulator, m, s in zip(accumulators(step, made, codes), times, shift, strict=False):
+        for accumulator, m, s in zip(accumulators(step, made, codes), times, shift, strict=True):
             m, s = channels(m, x.ndim), channels(s, x.ndim)
             total = total + ((accumulator * m + half(s)) >> s)
         return total
@@ -154,9 +158,8 @@ def product(step: Any, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def _mean(v: np.ndarray) -> np.ndarray:
-    n = v.shape[2] * v.shape[3]
     if v.dtype == np.int64:
-        return (2 * v.sum((2, 3), keepdims=True) + n) // (2 * n)
+        return mean(v)
     return v.astype(np.float64).mean((2, 3), keepdims=True).astype(v.dtype)
 
 
@@ -198,8 +201,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         net, images = Network(network(given.file)), np.load(given.images, allow_pickle=False)
+        if not isinstance(images, np.ndarray) or images.ndim != 4 or not len(images):
+            raise ValueError(f"{given.images} holds no images, (N, C, H, W)")
         parts = [net(images[i : i + given.batch]) for i in range(0, len(images), given.batch)]
-    except (OSError, ValueError, KeyError) as problem:
+    except (OSError, EOFError, ValueError) as problem:
         print(f"run_numpy: {problem}", file=sys.stderr)
         return 2
     logits = np.concatenate(parts)
