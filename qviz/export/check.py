@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from qviz.export.exported import Exported
 from qviz.export.shapes import check_steps, shapes, whole
@@ -27,8 +28,9 @@ def check(exported: Exported) -> None:
     Raises:
         ValueError: Something does not, in one sentence.
     """
+    taken = set(dir(nn.Module()))  # "forward" cannot be the name of a module inside of another
     for name in (*exported.layers, *exported.tensors):
-        if not _NAME.fullmatch(name) or len(name) > _LEVELS:
+        if not _NAME.fullmatch(name) or len(name) > _LEVELS or not taken.isdisjoint(name.split(".")):
             raise ValueError(f"{name[:_LEVELS]!r} is no name of a layer or a tensor")
     for name, layer in exported.layers.items():
         try:
@@ -55,13 +57,17 @@ def check_about(about: Mapping[str, Any]) -> None:
     if shape is not None and not (isinstance(shape, list) and len(shape) < 4 and all(map(whole(1), shape))):
         raise ValueError(f"the shape of an image is {shape!r}")
     for name, value in (("mean", mean), ("std", std)):
-        if value is not None and not (isinstance(value, list) and all(isinstance(v, float) for v in value)):
+        if value is not None and not (isinstance(value, list) and all(map(_finite, value))):
             raise ValueError(f"{name} is {value!r}")
     if std is not None and not all(v > 0 for v in std):
         raise ValueError(f"std is {std!r}")
     for name in ("model", "policy"):
         if not isinstance(about.get(name, ""), str):
             raise ValueError(f"{name} is {about[name]!r}")
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _norms(exported: Exported) -> None:

@@ -11,7 +11,7 @@ from qviz.export.exported import OPS, Exported, Step
 from qviz.export.tables import LayerTables
 
 LIMIT = 2**27
-"""The most numbers that a step may make of one image: half a GB of float32."""
+"""The most numbers that a step may make of one image, or read with its padding: half a GB of float32."""
 
 Shape = tuple[int, ...]
 
@@ -46,6 +46,7 @@ def check_steps(exported: Exported) -> None:
     Raises:
         ValueError: One does not; names it.
     """
+    uses: dict[str, Step] = {}
     for i, step in enumerate(exported.program):
         wanted = ARGUMENTS.get(step.op, {})
         reads = {"input": 0, "add": 2}.get(step.op, 1)
@@ -58,13 +59,22 @@ def check_steps(exported: Exported) -> None:
         if set(step.args) != set(wanted) or not all(fits(step.args[key]) for key, fits in wanted.items()):
             raise ValueError(f"step {i} ({step.op}) has the arguments {repr(step.args)}")
         if step.op in ("conv", "linear"):
-            found = step.name in exported.layers
+            layer = exported.layers.get(step.name)
+            found = layer is not None and len(layer.shape) == {"conv": 4, "linear": 2}[step.op]
         elif step.op == "batchnorm":
             found = all(f"{step.name}.{key}" in exported.tensors for key in ("running_mean", "running_var"))
         else:
             found = step.name == ""
         if not found:
             raise ValueError(f"step {i} ({step.op}) names {repr(step.name)}, which the file does not have")
+        first = uses.setdefault(step.name, step) if step.name else step
+        if (first.op, first.args) != (step.op, step.args):
+            raise ValueError(
+                f"step {i} ({step.op}) uses {repr(step.name)} in another way than an earlier one"
+            )
+    for name in uses:
+        if outer := [name[:k] for k, sign in enumerate(name) if sign == "." and name[:k] in uses]:
+            raise ValueError(f"{repr(name)} lies inside of {repr(outer[0])}, which is a step's too")
 
 
 def shapes(exported: Exported, shape: Sequence[int]) -> list[Shape]:
@@ -91,8 +101,11 @@ def shapes(exported: Exported, shape: Sequence[int]) -> list[Shape]:
         if made is None or min(made, default=1) < 1:
             name = f"{step.op} {step.name!r}" if step.name else step.op
             raise ValueError(f"step {i} ({name}) does not fit what it reads, {' and '.join(map(str, read))}")
-        if math.prod(made) > LIMIT:
-            raise ValueError(f"step {i} ({step.op}) makes {made} of one image, more than {LIMIT:,} numbers")
+        largest = max([made, *(_padded(x, step) for x in read)], key=math.prod)
+        if math.prod(largest) > LIMIT:
+            raise ValueError(
+                f"step {i} ({step.op}) makes {largest} of one image, more than {LIMIT:,} numbers"
+            )
         found.append(made)
     return found
 
@@ -108,7 +121,9 @@ def _shape(exported: Exported, step: Step, read: list[Shape]) -> Shape | None:
         return (math.prod(x),)
     if step.op == "linear":
         out, columns = exported.layers[step.name].shape
-        return (*x[:-1], out) if x[-1] == columns and _reads(exported.layers[step.name], columns) else None
+        return (
+            (*x[:-1], out) if x[-1:] == (columns,) and _reads(exported.layers[step.name], columns) else None
+        )
     if len(x) != 3:
         return None
     channels, *size = x
@@ -127,6 +142,12 @@ def _shape(exported: Exported, step: Step, read: list[Shape]) -> Shape | None:
     if step.op == "pad_channels":
         return (channels + a["before"] + a["after"], *size)
     return (channels, 1, 1)
+
+
+def _padded(x: Shape, step: Step) -> Shape:
+    """Return the shape of x with what a step puts around it."""
+    around = step.args.get("padding", [0] * (len(x) - 1))
+    return (*x[:1], *(n + 2 * p for n, p in zip(x[1:], around, strict=True)))
 
 
 def _reads(layer: LayerTables, channels: int) -> bool:

@@ -108,6 +108,8 @@ def rename(tensors: dict[str, Tensor], parsed: dict, name: str) -> None:
     parsed["layers"][name] = parsed["layers"].pop("3")
     for key in [key for key in tensors if key.startswith("3.")]:
         tensors[name + key[1:]] = tensors.pop(key)
+    for step in parsed["program"]:
+        step[2] = name if step[2] == "3" else step[2]
 
 
 FORGED = {
@@ -140,6 +142,23 @@ FORGED = {
         "arguments",
     ),
     "rows without end": (lambda t, p: p["program"][1][3].update(padding=[10**5, 10**5]), "more than"),
+    "padding without end": (
+        lambda t, p: p["program"][1][3].update(padding=[6000, 6000], stride=[6000, 6000]),
+        r"makes \(2, 12006, 12006\) of one image",
+    ),
+    "a layer used in two ways": (
+        lambda t, p: p["program"].insert(2, ["conv", [0], "0", {**p["program"][1][3], "padding": [1, 1]}]),
+        r"step 2 \(conv\) uses '0' in another way",
+    ),
+    "a convolution as linear": (
+        lambda t, p: p["program"].append(["linear", [0], "0", {}]),
+        "names '0', which the file does not have",
+    ),
+    "a name of torch": (lambda t, p: rename(t, p, "forward"), "'forward' is no name"),
+    "a layer inside of another": (lambda t, p: rename(t, p, "0.3"), "'0.3' lies inside of '0'"),
+    "an endless mean": (lambda t, p: p["about"].update(mean=[float("inf"), 0.0]), "mean is"),
+    "a mean in words": (lambda t, p: p["about"].update(mean="x"), "mean is 'x'"),
+    "a shape of one number": (lambda t, p: p["about"].update(shape=7), "shape of an image is 7"),
     "a small image": (lambda t, p: p["about"].update(shape=[2, 2, 6]), "does not fit what it reads"),
     "a std of 0": (lambda t, p: p["about"].update(std=[0.0, 1.0]), "std is"),
 }
