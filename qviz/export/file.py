@@ -14,7 +14,8 @@ from qviz.core._files import write_atomically
 from qviz.export.check import check
 from qviz.export.export import describe, put_into
 from qviz.export.exported import Exported
-from qviz.export.layout import FORMAT, SCHEMA, digest, flatten, unflatten
+from qviz.export.layout import FORMAT, SCHEMA, arrays, flatten, unflatten
+from qviz.export.numpy_file import digest
 from qviz.export.program import Program
 
 
@@ -93,7 +94,7 @@ def read(path: str | Path) -> Exported:
             _known(texts)
             # copies: a tensor of safetensors is the file itself, and follows what is written there later
             tensors: dict[str, Tensor] = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        found = digest(tensors, texts)
+        found = digest(arrays(tensors), texts)
         if found != texts["sha256"]:
             raise ValueError(f"its contents have the SHA-256 {found} instead of {repr(texts['sha256'])}")
         exported = unflatten(tensors, texts)

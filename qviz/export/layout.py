@@ -42,16 +42,16 @@ The header's ``__metadata__`` has texts:
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from reprlib import repr
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from qviz.export.exported import Exported, Step
+from qviz.export.numpy_file import digest
 from qviz.export.packing import pack, unpack
 from qviz.export.shapes import whole
 from qviz.export.tables import Adapter, InputTable, LayerTables, WeightTable
@@ -82,7 +82,7 @@ def flatten(exported: Exported) -> tuple[dict[str, Tensor], dict[str, str]]:
         "untraceable": exported.untraceable,
         "about": _json(exported.about),
     }
-    return tensors, texts | {"sha256": digest(tensors, texts)}
+    return tensors, texts | {"sha256": digest(arrays(tensors), texts)}
 
 
 def unflatten(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> Exported:
@@ -99,15 +99,9 @@ def unflatten(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> Export
     return Exported(layers, left, program, texts["untraceable"], json.loads(texts["about"]))
 
 
-def digest(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
-    """Return the SHA-256 of a file's contents, whatever its "sha256" says."""
-    texts = {key: text for key, text in texts.items() if key != "sha256"}
-    total = hashlib.sha256(json.dumps(texts, sort_keys=True).encode())
-    for name, value in sorted(tensors.items()):
-        dtype = str(value.dtype).removeprefix("torch.")
-        total.update(f"{name} {dtype} {list(value.shape)}\n".encode())
-        total.update(value.contiguous().reshape(-1).view(torch.uint8).numpy())
-    return total.hexdigest()
+def arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Return tensors as arrays of numpy, which share their memory."""
+    return {name: value.numpy() for name, value in tensors.items()}
 
 
 def _json(value: Any) -> str:

@@ -28,7 +28,7 @@ def tensors_of(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
         stated = texts["sha256"]
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
         raise ValueError(f"{path} is damaged, or no network that qviz exported: {problem}") from problem
-    if _digest(found, texts) != stated:
+    if digest(found, texts) != stated:
         raise ValueError(f"{path} is damaged: its contents do not have the SHA-256 that it states")
     return found, texts
 
@@ -50,7 +50,8 @@ def _parts(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     return found, texts
 
 
-def _digest(tensors: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> str:
+def digest(tensors: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> str:
+    """Return the SHA-256 of a file's contents, whatever its "sha256" says."""
     texts = {key: text for key, text in texts.items() if key != "sha256"}
     total = hashlib.sha256(json.dumps(texts, sort_keys=True).encode())
     for name, value in sorted(tensors.items()):

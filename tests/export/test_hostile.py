@@ -6,8 +6,8 @@ import json
 import random
 import re
 import resource
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 import qviz
 from qviz.export import load, read, save
 from qviz.export.file import contents
-from qviz.export.layout import digest
+from qviz.export.layout import arrays
+from qviz.export.numpy_file import digest
 from qviz.nn import calibrate, convert
 
 
@@ -33,17 +34,23 @@ def original(tmp_path_factory) -> Path:
     return save(model, path, shape=(2, 6, 6), mean=(0.5, 0.5), std=(0.2, 0.2))
 
 
-def peak() -> int:
-    """Return the most memory that the process ever had, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+@contextmanager
+def little_memory() -> Iterator[None]:
+    """Let the process ask for 256 MB more than it has, where the system tells how much that is."""
+    usual, pages = resource.getrlimit(resource.RLIMIT_AS), Path("/proc/self/statm")
+    if pages.exists():
+        held = int(pages.read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (held + 2**28, usual[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, usual)
 
 
 def refused(path: Path) -> str:
-    """Return what is said, one sentence; the memory of the process does not grow."""
-    before = peak()
-    with pytest.raises(ValueError, match=path.name) as raised:
+    """Return what is said, one sentence; no memory for what the file claims is asked for."""
+    with little_memory(), pytest.raises(ValueError, match=path.name) as raised:
         load(path)
-    assert peak() - before < 2**26
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 600
     return str(raised.value)
@@ -96,11 +103,11 @@ def forge(
     """Write the file with a change, and the hash that belongs to it."""
     data = original.read_bytes()
     texts = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
-    parsed = {key: json.loads(texts[key]) for key in ("layers", "program", "about")}
+    parsed = {key: json.loads(texts.pop(key)) for key in ("layers", "program", "about")}
     tensors = load_file(original)
     change(tensors, parsed)
     texts |= {key: value if isinstance(value, str) else json.dumps(value) for key, value in parsed.items()}
-    texts["sha256"] = digest(tensors, texts)
+    texts["sha256"] = digest(arrays(tensors), texts)
     save_file(tensors, path, texts)
 
 
@@ -117,7 +124,8 @@ FORGED = {
         lambda t, p: p.update(schema="2"),
         "its schema is '2'; this version of qviz reads '1'",
     ),
-    "no program": (lambda t, p: p.pop("program") and p.update(format="x"), "format is 'x'"),
+    "another format": (lambda t, p: p.update(format="x"), "format is 'x'"),
+    "no program": (lambda t, p: p.pop("program"), "it has no 'program'"),
     "a path": (lambda t, p: rename(t, p, "../../3"), "'../../3' is no name"),
     "a method": (lambda t, p: rename(t, p, "3.__class__"), "'3.__class__' is no name"),
     "a huge shape": (
