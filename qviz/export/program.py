@@ -142,9 +142,6 @@ def _module(step: Step, exported: Exported) -> nn.Module:
 
 def _place(root: nn.Module, name: str, module: nn.Module) -> None:
     *path, last = name.split(".")
-    for part in (*path, last):
-        if hasattr(nn.Module, part):
-            raise ValueError(f"{name!r} is no name for a layer: every module has a {part!r} of its own")
     for part in path:
         if part not in root._modules:
             root.add_module(part, nn.Module())

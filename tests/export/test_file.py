@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 import qviz
 from qviz.core.groups import mxfp4
-from qviz.export import describe, load, read, save, sizes, write
+from qviz.export import load, read, save, sizes
 from qviz.nn import calibrate, convert
 from qviz.nn.data.augment import CIFAR10_MEAN, CIFAR10_STD, normalize
 from qviz.nn.layers import QuantConv2d
@@ -175,14 +174,6 @@ def test_steps_that_do_not_answer_as_the_model_are_left_out():
     assert re.fullmatch(
         r"on random images its steps answer up to [\d.]+ from what Sly answers", made.untraceable
     )
-
-
-def test_a_layer_with_a_name_that_every_module_has_is_refused(tmp_path):
-    made = describe(nn.Sequential(nn.Linear(3, 2)))
-    named = replace(made.program[1], name="forward")
-    made = replace(made, layers={"forward": made.layers["0"]}, program=(made.program[0], named))
-    with pytest.raises(ValueError, match="'forward' is no name for a layer"):
-        load(write(made, tmp_path / "x.safetensors"))
 
 
 @pytest.mark.parametrize(
