@@ -426,6 +426,6 @@ for how, counted in ways.items():
 # %% [markdown]
 # ## What to read next
 #
-# The docstring of `qviz.export.layout` is the whole file format, and `qviz.export.run_numpy` the network in some 200 lines
+# The docstring of `qviz.export.layout` is the whole file format, and `qviz.export.run_numpy` the forward pass in some 200 lines
 # of numpy: read it as a check of what you have learned. To train what you export:
 # [training/cifar10-asq-post](training/cifar10-asq-post.ipynb). The terms are in the [glossary](glossary.md).

@@ -1,36 +1,41 @@
-"""Check: what must hold of a network before it is written, and before one that was read is believed."""
+"""Check: what must hold of a network before it is written, and before one that was read is believed.
+
+A network may have the arrays of torch or of numpy; neither is needed here.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from qviz.export.exported import Exported
 from qviz.export.shapes import check_steps, shapes, whole
-from qviz.export.tables import Adapter, InputTable, LayerTables, WeightTable
+
+if TYPE_CHECKING:
+    from qviz.export.tables import Adapter, InputTable, LayerTables, WeightTable
 
 _PART = r"(?!__)[^\s./\\\x00-\x1f\x7f]+"
 _NAME = re.compile(rf"{_PART}(\.{_PART})*")
-DTYPES = (torch.float32, torch.int64, torch.int32, torch.uint8, torch.bool)
+DTYPES = ("float32", "int64", "int32", "uint8", "bool")
 """What a tensor that belongs to no convolution or linear layer may be."""
 
 _LEVELS = 256
 
 
-def check(exported: Exported) -> None:
+def check(exported: Exported, taken: Collection[str] = ()) -> None:
     """See that tables, tensors and steps are what they should be and fit together.
+
+    Args:
+        exported: The network.
+        taken: What no part of a name may be.
 
     Raises:
         ValueError: Something does not, in one sentence.
     """
-    taken = set(dir(nn.Module()))  # "forward" cannot be the name of a module inside of another
     for name in (*exported.layers, *exported.tensors):
-        if not _NAME.fullmatch(name) or len(name) > _LEVELS or not taken.isdisjoint(name.split(".")):
+        if not _NAME.fullmatch(name) or len(name) > _LEVELS or any(part in taken for part in name.split(".")):
             raise ValueError(f"{name[:_LEVELS]!r} is no name of a layer or a tensor")
     for name, layer in exported.layers.items():
         try:
@@ -38,13 +43,18 @@ def check(exported: Exported) -> None:
         except ValueError as problem:
             raise ValueError(f"layer {name!r}: {problem}") from problem
     for name, value in exported.tensors.items():
-        if value.dtype not in DTYPES:
+        if dtype_of(value) not in DTYPES:
             raise ValueError(f"the tensor {name!r} is {value.dtype}")
     check_about(exported.about)
     check_steps(exported)
     _norms(exported)
     if exported.program and exported.about.get("shape") is not None:
         shapes(exported, exported.about["shape"])
+
+
+def dtype_of(value: Any) -> str:
+    """Return the name of the type of an array's numbers, such as "float32"."""
+    return str(value.dtype).removeprefix("torch.")
 
 
 def check_about(about: Mapping[str, Any]) -> None:
@@ -81,9 +91,9 @@ def _norms(exported: Exported) -> None:
 
 def _layer(layer: LayerTables) -> None:
     weight = layer.weight
-    if isinstance(weight, WeightTable):
+    if hasattr(weight, "codes"):
         _weight(weight)
-    elif weight.dtype != torch.float32:
+    elif dtype_of(weight) != "float32":
         raise ValueError(f"its weight is {weight.dtype}")
     if len(layer.shape) not in (2, 4) or min(layer.shape) < 1:
         raise ValueError(f"its weight has the shape {tuple(layer.shape)}")
@@ -95,7 +105,7 @@ def _layer(layer: LayerTables) -> None:
 
 def _weight(table: WeightTable) -> None:
     codes, axis, group = table.codes, table.axis, table.group
-    if codes.dtype != torch.uint8 or not codes.numel():
+    if dtype_of(codes) != "uint8" or not math.prod(codes.shape):
         raise ValueError(f"its codes are {codes.dtype} of shape {tuple(codes.shape)}")
     _vector("levels", table.levels, None, _LEVELS)
     if int(codes.max()) >= len(table.levels):
@@ -111,13 +121,14 @@ def _weight(table: WeightTable) -> None:
         _shaped("factor", table.factor, [()])
 
 
-def _scales(codes: Tensor, axis: int | None, group: int) -> list[tuple[int, ...]]:
+def _scales(codes: Any, axis: int | None, group: int) -> list[tuple[int, ...]]:
     """Return the shapes that a scale may have."""
     if axis is None:
         return [()]
     if not group:
         return [(), (codes.shape[axis],)]
-    *others, last = codes.movedim(axis, -1).shape
+    others = list(codes.shape)
+    last = others.pop(axis)
     return [(*others, last // group)]
 
 
@@ -132,7 +143,9 @@ def _input(table: InputTable) -> None:
             f"its borders and values have the shapes {tuple(borders.shape)}, {tuple(values.shape)}"
         )
     _shaped("values", values, [tuple(values.shape)])
-    if borders.dtype != torch.float32 or borders.isnan().any() or (borders.diff(dim=0) < 0).any():
+    if dtype_of(borders) != "float32" or not (
+        (borders[1:] >= borders[:-1]).all() and (abs(borders) <= math.inf).all()
+    ):
         raise ValueError("its borders fall, or are not float32 numbers")
     if table.adapter is not None:
         _adapter(table.adapter)
@@ -153,16 +166,16 @@ def _adapter(adapter: Adapter) -> None:
         raise ValueError(f"its adapter gives {width} numbers")
 
 
-def _vector(name: str, value: Tensor, length: int | None, most: int | None = None) -> None:
+def _vector(name: str, value: Any, length: int | None, most: int | None = None) -> None:
     if value.ndim != 1 or (length is None and not 1 <= len(value) <= most):
         raise ValueError(f"{name} has the shape {tuple(value.shape)}")
     _shaped(name, value, [(len(value) if length is None else length,)])
 
 
-def _shaped(name: str, value: Tensor, allowed: Sequence[tuple[int, ...]]) -> None:
+def _shaped(name: str, value: Any, allowed: Sequence[tuple[int, ...]]) -> None:
     if tuple(value.shape) not in allowed:
         raise ValueError(
             f"{name} has the shape {tuple(value.shape)} and not {' or '.join(map(str, allowed))}"
         )
-    if value.dtype != torch.float32 or not value.isfinite().all():
+    if dtype_of(value) != "float32" or not (abs(value) < math.inf).all():
         raise ValueError(f"{name} is not made of finite float32 numbers")

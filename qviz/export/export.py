@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from qviz.core._text import some
-from qviz.export.check import DTYPES
+from qviz.export.check import DTYPES, dtype_of
 from qviz.export.exported import Exported
 from qviz.export.fold import layer_tables
 from qviz.export.packed import PackedConv2d, PackedLinear, equip
@@ -59,7 +59,7 @@ def describe(
     layers, own = _parts(model if read is None else model.net)
     tables = {key: _tables(key, layer) for key, layer in layers.items()}
     for key, value in own.items():
-        if value.dtype not in DTYPES:
+        if dtype_of(value) not in DTYPES:
             raise ValueError(f"the tensor {key!r} is {value.dtype}; call model.float() first")
     about = {"model": name, "policy": policy, **more}
     about |= {} if shape is None else {"shape": [int(n) for n in shape]}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from qviz.export.tables import LayerTables
+    from qviz.export.tables import LayerTables
 
 OPS = {
     "input": "the images, (N, C, H, W)",

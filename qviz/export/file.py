@@ -18,6 +18,9 @@ from qviz.export.layout import FORMAT, SCHEMA, arrays, flatten, unflatten
 from qviz.export.numpy_file import digest
 from qviz.export.program import Program
 
+_TAKEN = frozenset(dir(nn.Module()))
+"""What a module inside of another cannot be called, such as "forward"."""
+
 
 def save(model: nn.Module, path: str | Path, **about: Any) -> Path:
     """Write a model, converted or not, into one file and return the path.
@@ -74,7 +77,7 @@ def write(exported: Exported, path: str | Path) -> Path:
 
 def contents(exported: Exported) -> bytes:
     """Return what :func:`write` writes, after checking that it could be read."""
-    check(exported)
+    check(exported, _TAKEN)
     return serialize(*flatten(exported))
 
 
@@ -98,7 +101,7 @@ def read(path: str | Path) -> Exported:
         if found != texts["sha256"]:
             raise ValueError(f"its contents have the SHA-256 {found} instead of {repr(texts['sha256'])}")
         exported = unflatten(tensors, texts)
-        check(exported)
+        check(exported, _TAKEN)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         said = f"it has no {problem}" if isinstance(problem, KeyError) else problem
         raise ValueError(f"{path} is not a network that qviz wrote, or is damaged: {said}") from problem

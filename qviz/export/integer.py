@@ -39,6 +39,7 @@ from qviz.export.exported import Exported, Step
 from qviz.export.fixed import mean
 from qviz.export.plan import affine, pixel, plan
 from qviz.export.program import product, run, simple
+from qviz.export.shapes import shapes
 from qviz.export.tables import LayerTables
 
 
@@ -110,11 +111,12 @@ class IntegerModel(nn.Module):
         """Yield the number of each step and its map.
 
         Raises:
-            ValueError: A pixel is NaN or larger than normalized pixels are.
+            ValueError: A pixel is NaN or larger than normalized pixels are; images of this size do not fit.
         """
         largest, top = pixel(self.exported.about), images.abs().max().item() if images.numel() else 0.0
         if not top <= largest:
             raise ValueError(f"pixels of normalized images must be within ±{largest:.6g}, got {top:.6g}")
+        shapes(self.exported, images.shape[1:])
         return run(self.exported.program, lambda i, inputs: self._value(i, inputs or [images.contiguous()]))
 
     def _value(self, i: int, inputs: Sequence[Tensor]) -> Tensor:

@@ -7,11 +7,16 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path
+from reprlib import repr
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+
+from qviz.export.check import check
+from qviz.export.shapes import whole
 
 DTYPES = {"F32": "float32", "F64": "float64", "I64": "int64", "I32": "int32", "U8": "uint8", "BOOL": "bool"}
 """What a safetensors file calls the types of numbers that a network has."""
@@ -21,15 +26,11 @@ def tensors_of(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
     """Return the tensors and the texts of a safetensors file that ``qviz.export`` wrote.
 
     Raises:
-        ValueError: It is damaged, or something else.
+        ValueError, KeyError, TypeError, AttributeError, RecursionError: It is damaged, or something else.
     """
-    try:
-        found, texts = _parts(Path(path).read_bytes())
-        stated = texts["sha256"]
-    except (ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise ValueError(f"{path} is damaged, or no network that qviz exported: {problem}") from problem
-    if digest(found, texts) != stated:
-        raise ValueError(f"{path} is damaged: its contents do not have the SHA-256 that it states")
+    found, texts = _parts(Path(path).read_bytes())
+    if digest(found, texts) != texts["sha256"]:
+        raise ValueError("its contents do not have the SHA-256 that it states")
     return found, texts
 
 
@@ -39,6 +40,7 @@ def _parts(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise ValueError(f"its header would have {length} bytes, and the file has {len(data)}")
     header = json.loads(data[8 : 8 + length])
     texts, body, found = header.pop("__metadata__"), data[8 + length :], {}
+    left = len(body)
     if (texts.get("format"), texts.get("schema")) != ("qviz.export", "1"):
         raise ValueError("it is not of the format qviz.export, schema 1")
     for name, entry in header.items():
@@ -47,6 +49,9 @@ def _parts(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         if not 0 <= start <= end <= len(body) or end - start != dtype.itemsize * math.prod(shape):
             raise ValueError(f"{name!r} would stand at {start} to {end}, shape {shape}")
         found[name] = np.frombuffer(body[start:end], dtype).reshape(shape)
+        left -= end - start
+        if left < 0:
+            raise ValueError("tensors would stand on top of each other")
     return found, texts
 
 
@@ -87,8 +92,22 @@ class Weight:
 
 
 def network(path: str | Path) -> Any:
-    """Return the network of a file: layers, tensors, program and about, as an ``Exported`` has them."""
-    tensors, texts = tensors_of(path)
+    """Return the network of a file: layers, tensors, program and about, as an ``Exported`` has them.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is damaged, or its parts are not what :func:`qviz.export.check.check` demands.
+    """
+    try:
+        found = _network(*tensors_of(path))
+        check(found)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as problem:
+        said = f"it has no {problem}" if isinstance(problem, KeyError) else problem
+        raise ValueError(f"{path} is damaged, or no network that qviz exported: {said}") from problem
+    return found
+
+
+def _network(tensors: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> Any:
     layers = {name: _layer(tensors, name, record) for name, record in json.loads(texts["layers"]).items()}
     steps = [
         SimpleNamespace(op=op, inputs=read, name=name, args=args)
@@ -99,23 +118,30 @@ def network(path: str | Path) -> Any:
 
 
 def _layer(tensors: Mapping[str, np.ndarray], name: str, record: Mapping[str, Any]) -> Any:
-    get = {key.removeprefix(f"{name}."): v for key, v in tensors.items() if key.startswith(f"{name}.")}.get
-    weight, read, adapter = get("weight"), None, None
+    own = {key.removeprefix(f"{name}."): v for key, v in tensors.items() if key.startswith(f"{name}.")}
+    get, weight, read, adapter = own.get, own.get("weight"), None, None
     if weight is None:
-        parts = (get(key) for key in ("levels", "scale", "offset", "factor"))
-        codes = unpacked(get("codes"), record["bits"], record["shape"])
-        weight = Weight(codes, *parts, record.get("axis"), record.get("group", 0))
+        parts = (get(key) for key in ("scale", "offset", "factor"))
+        codes = unpacked(own["codes"], record["bits"], record["shape"])
+        weight = Weight(codes, own["levels"], *parts, record.get("axis"), record.get("group", 0))
     if get("adapter.step") is not None:
-        count = sum(get(f"adapter.{i}.weight") is not None for i in range(len(tensors)))
-        pairs = [(get(f"adapter.{i}.weight"), get(f"adapter.{i}.bias")) for i in range(count)]
+        numbers = takewhile(lambda i: f"adapter.{i}.weight" in own, count())
+        pairs = [(own[f"adapter.{i}.weight"], own[f"adapter.{i}.bias"]) for i in numbers]
         adapter = SimpleNamespace(mode=record["mode"], layers=pairs, step=get("adapter.step"))
     if get("borders") is not None:
-        read = SimpleNamespace(borders=get("borders"), values=get("values"), adapter=adapter)
-    return SimpleNamespace(weight=weight, input=read, bias=get("bias"))
+        read = SimpleNamespace(borders=get("borders"), values=own["values"], adapter=adapter)
+    shape = (weight.codes if isinstance(weight, Weight) else weight).shape
+    return SimpleNamespace(weight=weight, input=read, bias=get("bias"), shape=shape)
 
 
 def unpacked(data: np.ndarray, bits: int, shape: Sequence[int]) -> np.ndarray:
     """Return codes of ``bits`` bits each from a stream of bits, the lowest bit of each byte first."""
+    if not (isinstance(shape, list) and all(map(whole(1), shape)) and whole(1)(bits) and bits <= 8):
+        raise ValueError(f"codes of shape {repr(shape)} with {repr(bits)} bits each")
     count = math.prod(shape)
+    if data.dtype != np.uint8 or data.shape != (-(-count * bits // 8),):
+        raise ValueError(f"{data.size} bytes are not those of codes of shape {shape} with {bits} bits each")
+    if np.unpackbits(data[-1:], bitorder="little")[count * bits % 8 or 8 :].any():
+        raise ValueError("the stream is not 0 after its last code")
     stream = np.unpackbits(data, count=count * bits, bitorder="little").reshape(count, bits)
     return np.packbits(stream, axis=1, bitorder="little").reshape(shape)

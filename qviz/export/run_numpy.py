@@ -2,9 +2,11 @@
 
     python -m qviz.export.run_numpy net.safetensors images.npy [--logits logits.npy]
 
-prints the class of each image, one a line. The file is read by :mod:`qviz.export.numpy_file`, the integers of
-the network are made by :mod:`qviz.export.plan`, and the arithmetic is that of :mod:`qviz.export.integer`, to
-the same integers. Nothing of torch is loaded.
+prints the class of each image, one a line. This file is the forward pass. Around it, in numpy as well: the
+file is read by :mod:`qviz.export.numpy_file` and believed after :mod:`qviz.export.check`, the integers of the
+network are made by :mod:`qviz.export.plan`, from :mod:`~qviz.export.arithmetic` and
+:mod:`~qviz.export.fixed`. The arithmetic is that of :mod:`qviz.export.integer`, to the same integers. Nothing
+of torch is loaded.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import numpy as np
 from qviz.export.fixed import adaptive_steps, below, channels, fixed, half, mean, multiplier, thresholds
 from qviz.export.numpy_file import Weight, network
 from qviz.export.plan import STEPS, Product, affine, pixel, plan
+from qviz.export.shapes import shapes
 
 
 class Network:
@@ -51,6 +54,7 @@ class Network:
         x, largest = self.normalized(images), pixel(self.exported.about)
         if not np.abs(x).max(initial=0) <= largest:
             raise ValueError(f"pixels of normalized images must be within ±{largest:.6g}")
+        shapes(self.exported, x.shape[1:])
         maps: list[np.ndarray] = []
         for i, step in enumerate(self.exported.program):
             maps.append(self._step(i, step, [maps[number] for number in step.inputs] or [x]))

@@ -1,14 +1,19 @@
-"""Shapes: what each step makes of one image, without computing it; refuses steps that do not fit together."""
+"""Shapes: what each step makes of one image, without computing it; refuses steps that do not fit together.
+
+Needs neither torch nor numpy: a network may have the arrays of either.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from reprlib import repr
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qviz.export.exported import OPS, Exported, Step
-from qviz.export.tables import LayerTables
+
+if TYPE_CHECKING:
+    from qviz.export.tables import LayerTables
 
 LIMIT = 2**27
 """The most numbers that a step may make of one image, or read with its padding: half a GB of float32."""

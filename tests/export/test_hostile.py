@@ -19,7 +19,7 @@ import qviz
 from qviz.export import load, read, save
 from qviz.export.file import contents
 from qviz.export.layout import arrays
-from qviz.export.numpy_file import digest
+from qviz.export.numpy_file import digest, network
 from qviz.nn import calibrate, convert
 
 
@@ -141,6 +141,10 @@ FORGED = {
     "an infinite scale": (lambda t, p: t["3.scale"].fill_(torch.inf), "scale is not made of finite"),
     "falling borders": (lambda t, p: t["3.borders"].neg_(), "borders fall"),
     "no values": (lambda t, p: t.pop("3.values"), "it has no '3.values'"),
+    "half of the codes": (
+        lambda t, p: t.update({"3.codes": t["3.codes"][: len(t["3.codes"]) // 2].clone()}),
+        "are not those of codes",
+    ),
     "no codes": (lambda t, p: t.pop("3.codes"), "it has no '3.codes'"),
     "a wide adapter": (lambda t, p: t.update({"3.adapter.0.weight": torch.ones(2, 9)}), "does not fit"),
     "a step of its own": (lambda t, p: p["program"].append(["eval", [0], "", {}]), "is 'eval'"),
@@ -178,6 +182,9 @@ def test_a_file_with_the_right_hash_is_refused_all_the_same(original, tmp_path, 
     forge(original, tmp_path / "x.safetensors", change)
     said = refused(tmp_path / "x.safetensors")
     assert re.search(words, said), said
+    if name != "a name of torch":
+        with pytest.raises(ValueError, match=r"x\.safetensors is damaged, or no network"):
+            network(tmp_path / "x.safetensors")
 
 
 def test_images_of_a_size_that_does_not_fit_are_refused_before_they_are_run(original):

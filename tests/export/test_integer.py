@@ -236,14 +236,14 @@ def test_numpy_refuses_a_damaged_file(tmp_path: Path) -> None:
     whole = write(exported, tmp_path / "net.safetensors").read_bytes()
     bad = tmp_path / "bad.safetensors"
     rng = np.random.default_rng(0)
-    for place in [*rng.integers(0, len(whole), 30).tolist(), 0, 7, len(whole) - 1]:
+    for place in [*rng.integers(0, len(whole), 10).tolist(), 0, 7, len(whole) - 1]:
         data = bytearray(whole)
         data[place] ^= 1 << int(rng.integers(8))
         bad.write_bytes(data)
-        with pytest.raises(ValueError, match=r"\S"):
+        with pytest.raises(ValueError, match=r"bad\.safetensors is damaged"):
             network(bad)
     bad.write_bytes(whole[:-1])
-    with pytest.raises(ValueError, match=r"\S"):
+    with pytest.raises(ValueError, match=r"bad\.safetensors is damaged"):
         network(bad)
 
 
