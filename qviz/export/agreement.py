@@ -8,16 +8,17 @@ one can know on which. Such a code differs by one, and every later code of that 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from qviz.export.arithmetic import whole
 from qviz.export.exported import Exported, Step
-from qviz.export.fixed import below
+from qviz.export.fixed import adaptive_steps, below
 from qviz.export.integer import IntegerModel
 from qviz.export.program import Program, as_rows, norm, product, run, simple
-from qviz.export.tables import InputTable
+from qviz.export.tables import InputTable, WeightTable
 
 ROUNDING = 2.0**-18
 """How far two evaluations of a map may lie apart by float32 rounding: 64 roundings of its largest value."""
@@ -100,8 +101,8 @@ def compare_codes(
         exported: The network.
         batches: Normalized images, (N, C, H, W) each.
         integer: Its integer forward pass; by default ``IntegerModel(exported)``.
-        double: Compare with the float network computed in float64: the same borders and tables, sums without
-            float32's rounding. By default in float32, as it was trained.
+        double: Compare with the network in real numbers, see :class:`Double`, which tells what the integers
+            do wrong. By default with the one in float32, as it was trained, whose own rounding counts too.
     """
     integer = IntegerModel(exported) if integer is None else integer
     reference = Double(exported) if double else Program(exported)
@@ -164,12 +165,15 @@ def codes_of(read: InputTable, x: Tensor) -> Tensor:
     """Return the codes of float32 or float64 values; of float64 ones by the same borders."""
     if x.dtype == torch.float32:
         return read.codes(x)
-    u = x if read.adapter is None else x / read.adapter.steps(x.float()).double()
+    u = x if read.adapter is None else x / _steps(read, x)
     return torch.from_numpy(below(u.numpy(), read.borders.double().numpy()))
 
 
 class Double:
-    """The float network in float64: borders, levels, scales and values as the float32 numbers that they are.
+    """The network in real numbers, as far as float64 has them: no product and no sum is rounded to float32.
+
+    Weights are scale × level, and what the codes of an input stand for are multiples of one unit where they
+    are that to within float32's rounding, as in the integer forward pass. Borders are the same.
 
     Args:
         exported: The network.
@@ -178,9 +182,11 @@ class Double:
     def __init__(self, exported: Exported) -> None:
         self.exported = exported
         self._tensors = {name: v.double() for name, v in exported.tensors.items()}
-        self._weights = {
-            name: (layer.weight if isinstance(layer.weight, Tensor) else layer.weight.value()).double()
+        self._weights = {name: _weight(layer.weight) for name, layer in exported.layers.items()}
+        self._values = {
+            name: _unrounded(layer.input.values)
             for name, layer in exported.layers.items()
+            if layer.input is not None
         }
 
     def _value(self, step: Step, inputs: Sequence[Tensor]) -> Tensor:
@@ -193,15 +199,37 @@ class Double:
             return simple(step, inputs)
         layer = self.exported.layers[step.name]
         if layer.input is not None:
-            x = _values_of(layer.input, as_rows(step, x)).view(x.shape)
+            x = self._read(step.name, layer.input, as_rows(step, x)).view(x.shape)
         return product(step, x, self._weights[step.name], None if layer.bias is None else layer.bias.double())
 
+    def _read(self, name: str, read: InputTable, x: Tensor) -> Tensor:
+        codes, table = codes_of(read, x).long(), self._values[name]
+        if table.ndim == 2:
+            y = table.T[torch.arange(x.shape[1]).view(1, -1, *(1,) * (x.ndim - 2)), codes]
+        else:
+            y = table[codes]
+        return y if read.adapter is None else y * _steps(read, x)
 
-def _values_of(read: InputTable, x: Tensor) -> Tensor:
-    codes = codes_of(read, x).long()
-    table = read.values.double()
-    if table.ndim == 2:
-        y = table.T[torch.arange(x.shape[1]).view(1, -1, *(1,) * (x.ndim - 2)), codes]
-    else:
-        y = table[codes]
-    return y if read.adapter is None else y * read.adapter.steps(x.float()).double()
+
+def _weight(weight: WeightTable | Tensor) -> Tensor:
+    if isinstance(weight, Tensor):
+        return weight.double()
+    parts = {key: getattr(weight, key) for key in ("levels", "scale", "offset", "factor")}
+    return replace(weight, **{key: None if v is None else v.double() for key, v in parts.items()}).value()
+
+
+def _unrounded(values: Tensor) -> Tensor:
+    """Return what codes stand for, (K,) or (K, C), as multiples of one unit where they nearly are."""
+    columns = [values] if values.ndim == 1 else list(values.unbind(1))
+    found = [whole(column.numpy()) for column in columns]
+    made = [
+        column.double() if one is None else torch.from_numpy(one[0] * one[1])
+        for column, one in zip(columns, found, strict=True)
+    ]
+    return made[0] if values.ndim == 1 else torch.stack(made, 1)
+
+
+def _steps(read: InputTable, x: Tensor) -> Tensor:
+    """Return the adaptive step of each sample, float64, (N, 1, …)."""
+    seen = x.flatten(2).mean(2) if x.ndim > 2 else x
+    return torch.from_numpy(adaptive_steps(read.adapter, seen.numpy())).view(-1, *(1,) * (x.ndim - 1))
