@@ -1,32 +1,28 @@
-"""Integers that agree: every arithmetic against whole-number oracles, the network against the float one."""
+"""Integers that agree: the network in integers against the float one, in torch and in numpy alone."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qviz import recipes
-from qviz.export import describe, post_lut, split_accumulate, write
+from qviz.export import describe, write
 from qviz.export.agreement import compare_codes
 from qviz.export.arithmetic import planes
-from qviz.export.codes import EXACT
 from qviz.export.exported import Exported, Step
-from qviz.export.fixed import half, multiplier, thresholds
 from qviz.export.integer import IntegerModel
 from qviz.export.numpy_file import network
 from qviz.export.plan import plan
 from qviz.export.program import Program
 from qviz.export.run_numpy import Network
 from qviz.export.tables import InputTable, LayerTables, WeightTable
-from qviz.nn import QuantConv2d, calibrate, convert
+from qviz.nn import calibrate, convert
 
 MEAN, STD = [0.49, 0.48, 0.45], [0.25, 0.24, 0.26]
 
@@ -115,76 +111,6 @@ def test_depthwise_and_32_bit_maps() -> None:
             if v.dtype == torch.int64:
                 assert int(v.abs().max()) <= integer.plan.bounds[i] * 2**integer.plan.f < 2 ** (width - 1)
         assert (integer(x) - Program(exported)(x)).abs().max() < most
-
-
-@pytest.mark.parametrize(("name", "w"), [("lsq", 4), ("pot", 5), ("post", 4), ("adq", 3), ("apot", 4)])
-@pytest.mark.parametrize("how", ["auto", "products"])
-def test_the_planes_are_the_weight_and_the_accumulators_plain_sums(name: str, w: int, how: str) -> None:
-    torch.manual_seed(w)
-    layer = QuantConv2d(
-        8, 6, 3, padding=1, weight_quantizer=recipes.pair(name, w, 4).weight(nn.Conv2d(8, 6, 3))
-    )
-    layer.observe(torch.rand(1, 8, 5, 5))
-    q = layer.weight_quantizer
-    table = WeightTable(layer.codes(), q.levels.float(), q.range.scale.float(), None, q.range.axis)
-    made = planes(table, np.arange(16, dtype=np.float32), how)
-    if how == "auto":
-        weight = sum(v[:, None, None, None] * plane for v, plane in zip(made.worth, made.planes, strict=True))
-        assert np.abs(weight - table.value().double().numpy()).max() < 2.0**-21 * np.abs(weight).max()
-    codes = torch.randint(0, 16, (2, 8, 5, 5))
-    columns = F.unfold(codes.double(), 3, padding=1).long()
-    for plane, row, bound in zip(made.planes, made.tables, made.bounds, strict=True):
-        if how == "products":
-            columns = F.unfold(torch.from_numpy(row)[codes].double(), 3, padding=1).long()
-        exact = torch.from_numpy(plane).long().flatten(1) @ columns
-        assert int(exact.abs().amax((0, 2)).max()) <= int(bound.max()) < 2**31
-        dtype = torch.float32 if int(bound.max()) <= EXACT[torch.float32] else torch.float64
-        maps = torch.from_numpy(row).to(dtype)[codes]
-        fast = F.conv2d(maps, torch.from_numpy(plane).to(dtype), padding=1)
-        assert torch.equal(fast.long().flatten(2), exact)
-
-
-def test_even_and_odd_sums_are_those_made_by_shifts() -> None:
-    lut = post_lut(4)
-    codes, activations = torch.randint(0, 15, (5, 40)), torch.randint(0, 16, (7, 40))
-    codes[:, 0], codes[:, 1] = 14, 1  # the largest magnitude and the smallest are there
-    levels = lut.sign.double() * lut.value[lut.magnitude.long()]
-    made = planes(WeightTable(codes.to(torch.uint8), levels.float()), np.arange(16.0))
-    sums = [activations.numpy() @ plane.T for plane in made.planes]
-    oracle = split_accumulate(lut, codes, activations)
-    assert made.kind == "even and odd"
-    assert np.array_equal(sums[0], oracle.even.astype(np.int64))
-    assert np.array_equal(sums[1], oracle.odd.astype(np.int64))
-
-
-def test_powers_of_two_are_shifts() -> None:
-    levels = torch.tensor([-1, -0.5, -0.25, 0, 0.25, 0.5, 1]) * 0.3
-    codes = torch.tensor([[6, 1, 3, 4]], dtype=torch.uint8)
-    made = planes(WeightTable(codes, levels), np.arange(16.0))
-    a = [5, 3, 9, 7]
-    assert made.kind == "shifts"
-    assert int(made.planes[0][0] @ a) == (a[0] << 2) - (a[1] << 1) + (a[3] << 0)
-    assert made.worth[0, 0] == pytest.approx(0.3 / 4)
-
-
-def test_requantization_rounds_to_nearest_halves_upward() -> None:
-    rng = np.random.default_rng(0)
-    factors = np.concatenate([rng.uniform(-1, 1, 200) * 2.0 ** rng.integers(-60, 30, 200), [0.0, 0.5, 1.0]])
-    times, shift = multiplier(factors)
-    for factor, m, s in zip(factors.tolist(), times.tolist(), shift.tolist(), strict=True):
-        error = abs(Fraction(m, 2**s) - Fraction(factor))
-        assert error <= max(Fraction(abs(factor)) / 2**31, Fraction(1, 2**63))
-        for accumulator in (1, -1, 3, 2**31 - 1, -(2**31) + 1):
-            v = (np.int64(accumulator) * np.int64(m) + half(np.int64(s))) >> np.int64(s)
-            exact = Fraction(accumulator * m, 2**s) + Fraction(1, 2)
-            assert int(v) == exact.numerator // exact.denominator if s else int(v) == accumulator * m
-
-
-def test_integer_thresholds_decide_as_real_borders() -> None:
-    rng, f = np.random.default_rng(1), 6
-    borders = np.concatenate([rng.normal(size=50).astype(np.float32), [0.25, -0.25, 0.0]])
-    v = np.arange(-200, 200)
-    assert np.array_equal(v[:, None] > thresholds(borders, f), v[:, None] * 2.0**-f > borders)
 
 
 def test_what_does_not_fit_is_refused() -> None:

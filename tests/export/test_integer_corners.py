@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from qviz import recipes
 from qviz.export import describe, write
 from qviz.export.agreement import compare_codes
-from qviz.export.arithmetic import planes
 from qviz.export.cost import costs
 from qviz.export.exported import Exported, Step
 from qviz.export.integer import IntegerModel
@@ -123,14 +122,6 @@ def test_a_layer_used_twice_is_stored_once_and_one_that_is_not_used_is_stored(tm
     stored, found = sizes(exported), costs(exported)
     assert found.totals["size"] == stored.total - stored.header
     assert [row.layer for row in found.rows if row.size] == ["conv", "fc"]
-
-
-def test_a_codebook_of_one_level_and_one_whose_largest_level_is_not_used(tmp_path: Path) -> None:
-    codes = torch.tensor([[0, 1, 2], [2, 1, 2]], dtype=torch.uint8)
-    for values, some in ([0.5], codes * 0), ([0, 1e-7, 2e-7, 1], codes):
-        made = planes(WeightTable(some, torch.tensor(values)), np.arange(4.0))
-        weight = sum(worth[:, None] * plane for worth, plane in zip(made.worth, made.planes, strict=True))
-        assert np.allclose(weight, np.array(values)[some.numpy()], rtol=1e-6, atol=0)
 
 
 def test_no_images_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
