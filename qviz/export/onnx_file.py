@@ -17,7 +17,7 @@ from qviz.export.check import check_about
 from qviz.export.exported import Exported
 from qviz.export.onnx import KEY, as_onnx
 from qviz.export.onnx_bits import measured
-from qviz.export.onnx_guard import refusals, refuse, session
+from qviz.export.onnx_guard import limit, refusals, refuse, session
 from qviz.export.subject import Bits, steps_of
 from qviz.export.tables import Adapter, InputTable, WeightTable
 
@@ -32,15 +32,16 @@ SLACK = 2
 class OnnxFile:
     """An ONNX file.
 
-    Only operators that qviz writes are run, without loops or numbers outside of the file; but what they make
-    of a small file may be large, and onnxruntime sets no limit to it.
+    Only operators that qviz writes are run, without loops or numbers outside of the file, and maps have a
+    limit; that holds for those whose shape can be told before, as onnxruntime itself sets none.
 
     Args:
         path: The file, with all its numbers in it.
 
     Raises:
-        ValueError: It is no ONNX model, fails ``onnx.checker``, keeps numbers in other files, or needs
-            operators that qviz does not write; (in use) onnxruntime does not run it.
+        ValueError: It is no ONNX model, fails ``onnx.checker``, keeps numbers in other files, needs
+            operators that qviz does not write, or makes absurdly large maps; (in use)
+            onnxruntime does not run it.
     """
 
     kind, exact = "onnx", False
@@ -53,6 +54,7 @@ class OnnxFile:
             self.model = onnx.load_model_from_string(path.read_bytes())
             refuse(self.model)
             onnx.checker.check_model(self.model, full_check=True)
+            limit(self.model)
             said = {entry.key: entry.value for entry in self.model.metadata_props}.get(KEY, "{}")
             told = json.loads(said)
             self.about, self.ties = dict(told.get("about", {})), told.get("ties", "down")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from qviz.export.onnx_graph import OPERATORS
+from qviz.export.shapes import LIMIT
 
 if TYPE_CHECKING:
     import onnx
@@ -47,6 +49,20 @@ def session(model: onnx.ModelProto) -> Any:
         return onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
+
+
+def limit(model: onnx.ModelProto) -> None:
+    """See that no map of one image is absurdly large, as far as shapes can be told before it is run.
+
+    Raises:
+        ValueError: One is.
+    """
+    from onnx import shape_inference
+
+    for value in shape_inference.infer_shapes(model, data_prop=True).graph.value_info:
+        shape = [max(axis.dim_value, 1) for axis in value.type.tensor_type.shape.dim]
+        if math.prod(shape) > LIMIT:
+            raise ValueError(f"{value.name!r} has the shape {shape}")
 
 
 @contextmanager

@@ -173,6 +173,14 @@ def says(model, key, value):
     model.metadata_props[0].value = json.dumps(told)
 
 
+def padded(model):
+    """Zeros around the images without end."""
+    next(node for node in model.graph.node if node.op_type == "Conv").input[0] = "more"
+    pads = np.array([0, 0, 0, 0, 0, 0, 2**15, 2**15])
+    model.graph.initializer.append(onnx.numpy_helper.from_array(pads, "pads"))
+    model.graph.node.insert(0, onnx.helper.make_node("Pad", ["images", "pads"], ["more"]))
+
+
 def no_input(model):
     model.graph.initializer.append(onnx.numpy_helper.from_array(IMAGES[:1].numpy(), "images"))
 
@@ -183,6 +191,7 @@ def no_input(model):
         (external, "in another file"),
         (constant, "Constant is no operator"),
         (no_input, "no input"),
+        (padded, r"'more' has the shape \[1, 3, 32780, 32780\]"),
         (lambda model: says(model, "mean", "x"), "mean is 'x'"),
     ],
 )
