@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from reprlib import repr
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from qviz.core._files import write_atomically
@@ -17,6 +18,14 @@ from qviz.export.exported import Exported
 from qviz.export.layout import FORMAT, SCHEMA, arrays, flatten, unflatten
 from qviz.export.numpy_file import digest
 from qviz.export.program import Program
+
+_DTYPES = {
+    torch.float32: "F32",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 _TAKEN = frozenset(dir(nn.Module()))
 """What a module inside of another cannot be called, such as "forward"."""
@@ -76,9 +85,26 @@ def write(exported: Exported, path: str | Path) -> Path:
 
 
 def contents(exported: Exported) -> bytes:
-    """Return what :func:`write` writes, after checking that it could be read."""
+    """Return what :func:`write` writes, after checking that it could be read; of equal networks equal bytes.
+
+    The library's own writer puts the texts in another order each time.
+    """
     check(exported, _TAKEN)
-    return serialize(*flatten(exported))
+    tensors, texts = flatten(exported)
+    header: dict[str, Any] = {"__metadata__": texts}
+    parts: list[bytes] = []
+    end = 0
+    for name, value in sorted(tensors.items(), key=lambda one: (-one[1].element_size(), one[0])):  # aligned
+        parts.append(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+        begin, end = end, end + len(parts[-1])
+        header[name] = {
+            "dtype": _DTYPES[value.dtype],
+            "shape": list(value.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
 
 
 def read(path: str | Path) -> Exported:

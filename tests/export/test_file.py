@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load as safetensors_load
 from torch import Tensor, nn
 
 import qviz
@@ -191,3 +192,12 @@ def test_what_cannot_be_exported_is_said(tmp_path, images, change, words):
     with pytest.raises(ValueError, match=words):
         save(model, tmp_path / "x.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_equal_networks_have_equal_bytes_which_the_library_reads(tmp_path, images):
+    model = network(images, "asq", 4)
+    first, second = (save(model, tmp_path / f"{i}.safetensors").read_bytes() for i in (0, 1))
+    assert first == second
+    held, tables = safetensors_load(first), read(tmp_path / "0.safetensors").layers["layer1.0.conv1"]
+    assert torch.equal(held["layer1.0.conv1.levels"], tables.weight.levels)
+    assert torch.equal(held["layer1.0.conv1.borders"], tables.input.borders)
