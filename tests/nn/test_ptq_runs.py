@@ -128,7 +128,7 @@ def test_the_queue_of_the_project_can_be_read(checkout):
     bits = {(e.w_bits, e.a_bits) for e in found}
     assert bits == {(4, 4), (3, 3), (2, 4), (2, 2)}
     plain = [e for e in found if e.border == "channel" and e.window == float("inf") and e.a_bits == 2]
-    assert [len(e.seeds) for e in plain] == [3]
+    assert {(e.bias, len(e.seeds)) for e in plain} == {(False, 3), (True, 3)}
     with pytest.raises(ValueError, match="an experiment has no field method"):
         read_queue(checkout / "notebooks" / "training" / "ptq.toml")
 
