@@ -59,7 +59,7 @@ def of_weights(m: Moment) -> Panel:
         f"w = {w:.4g} has code {code} of {len(levels)}, level {k.levels[code]:.4g} × {k.scale:.4g} = "
         f"{levels[code]:.4g}; its error is {levels[code] - w:.3g}."
     )
-    return Panel("Weight to level", Axis("w", low, high), Axis("scale × level", low, high), marks, text)
+    return Panel("Weight to level", Axis("w", low, high), Axis("Q(w)", low, high), marks, text)
 
 
 def of_activations(m: Moment) -> Panel:
