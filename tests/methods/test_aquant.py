@@ -356,3 +356,16 @@ def test_a_border_for_each_cell(channels):
     codes = q.codes(x)
     q.rounding = rounding.freeze(book)
     assert torch.equal(q.codes(x), codes)
+
+
+@torch.no_grad()
+def test_without_a_gradient_borders_by_channel_give_the_composition_bit_for_bit():
+    torch.manual_seed(0)
+    q = aquant_activation(3, channels=4, step=0.3)
+    q.rounding.b.normal_()
+    q.rounding.guard()
+    q.rounding = q.rounding.freeze(q.codebook)
+    x = torch.randn(5, 4, 6, 6)
+    x[0, 0, 0, :3] = torch.tensor([torch.nan, torch.inf, -torch.inf])
+    for given in (x, x.contiguous(memory_format=torch.channels_last), x.half(), x.double()):
+        torch.testing.assert_close(q(given), q.reference(given), rtol=0, atol=0, equal_nan=True)
