@@ -361,7 +361,7 @@ def test_a_border_for_each_cell(channels):
 @torch.no_grad()
 def test_without_a_gradient_borders_by_channel_give_the_composition_bit_for_bit():
     torch.manual_seed(0)
-    q = aquant_activation(3, channels=4, step=0.3)
+    q = recipes.aquant_activation(3, channels=4, step=0.3)
     q.rounding.b.normal_()
     q.rounding.guard()
     q.rounding = q.rounding.freeze(q.codebook)
