@@ -25,11 +25,11 @@ RANK = {
     "nn": 4,
     "plot": 4,
     "export": 5,
-    "explore": 6,
-    "inspect": 6,
-    "widgets": 7,
-    "labs": 7,
-    "cli": 8,
+    "inspection": 6,
+    "explore": 7,
+    "widgets": 8,
+    "labs": 8,
+    "cli": 9,
 }
 CORE_NEEDS = {"filelock", "numpy", "torch", "safetensors"}
 CORE_MAY = {  # imported when that is asked for: the image sample, a table as a data frame

@@ -1,0 +1,1 @@
+"""Inspection: look inside a model, layer by layer: what quantizing does to it, and why."""
