@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qviz.nn.sensitivity import Factory as Factory
-from qviz.nn.sensitivity import Loss as Loss
-from qviz.nn.sensitivity import candidates
+from qviz.nn.hutchinson import hutchinson as hutchinson
+from qviz.nn.perturb import Factory as Factory
+from qviz.nn.perturb import Loss as Loss
+from qviz.nn.perturb import candidates
 from qviz.nn.sensitivity import fisher as fisher
 from qviz.nn.sensitivity import loss_rise as loss_rise
 

@@ -6,9 +6,8 @@ obtained. The choices here are this project's.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -16,11 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from qviz.core import _check
-from qviz.core.quantizer import Quantizer
-from qviz.core.range import Range
-
-Loss = Callable[[nn.Module, Any], Tensor]
-Factory = Callable[[int], Callable[[Tensor], Tensor]]
+from qviz.nn.perturb import Factory, Loss, as_it_was, changed, prepare, quantized, scalar
 
 
 def fisher(
@@ -75,27 +70,52 @@ def fisher(
         >>> omega.round(decimals=4).tolist()  # g = 1.4, errors 0.2 and 0.05
         [[0.0392, 0.0025]]
     """
-    weights, batches, bits = _prepare(model, layers, batches, bits, what)
+    weights, batches, bits = prepare(model, layers, batches, bits, what)
     if what == "activation":
-        with _as_it_was(model, []), torch.enable_grad():
+        with as_it_was(model, []), torch.enable_grad():
             return _check.finite(
                 _of_inputs(model, layers, batches, loss, quantizer, bits), "the sensitivities"
             )
-    information = [torch.zeros_like(w, dtype=torch.float64) for w in weights]
-    with _as_it_was(model, weights), torch.enable_grad():
+    rows = [
+        [float((f * (w.detach().double() - quantized(quantizer, b, w)).square()).sum()) / 2 for b in bits]
+        for w, f in zip(weights, information(model, layers, batches, loss), strict=True)
+    ]
+    return _check.finite(torch.tensor(rows, dtype=torch.float64), "the sensitivities")
+
+
+def information(model: nn.Module, layers: Sequence[str], batches: Iterable[Any], loss: Loss) -> list[Tensor]:
+    """Return F_ii of each layer's weights, the mean over the batches of (∂loss/∂w_i)².
+
+    Args:
+        model: any module; it is left as :func:`fisher` leaves it.
+        layers: names of submodules with a parameter ``weight``.
+        batches: calibration batches.
+        loss: (model, batch) -> scalar.
+
+    Returns:
+        One tensor a layer, float64, of its weight's shape; zeros where the loss does not depend on it.
+
+    Raises:
+        ValueError, TypeError: as for :func:`fisher`.
+
+    Example:
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> _ = nn.init.ones_(model.weight)
+        >>> information(model, [""], [torch.tensor([[1.0, 2.0]])], lambda m, x: m(x).sum())
+        [tensor([[1., 4.]], dtype=torch.float64)]
+    """
+    weights, batches, _ = prepare(model, layers, batches)
+    found = [torch.zeros_like(w, dtype=torch.float64) for w in weights]
+    with as_it_was(model, weights), torch.enable_grad():
         for batch in batches:
-            value = _scalar(loss(model, batch))
+            value = scalar(loss(model, batch))
             if not value.requires_grad:
                 raise ValueError(f"the loss depends on none of the layers {list(layers)}")
             gradients = torch.autograd.grad(value, weights, allow_unused=True)
-            for f, g in zip(information, gradients, strict=True):
+            for f, g in zip(found, gradients, strict=True):
                 if g is not None:
                     f += g.detach().double().square() / len(batches)
-    rows = [
-        [float((f * (w.detach().double() - _quantized(quantizer, b, w)).square()).sum()) / 2 for b in bits]
-        for w, f in zip(weights, information, strict=True)
-    ]
-    return _check.finite(torch.tensor(rows, dtype=torch.float64), "the sensitivities")
+    return found
 
 
 @torch.no_grad()
@@ -143,29 +163,21 @@ def loss_rise(
         [[0.04, 0.0025]]
     """
     layers = list(layers)
-    weights, batches, bits = _prepare(model, layers, batches, bits, what)
+    weights, batches, bits = prepare(model, layers, batches, bits, what)
 
     def mean_loss() -> float:
-        return sum(float(_scalar(loss(model, batch))) for batch in batches) / len(batches)
+        return sum(float(scalar(loss(model, batch))) for batch in batches) / len(batches)
 
     rows = []
-    with _as_it_was(model, weights):
+    with as_it_was(model, weights):
         base = mean_loss()
         for name in layers:
             row = []
             for b in bits:
-                with _changed(model.get_submodule(name), what, partial(_quantized, quantizer, b)):
+                with changed(model.get_submodule(name), what, partial(quantized, quantizer, b)):
                     row.append(mean_loss() - base)
             rows.append(row)
     return _check.finite(torch.tensor(rows, dtype=torch.float64), "the sensitivities").clamp_(min=0.0)
-
-
-def candidates(bits: Sequence[int]) -> tuple[int, ...]:
-    """Return the bit widths to choose from, after a check that they increase."""
-    bits = tuple(_check.bits(b, 1, 32, "candidates") for b in bits)
-    if not bits or any(b <= a for a, b in itertools.pairwise(bits)):
-        raise ValueError(f"candidates must increase, got {bits}")
-    return bits
 
 
 def _of_inputs(
@@ -181,7 +193,7 @@ def _of_inputs(
 
     def keep(at: int, x: Tensor) -> Tensor:
         x = x if x.requires_grad else x.detach().requires_grad_()
-        errors = [(x.detach().double() - _quantized(quantizer, b, x)).square() for b in bits]
+        errors = [(x.detach().double() - quantized(quantizer, b, x)).square() for b in bits]
         read.append((at, x, errors))
         return x
 
@@ -189,8 +201,8 @@ def _of_inputs(
         read.clear()
         with ExitStack() as stack:
             for at, name in enumerate(layers):
-                stack.enter_context(_changed(model.get_submodule(name), "activation", partial(keep, at)))
-            value = _scalar(loss(model, batch))
+                stack.enter_context(changed(model.get_submodule(name), "activation", partial(keep, at)))
+            value = scalar(loss(model, batch))
         if not value.requires_grad or not read:
             raise ValueError(f"the loss depends on none of the layers {list(layers)}")
         gradients = torch.autograd.grad(value, [x for _, x, _ in read], allow_unused=True)
@@ -199,85 +211,3 @@ def _of_inputs(
                 squares = g.double().square()
                 omega[at] += torch.stack([(squares * e).sum().cpu() for e in errors]) / (2 * len(batches))
     return omega
-
-
-@contextmanager
-def _changed(module: nn.Module, what: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let a layer compute with a changed weight, or on a changed input."""
-
-    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        if args:
-            return (change(args[0]).to(args[0].dtype), *args[1:]), kwargs
-        first = next(iter(kwargs))
-        return args, kwargs | {first: change(kwargs[first]).to(kwargs[first].dtype)}
-
-    if what == "activation":
-        handle = module.register_forward_pre_hook(hook, with_kwargs=True)
-        try:
-            yield
-        finally:
-            handle.remove()
-        return
-    original = module.weight.data
-    module.weight.data = change(original).to(original.dtype)
-    try:
-        yield
-    finally:
-        module.weight.data = original
-
-
-def _prepare(
-    model: nn.Module, layers: Sequence[str], batches: Iterable[Any], bits: Sequence[int], what: str
-) -> tuple[list[nn.Parameter], list[Any], tuple[int, ...]]:
-    layers, batches = list(layers), list(batches)
-    if what not in ("weight", "activation"):
-        raise ValueError(f'what must be "weight" or "activation", got {what!r}')
-    if not layers or not batches:
-        raise ValueError(f"need layers and batches, got {len(layers)} layers and {len(batches)} batches")
-    weights = []
-    for name in layers if what == "weight" else ():
-        w = getattr(model.get_submodule(name), "weight", None)
-        if not isinstance(w, nn.Parameter):
-            raise TypeError(f"layer {name!r} has no parameter weight, got {type(w).__name__}")
-        weights.append(w)
-    return weights, batches, candidates(bits)
-
-
-@contextmanager
-def _as_it_was(model: nn.Module, weights: list[nn.Parameter]) -> Iterator[None]:
-    """Put the model in eval mode and the weights on the tape; put everything back at the end."""
-    modes = [(module, module.training) for module in model.modules()]
-    tape = [w.requires_grad for w in weights]
-    model.eval()
-    for w in weights:
-        w.requires_grad_(True)
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for w, needed in zip(weights, tape, strict=True):
-            w.requires_grad_(needed)
-
-
-@torch.no_grad()
-def _quantized(quantizer: Factory, bits: int, w: Tensor) -> Tensor:
-    q, w = quantizer(bits), w.detach()
-    if isinstance(q, Quantizer):
-        if not q.range.rescale or type(q.range).transform is not Range.transform:
-            what = q.recipe or type(q.range).__name__
-            raise ValueError(
-                f"{what} has levels in a unit of its own: their distance from the weights is no error, "
-                "and the network's loss with them tells nothing"
-            )
-        q.observe(w)
-    y = q(w)
-    if y.shape != w.shape:
-        raise ValueError(f"Q(w) must have the shape {tuple(w.shape)} of w, got {tuple(y.shape)}")
-    return y.detach()
-
-
-def _scalar(value: Tensor) -> Tensor:
-    if not isinstance(value, Tensor) or value.numel() != 1:
-        raise TypeError(f"the loss must return a scalar tensor, got {getattr(value, 'shape', value)!r}")
-    return value
