@@ -122,12 +122,12 @@ class Once(torch.autograd.Function):
 def test_what_has_no_second_derivative_is_named():
     """A function that torch differentiates once would be left out of the product without a word."""
     linear, bag = nn.Linear(3, 2), nn.EmbeddingBag(4, 3)
-    with pytest.raises(
-        ValueError, match="no second derivative, which the Hessian needs: .*once_differentiable"
-    ):
+    with pytest.raises(ValueError, match="no second derivative") as refused:
         traces(linear, [""], [torch.ones(2, 3)], lambda m, x: Once.apply(m(x)).square().sum())
-    with pytest.raises(ValueError, match="no second derivative, which the Hessian needs: .*embedding_bag"):
+    assert "once_differentiable" in str(refused.value)
+    with pytest.raises(ValueError, match="no second derivative") as refused:
         traces(bag, [""], [torch.tensor([[1, 2]])], lambda m, x: m(x).square().sum())
+    assert "embedding_bag" in str(refused.value)
 
 
 @pytest.mark.parametrize("probes", [0, True, 1.5])
