@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # for editors and type checkers; _NAMES says the same
     from qviz.core.rounding import CellBorder, Nearest, Rounding, Stochastic
     from qviz.core.summary import Summary
     from qviz.core.surrogate import StraightThrough, Surrogate
+    from qviz.inspection import Inspection, inspect
     from qviz.measure import Checkpoint, Comparison, Measured, compare, compare_tensors, metrics
     from qviz.methods.method import Method, Pair
     from qviz.methods.pairs import pair, register
@@ -37,6 +38,7 @@ __all__ = [
     "Comparison",
     "Fixed",
     "Grouped",
+    "Inspection",
     "LearnedLevels",
     "Measured",
     "Method",
@@ -59,6 +61,8 @@ __all__ = [
     "fp4",
     "fp8_e4m3",
     "fp8_e5m2",
+    "inspect",
+    "inspection",
     "lloyd",
     "metrics",
     "mxfp4",
@@ -90,6 +94,7 @@ _NAMES = {
     "qviz.core.rounding": "CellBorder Nearest Rounding Stochastic",
     "qviz.core.summary": "Summary",
     "qviz.core.surrogate": "StraightThrough Surrogate",
+    "qviz.inspection": "Inspection inspect",
     "qviz.measure": "Checkpoint Comparison Measured compare compare_tensors metrics",
     "qviz.methods.method": "Method Pair",
     "qviz.methods.pairs": "pair register",

@@ -1,1 +1,7 @@
 """Inspection: look inside a model, layer by layer: what quantizing does to it, and why."""
+
+from __future__ import annotations
+
+from qviz.inspection.inspect import inspect as inspect
+from qviz.inspection.inspection import Inspection as Inspection
+from qviz.inspection.views import LayerView as LayerView

@@ -72,8 +72,8 @@ class Measured:
         return Summary(self.data.x, self.q.range.axis)
 
     @cached_property
-    def _run(self) -> _Run:
-        return _run(self.q, self.data.x, self.name)
+    def _run(self) -> Run:
+        return run_once(self.q, self.data.x, self.name)
 
     @cached_property
     def cells(self) -> CellStats:
@@ -165,8 +165,15 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class _Run:
-    """What one pass over x gives: codes and errors, flat, the number of levels, and the sum of x²."""
+class Run:
+    """What one pass over x gives.
+
+    Attributes:
+        codes: Int64, flat.
+        error: Q(x) - x, float64, flat.
+        levels: How many there are.
+        energy: The sum of x².
+    """
 
     codes: Tensor
     error: Tensor
@@ -175,7 +182,12 @@ class _Run:
 
 
 @torch.no_grad()
-def _run(q: Method, x: Tensor, name: str) -> _Run:
+def run_once(q: Method, x: Tensor, name: str) -> Run:
+    """Quantize x once and return codes and errors, in the unit that :class:`Measured` describes.
+
+    Raises:
+        ValueError: A callable returns no tensor of the shape of x; x holds NaN.
+    """
     if not isinstance(q, Quantizer):
         y = q(x.clone())
         if not isinstance(y, Tensor) or y.shape != x.shape:
@@ -196,7 +208,7 @@ def _run(q: Method, x: Tensor, name: str) -> _Run:
         x = q.range.transform(x)
     x = x.detach().double().flatten().cpu()
     error = y.double().flatten().cpu() - x
-    return _Run(codes.flatten().cpu(), error, levels, float(x.square().sum()))
+    return Run(codes.flatten().cpu(), error, levels, float(x.square().sum()))
 
 
 def searchable(q: Quantizer) -> bool:

@@ -1,0 +1,173 @@
+"""Inspect: the front of the room."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import nn
+
+from qviz.export.export import describe
+from qviz.export.size import sizes
+from qviz.inspection.inspection import Inspection, Size, Whole
+from qviz.inspection.loss import Chunk, Judge, chunks
+from qviz.inspection.networks import Networks, networks
+from qviz.inspection.noise import Noise
+from qviz.inspection.passes import Measurement
+from qviz.inspection.views import LayerView, Sensitivity
+from qviz.methods.method import Pair
+from qviz.methods.pairs import pair as pair_named
+from qviz.nn.batches import Batch
+from qviz.nn.modules import evaluating
+from qviz.nn.report import Row
+from qviz.nn.train.batch import logits, size
+
+CHUNK = 8
+"""So many samples run at a time; outputs of all layers of one chunk are kept."""
+
+CALIBRATION, PROBES = 32, 16
+"""A float model is calibrated on so many of the samples, and sensitivities are measured on so many."""
+
+
+def inspect(
+    model: nn.Module,
+    images: Batch | Iterable[Batch],
+    *,
+    pair: Pair | Mapping[str, Pair | None] | None = None,
+    recipe: str | None = None,
+    bits: int | tuple[int, int] | None = None,
+    first_last: str = "8bit",
+    skip: str | Iterable[str] = (),
+    fold: bool | None = None,
+    reference: nn.Module | None = None,
+    name: str = "",
+    sensitivity: bool = True,
+    top: int = 10,
+    show: bool = False,
+) -> Inspection:
+    """Look at what quantization does to each layer of a model, and why.
+
+    A float model is copied, BatchNorm is folded where that can be done, and the copy is converted and
+    calibrated. A model that is converted (after ``fit`` or ``ptq``) is inspected as it is. The model itself
+    stays as it was.
+
+    Args:
+        model: Any module, in floating point or converted.
+        images: What it takes: a tensor or an array, samples in axis 0, some dozens; a pair (images, labels);
+            a mapping of keyword arguments; or a loader of these, of which the first eight batches count.
+        pair: What quantizes a float model, as :func:`qviz.recipes.pair` returns it.
+        recipe: Instead of a pair: its name, such as "post".
+        bits: With a recipe: bits of weights and inputs, or one number for both.
+        first_last: As for :func:`~qviz.nn.convert.convert`.
+        skip: As for :func:`~qviz.nn.convert.convert`.
+        fold: Whether to fold BatchNorm; None where that can be done and the pair keeps units.
+        reference: Of a converted model, the float network to compare with; by default the model with its
+            quantizers off. After ``ptq`` give ``report.reference``.
+        name: What to call the network; by default the class's name.
+        sensitivity: Whether to measure what each layer costs alone, two runs of 16 samples a layer.
+        top: For so many of the worst layers things are tried.
+        show: Whether to show progress.
+
+    Raises:
+        ValueError, TypeError: Images that are empty, not finite or not what the model takes; a model without
+            a layer to quantize, or with weights that are not finite; what ``convert`` and ``calibrate``
+            refuse.
+        RuntimeError: A converted model is not calibrated.
+
+    Example:
+        >>> from qviz.nn.models import create
+        >>> found = inspect(create("resnet20"), torch.rand(4, 3, 32, 32), recipe="lsq", bits=4)
+        >>> len(found.quantized), found["conv1"].weight.codes.bits, found["layer1.0.conv1"].weight.codes.bits
+        (20, 8, 4)
+    """
+    began = time.monotonic()
+    chosen = _pair(pair, recipe, bits)
+    samples = chunks(images, CHUNK)
+    with evaluating(model), torch.random.fork_rng(devices=[]):
+        nets = networks(
+            model,
+            _first(samples, CALIBRATION),
+            chosen,
+            first_last=first_last,
+            skip=skip,
+            fold=fold,
+            reference=reference,
+        )
+        measured = Measurement(nets)
+        whole = _whole(nets, samples, measured)
+        judge = Judge(nets, samples[: -(-PROBES // CHUNK)])
+        costs = judge.sensitivities(lambda _: None) if sensitivity else {}
+        loss = judge.loss(nets.quantized) - judge.base
+        layers = tuple(_view(row, nets, measured, costs) for row in nets.report.rows)
+        return Inspection(
+            model=name or type(model).__name__,
+            pair=_words(chosen, nets),
+            samples=sum(size(chunk.inputs, None) for chunk in samples),
+            loss=judge.kind,
+            layers=layers,
+            whole=Whole(whole[0], whole[1], loss),
+            size=_size(nets),
+            notes=nets.notes,
+            seconds=time.monotonic() - began,
+        )
+
+
+def _pair(pair: object, recipe: str | None, bits: int | tuple[int, int] | None) -> object:
+    if recipe is None:
+        if bits is not None:
+            raise ValueError(f"bits={bits!r} belong to a recipe=; a pair has its own")
+        return pair
+    if pair is not None:
+        raise ValueError("give pair= or recipe=, not both")
+    if bits is None:
+        raise ValueError(f"recipe={recipe!r} needs bits=, such as 4 or (4, 8)")
+    return pair_named(recipe, *(bits if isinstance(bits, tuple) else (bits,)))
+
+
+def _first(samples: list[Chunk], most: int) -> object:
+    """Return the inputs of the first samples as one batch."""
+    some = [chunk.inputs for chunk in samples[: -(-most // CHUNK)]]
+    if isinstance(some[0], Mapping):
+        return {key: torch.cat([one[key] for one in some]) for key in some[0]}
+    return torch.cat(some)
+
+
+@torch.no_grad()
+def _whole(nets: Networks, samples: list[Chunk], measured: Measurement) -> tuple[float, float | None]:
+    """Run all samples; return the ratio of the outputs and the share of equal classes."""
+    noise, alike, n = Noise(), 0, 0
+    for chunk in samples:
+        y, z = (logits(output) for output in measured.add(chunk.inputs))
+        noise.add(y, z)
+        if y.ndim == 2 and y.shape[1] > 1:
+            alike += int((y.argmax(1) == z.argmax(1)).sum())
+            n += len(y)
+    return noise.db, alike / n if n else None
+
+
+def _view(row: Row, nets: Networks, measured: Measurement, costs: Mapping[str, Sensitivity]) -> LayerView:
+    module = nets.quantized.get_submodule(row.name)
+    shape = tuple(module.weight.shape) if isinstance(getattr(module, "weight", None), torch.Tensor) else ()
+    if row.name not in nets.layers:
+        return LayerView(row.name, row.kind, shape, row.parameters, False, row.note)
+    weight, read, outputs, note = measured.of(row.name)
+    why = "; ".join(filter(None, (row.note, note)))
+    return LayerView(
+        row.name, row.kind, shape, row.parameters, True, why, weight, read, outputs, costs.get(row.name)
+    )
+
+
+def _size(nets: Networks) -> Size:
+    floats = 4 * sum(value.numel() for value in nets.reference.state_dict().values())
+    try:
+        found = sizes(describe(nets.quantized))
+    except (ValueError, RuntimeError) as problem:
+        return Size(floats, None, nets.report.average_bits, str(problem))
+    return Size(4 * found.parameters, found.total, found.average_bits)
+
+
+def _words(pair: object, nets: Networks) -> str:
+    if isinstance(pair, Pair):
+        return f"{pair.name} W{pair.w_bits}A{pair.a_bits}"
+    return "a pair for each layer" if isinstance(pair, Mapping) else "converted"

@@ -1,0 +1,188 @@
+"""Inspection: what was found in a model, layer by layer, and how it prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from qviz.core._text import count, table
+from qviz.inspection.loss import UNITS
+from qviz.inspection.views import LayerView, Trial
+
+_HEAD = (
+    "layer",
+    "kind",
+    "weights",
+    "bits",
+    "weight dB",
+    "input dB",
+    "local dB",
+    "cumulative dB",
+    "alone",
+    "without",
+)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The network's outputs, quantized against floating point.
+
+    Attributes:
+        db: Their signal-to-quantization-noise ratio.
+        agreement: The share of samples whose highest score is at the same class; None without classes.
+        loss: Of the quantized network, less that of the float network; see ``Inspection.loss``.
+    """
+
+    db: float
+    agreement: float | None
+    loss: float
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bytes.
+
+    Attributes:
+        floats: Of the network's numbers in float32.
+        packed: Of the file that :func:`qviz.export.save` writes; None where it cannot be written.
+        average_bits: Of a quantized weight, from the codes; None where there is none.
+        why: Why there is no packed size, or "".
+    """
+
+    floats: int
+    packed: int | None
+    average_bits: float | None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found in a model; ``print`` shows the worst layers, with causes and what was tried.
+
+    Attributes:
+        model: The network's name.
+        pair: What quantized it, in words.
+        samples: How many samples it saw.
+        loss: What sensitivities are in: "cross-entropy" (with labels), "kl" or "error" (without).
+        layers: Every layer, in order of registration.
+        whole: The outputs.
+        size: Bytes.
+        notes: What was done, and what is to be known.
+        seconds: What it took.
+    """
+
+    model: str
+    pair: str
+    samples: int
+    loss: str
+    layers: tuple[LayerView, ...]
+    whole: Whole
+    size: Size
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    def __getitem__(self, name: str) -> LayerView:
+        """Return a layer by its name.
+
+        Raises:
+            KeyError: There is none of that name.
+        """
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise KeyError(name)
+
+    @property
+    def unit(self) -> str:
+        """What the sensitivities are, in words."""
+        return UNITS[self.loss]
+
+    @property
+    def quantized(self) -> tuple[LayerView, ...]:
+        """The layers that are quantized."""
+        return tuple(layer for layer in self.layers if layer.quantized)
+
+    def worst(self, most: int | None = None) -> tuple[LayerView, ...]:
+        """Return quantized layers from the worst on: by what they cost alone, then by their local ratio."""
+
+        def key(layer: LayerView) -> tuple[float, float]:
+            cost = layer.sensitivity.on if layer.sensitivity is not None else 0.0
+            local = layer.outputs.local if layer.outputs is not None else None
+            return -cost, float("inf") if local is None else local
+
+        return tuple(sorted(self.quantized, key=key)[:most])
+
+    def table(self, layers: Iterable[LayerView]) -> str:
+        """Return the lines of some layers as text."""
+        return table(_HEAD, [_cells(layer) for layer in layers], right=range(2, len(_HEAD)))
+
+    def text(self, top: int = 10) -> str:
+        """Return totals, the worst layers, their causes and what was tried, as text.
+
+        Args:
+            top: How many layers.
+        """
+        worst = self.worst(top)
+        parts = [self._heading(), self.table(worst)]
+        for layer in worst:
+            lines = [f"  {cause.text}" for cause in layer.causes]
+            lines += [f"  tried: {_trial(trial)}" for trial in layer.trials]
+            if lines:
+                parts.append("\n".join([layer.name or "(the model itself)", *lines]))
+        left = [layer for layer in self.layers if not layer.quantized]
+        if left:
+            parts.append(
+                "\n".join(
+                    [f"Not quantized: {count(len(left), 'layer')}", *(f"  {x.name}: {x.why}" for x in left)]
+                )
+            )
+        return "\n\n".join([*parts, *self.notes])
+
+    def __str__(self) -> str:
+        """Return :meth:`text` of the ten worst layers."""
+        return self.text()
+
+    def _heading(self) -> str:
+        agree = "" if self.whole.agreement is None else f", the same class for {self.whole.agreement:.1%}"
+        packed = (
+            f"cannot be packed: {self.size.why}"
+            if self.size.packed is None
+            else f"{self.size.packed:,} bytes packed"
+        )
+        return (
+            f"{self.model}, {self.pair}: {len(self.quantized)} of {count(len(self.layers), 'layer')} quantized, "
+            f"{count(self.samples, 'sample')}\n"
+            f"outputs: {self.whole.db:.1f} dB{agree}; {self.unit}: {self.whole.loss:+.4g}\n"
+            f"{self.size.floats:,} bytes in float32, {packed}"
+        )
+
+
+def _db(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _cells(layer: LayerView) -> tuple[str, ...]:
+    w = layer.weight.codes if layer.weight is not None else None
+    x = layer.input.codes if layer.input is not None else None
+    bits = "/".join("fp" if codes is None else str(codes.bits) for codes in (w, x))
+    ratios = [None] * 2 if layer.outputs is None else [layer.outputs.local, layer.outputs.cumulative]
+    costs = (
+        [""] * 2
+        if layer.sensitivity is None
+        else [f"{v:.3g}" for v in (layer.sensitivity.on, layer.sensitivity.off)]
+    )
+    return (
+        layer.name or "(the model itself)",
+        layer.kind,
+        "x".join(map(str, layer.shape)),
+        bits,
+        *(_db(None if codes is None else codes.sqnr_db) for codes in (w, x)),
+        *map(_db, ratios),
+        *costs,
+    )
+
+
+def _trial(trial: Trial) -> str:
+    if trial.gain is None:
+        return f"{trial.what}: {trial.note}"
+    return f"{trial.what}: {trial.gain:+.1f} dB" + (f" ({trial.note})" if trial.note else "")
