@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers; _NAMES says the same
-    from qviz import export, nn, plot, recipes, shipped, widgets
+    from qviz import export, inspection, nn, plot, recipes, shipped, widgets
     from qviz.core.codebook import Codebook, LearnedLevels
     from qviz.core.formats import fp4, fp8_e4m3, fp8_e5m2, nf4
     from qviz.core.grids import apot, lloyd, post, pot, quantile, uniform

@@ -150,8 +150,8 @@ class Inspection:
             else f"{self.size.packed:,} bytes packed"
         )
         return (
-            f"{self.model}, {self.pair}: {len(self.quantized)} of {count(len(self.layers), 'layer')} quantized, "
-            f"{count(self.samples, 'sample')}\n"
+            f"{self.model}, {self.pair}: {len(self.quantized)} of {count(len(self.layers), 'layer')} "
+            f"quantized, {count(self.samples, 'sample')}\n"
             f"outputs: {self.whole.db:.1f} dB{agree}; {self.unit}: {self.whole.loss:+.4g}\n"
             f"{self.size.floats:,} bytes in float32, {packed}"
         )
