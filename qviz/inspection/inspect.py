@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from qviz.inspection.loss import Chunk, Judge, chunks
 from qviz.inspection.networks import Networks, networks
 from qviz.inspection.noise import Noise
 from qviz.inspection.passes import Measurement
+from qviz.inspection.progress import steps
 from qviz.inspection.views import LayerView, Sensitivity
 from qviz.methods.method import Pair
 from qviz.methods.pairs import pair as pair_named
@@ -95,9 +96,10 @@ def inspect(
             reference=reference,
         )
         measured = Measurement(nets)
-        whole = _whole(nets, samples, measured)
-        judge = Judge(nets, samples[: -(-PROBES // CHUNK)])
-        costs = judge.sensitivities(lambda _: None) if sensitivity else {}
+        with steps(len(samples) + sensitivity * len(nets.layers), show=show) as step:
+            whole = _whole(samples, measured, step)
+            judge = Judge(nets, samples[: -(-PROBES // CHUNK)])
+            costs = judge.sensitivities(step) if sensitivity else {}
         loss = judge.loss(nets.quantized) - judge.base
         layers = tuple(_view(row, nets, measured, costs) for row in nets.report.rows)
         return Inspection(
@@ -134,10 +136,13 @@ def _first(samples: list[Chunk], most: int) -> object:
 
 
 @torch.no_grad()
-def _whole(nets: Networks, samples: list[Chunk], measured: Measurement) -> tuple[float, float | None]:
+def _whole(
+    samples: list[Chunk], measured: Measurement, step: Callable[[str], None]
+) -> tuple[float, float | None]:
     """Run all samples; return the ratio of the outputs and the share of equal classes."""
     noise, alike, n = Noise(), 0, 0
     for chunk in samples:
+        step("images")
         y, z = (logits(output) for output in measured.add(chunk.inputs))
         noise.add(y, z)
         if y.ndim == 2 and y.shape[1] > 1:

@@ -116,22 +116,22 @@ class Judge:
         ]
         return sum(losses) / sum(map(len, self.expected))
 
-    def sensitivities(self, done: Callable[[str], None]) -> dict[str, Sensitivity]:
+    def sensitivities(self, step: Callable[[str], None]) -> dict[str, Sensitivity]:
         """Return what each layer does alone, and what it would gain to leave it alone.
 
         Args:
-            done: Called with the name of each layer that is done.
+            step: Called with the name of each layer before it is measured.
         """
         all_on = self.loss(self.nets.quantized)
         found = {}
         for name in self.nets.layers:
+            step(name)
             quantized, twin = (net.get_submodule(name) for net in (self.nets.quantized, self.nets.reference))
             with instead(twin, quantized):
                 on = self.loss(self.nets.reference) - self.base
             with instead(quantized, twin):
                 off = all_on - self.loss(self.nets.quantized)
             found[name] = Sensitivity(on, off)
-            done(name)
         return found
 
 

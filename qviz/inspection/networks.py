@@ -17,6 +17,7 @@ from qviz.nn.convert import convert, deconvert
 from qviz.nn.layers import QuantLayer
 from qviz.nn.ptq.fold import fold_batchnorm
 from qviz.nn.report import Report, report
+from qviz.nn.train.batch import each
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def networks(
             "the model is in floating point: give pair= or recipe=, and bits=, to say how to quantize it"
         )
     twin = deepcopy(model).eval()
-    notes = [] if not _has_batchnorm(twin) else [_folded(twin, batch, pair, fold)]
+    one = each(batch, lambda t: t[:1])
+    notes = [] if not _has_batchnorm(twin) else [_folded(twin, one, pair, fold)]
     quantized = deepcopy(twin)
     done = convert(quantized, pair=pair, first_last=first_last, skip=skip, batch=batch)
     calibrate(quantized, batch)
