@@ -5,3 +5,6 @@ from __future__ import annotations
 from qviz.inspection.inspect import inspect as inspect
 from qviz.inspection.inspection import Inspection as Inspection
 from qviz.inspection.views import LayerView as LayerView
+
+schema = Inspection.schema
+"""The JSON Schema of the files that :meth:`Inspection.save` writes."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from qviz.core._text import count, table
+from qviz.inspection.files import Filed
 from qviz.inspection.loss import UNITS
 from qviz.inspection.views import LayerView, Trial
 
@@ -56,7 +58,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Inspection:
+class Inspection(Filed):
     """What was found in a model; ``print`` shows the worst layers, with causes and what was tried.
 
     Attributes:
@@ -70,6 +72,9 @@ class Inspection:
         notes: What was done, and what is to be known.
         seconds: What it took.
     """
+
+    SCHEMA: ClassVar[str] = "qviz.inspection"
+    VERSION: ClassVar[int] = 1
 
     model: str
     pair: str
