@@ -9,20 +9,8 @@ from typing import ClassVar
 from qviz.core._text import count, table
 from qviz.inspection.files import Filed
 from qviz.inspection.loss import UNITS
-from qviz.inspection.views import LayerView, Trial
-
-_HEAD = (
-    "layer",
-    "kind",
-    "weights",
-    "bits",
-    "weight dB",
-    "input dB",
-    "local dB",
-    "cumulative dB",
-    "alone",
-    "without",
-)
+from qviz.inspection.views import LayerView
+from qviz.inspection.words import HEAD, called, cells, heading, tried
 
 
 @dataclass(frozen=True)
@@ -119,7 +107,7 @@ class Inspection(Filed):
 
     def table(self, layers: Iterable[LayerView]) -> str:
         """Return the lines of some layers as text."""
-        return table(_HEAD, [_cells(layer) for layer in layers], right=range(2, len(_HEAD)))
+        return table(HEAD, [cells(layer) for layer in layers], right=range(2, len(HEAD)))
 
     def text(self, top: int = 10) -> str:
         """Return totals, the worst layers, their causes and what was tried, as text.
@@ -128,12 +116,12 @@ class Inspection(Filed):
             top: How many layers.
         """
         worst = self.worst(top)
-        parts = [self._heading(), self.table(worst)]
+        parts = [heading(self), self.table(worst)]
         for layer in worst:
             lines = [f"  {cause.text}" for cause in layer.causes]
-            lines += [f"  tried: {_trial(trial)}" for trial in layer.trials]
+            lines += [f"  tried: {tried(trial)}" for trial in layer.trials]
             if lines:
-                parts.append("\n".join([layer.name or "(the model itself)", *lines]))
+                parts.append("\n".join([called(layer.name), *lines]))
         left = [layer for layer in self.layers if not layer.quantized]
         if left:
             parts.append(
@@ -146,48 +134,3 @@ class Inspection(Filed):
     def __str__(self) -> str:
         """Return :meth:`text` of the ten worst layers."""
         return self.text()
-
-    def _heading(self) -> str:
-        agree = "" if self.whole.agreement is None else f", the same class for {self.whole.agreement:.1%}"
-        packed = (
-            f"cannot be packed: {self.size.why}"
-            if self.size.packed is None
-            else f"{self.size.packed:,} bytes packed"
-        )
-        return (
-            f"{self.model}, {self.pair}: {len(self.quantized)} of {count(len(self.layers), 'layer')} "
-            f"quantized, {count(self.samples, 'sample')}\n"
-            f"outputs: {self.whole.db:.1f} dB{agree}; {self.unit}: {self.whole.loss:+.4g}\n"
-            f"{self.size.floats:,} bytes in float32, {packed}"
-        )
-
-
-def _db(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"
-
-
-def _cells(layer: LayerView) -> tuple[str, ...]:
-    w = layer.weight.codes if layer.weight is not None else None
-    x = layer.input.codes if layer.input is not None else None
-    bits = "/".join("fp" if codes is None else str(codes.bits) for codes in (w, x))
-    ratios = [None] * 2 if layer.outputs is None else [layer.outputs.local, layer.outputs.cumulative]
-    costs = (
-        [""] * 2
-        if layer.sensitivity is None
-        else [f"{v:.3g}" for v in (layer.sensitivity.on, layer.sensitivity.off)]
-    )
-    return (
-        layer.name or "(the model itself)",
-        layer.kind,
-        "x".join(map(str, layer.shape)),
-        bits,
-        *(_db(None if codes is None else codes.sqnr_db) for codes in (w, x)),
-        *map(_db, ratios),
-        *costs,
-    )
-
-
-def _trial(trial: Trial) -> str:
-    if trial.gain is None:
-        return f"{trial.what}: {trial.note}"
-    return f"{trial.what}: {trial.gain:+.1f} dB" + (f" ({trial.note})" if trial.note else "")

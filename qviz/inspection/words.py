@@ -1,0 +1,87 @@
+"""Words: the figures of an inspection as texts, the same wherever they are shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qviz.core._text import count
+from qviz.inspection.loss import UNITS
+from qviz.inspection.views import LayerView, Trial
+
+if TYPE_CHECKING:
+    from qviz.inspection.inspection import Inspection
+
+HEAD = (
+    "layer",
+    "kind",
+    "weights",
+    "bits",
+    "weight dB",
+    "input dB",
+    "local dB",
+    "cumulative dB",
+    "alone",
+    "without",
+)
+"""The columns of the table of layers."""
+
+
+def figures(layer: LayerView) -> tuple[float | None, ...]:
+    """Return the numbers behind the last six columns: ratios in dB, and what the layer costs."""
+    codes = [None if values is None else values.codes for values in (layer.weight, layer.input)]
+    ratios = [None if one is None else one.sqnr_db for one in codes]
+    outputs = [None] * 2 if layer.outputs is None else [layer.outputs.local, layer.outputs.cumulative]
+    costs = [None] * 2 if layer.sensitivity is None else [layer.sensitivity.on, layer.sensitivity.off]
+    return (*ratios, *outputs, *costs)
+
+
+def cells(layer: LayerView) -> tuple[str, ...]:
+    """Return the line of a layer in the table."""
+    codes = [None if values is None else values.codes for values in (layer.weight, layer.input)]
+    found = figures(layer)
+    return (
+        called(layer.name),
+        layer.kind,
+        "x".join(map(str, layer.shape)),
+        "/".join("fp" if one is None else str(one.bits) for one in codes),
+        *map(db, found[:4]),
+        *map(cost, found[4:]),
+    )
+
+
+def called(name: str) -> str:
+    """Return a layer's name; the model itself has none."""
+    return name or "(the model itself)"
+
+
+def db(value: float | None) -> str:
+    """Return a ratio to a tenth of a decibel; "" where there is none."""
+    return "" if value is None else f"{value:.1f}"
+
+
+def cost(value: float | None) -> str:
+    """Return a difference of losses to three digits; "" where there is none."""
+    return "" if value is None else f"{value:.3g}"
+
+
+def tried(trial: Trial) -> str:
+    """Return what was tried on a layer, and what it gained."""
+    if trial.gain is None:
+        return f"{trial.what}: {trial.note}"
+    return f"{trial.what}: {trial.gain:+.1f} dB" + (f" ({trial.note})" if trial.note else "")
+
+
+def heading(found: Inspection) -> str:
+    """Return what was inspected, and its totals, in three lines."""
+    agree = "" if found.whole.agreement is None else f", the same class for {found.whole.agreement:.1%}"
+    packed = (
+        f"cannot be packed: {found.size.why}"
+        if found.size.packed is None
+        else f"{found.size.packed:,} bytes packed"
+    )
+    return (
+        f"{found.model}, {found.pair}: {len(found.quantized)} of {count(len(found.layers), 'layer')} "
+        f"quantized, {count(found.samples, 'sample')}\n"
+        f"outputs: {found.whole.db:.1f} dB{agree}; {UNITS[found.loss]}: {found.whole.loss:+.4g}\n"
+        f"{found.size.floats:,} bytes in float32, {packed}"
+    )
