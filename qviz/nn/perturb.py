@@ -99,9 +99,22 @@ def quantized(quantizer: Factory, bits: int, w: Tensor) -> Tensor:
     """Return Q_b(w); a quantizer is calibrated on w first.
 
     Raises:
-        ValueError: Its levels have a unit of their own, or Q(w) has another shape.
+        ValueError: As :func:`fitted`, or Q(w) has another shape.
     """
-    q, w = quantizer(bits), w.detach()
+    w = w.detach()
+    y = fitted(quantizer(bits), w)(w)
+    if y.shape != w.shape:
+        raise ValueError(f"Q(w) must have the shape {tuple(w.shape)} of w, got {tuple(y.shape)}")
+    return y.detach()
+
+
+@torch.no_grad()
+def fitted(q: Callable[[Tensor], Tensor], w: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return q; a quantizer is calibrated on w.
+
+    Raises:
+        ValueError: Its levels have a unit of their own.
+    """
     if isinstance(q, Quantizer):
         if not q.range.rescale or type(q.range).transform is not Range.transform:
             what = q.recipe or type(q.range).__name__
@@ -110,10 +123,7 @@ def quantized(quantizer: Factory, bits: int, w: Tensor) -> Tensor:
                 "and the network's loss with them tells nothing"
             )
         q.observe(w)
-    y = q(w)
-    if y.shape != w.shape:
-        raise ValueError(f"Q(w) must have the shape {tuple(w.shape)} of w, got {tuple(y.shape)}")
-    return y.detach()
+    return q
 
 
 def scalar(value: Tensor) -> Tensor:

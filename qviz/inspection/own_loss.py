@@ -1,0 +1,114 @@
+"""Own loss: how far a network is from what it was, where there are no labels.
+
+Three sensitivities need three things of it, and one loss gives them all: the divergence of the outputs from
+those of the network as it is.
+
+- *Loss rise* takes its value, which is zero until a layer is quantized.
+- *Hutchinson* takes its Hessian. The value is least where it is zero, so the gradient vanishes there and the
+  Hessian is Jᵀ S J, J the outputs' Jacobian and S the curvature of the divergence in the outputs: the Fisher
+  matrix of the network's own answers.
+- *Fisher* takes squares of gradients, and those of the divergence vanish. So it takes a gradient whose square
+  has that Hessian's diagonal for its mean: of u · f / √n, u random with E[u uᵀ] = S, drawn for each of n
+  places. Labels drawn from the softmax are such a u (p less the label), but of a confident network nearly all
+  are its best guess and say nothing, while a rare other one says everything. The best guess alone leaves the
+  rare ones out. Signs r make an even one: u = √p r - p (√p · r).
+
+So the three are estimates of one number in one unit, the rise of the divergence, and compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from qviz.nn.batches import Batch, forward
+from qviz.nn.modules import evaluating
+from qviz.nn.train.batch import logits
+
+
+@dataclass(frozen=True, eq=False)
+class Own:
+    """A batch with what the network answers to it.
+
+    Attributes:
+        batch: What the network takes.
+        outputs: What it answers: scores, classes last.
+        direction: u of each answer, same shape.
+        kind: "kl", or "error" where there are no classes.
+    """
+
+    batch: Batch
+    outputs: Tensor
+    direction: Tensor
+    kind: str
+
+
+@torch.no_grad()
+def own(model: nn.Module, batches: Iterable[Batch], generator: torch.Generator | None = None) -> list[Own]:
+    """Return batches with the network's answers, to be judged by :func:`divergence` and :func:`slope`.
+
+    Args:
+        model: In floating point.
+        batches: What it takes; labels in pairs are left out.
+        generator: Where the signs come from; None for torch's own generator.
+
+    Raises:
+        TypeError: The model returns no scores.
+    """
+    found = []
+    with evaluating(model):
+        for batch in batches:
+            y = _scores(model, batch)
+            kind = "kl" if y.ndim > 1 and y.shape[-1] > 1 else "error"
+            device = y.device if generator is None else generator.device
+            signs = torch.randint(2, y.shape, generator=generator, device=device).to(y).mul_(2).sub_(1)
+            found.append(Own(batch, y, direction(kind, y, signs), kind))
+    return found
+
+
+def divergence(model: nn.Module, batch: Own) -> Tensor:
+    """Return KL(own ‖ new) in nats, the mean over the places, or Σ (new - own)² / Σ own².
+
+    Example:
+        >>> model = nn.Linear(1, 2, bias=False)
+        >>> _ = nn.init.zeros_(model.weight)
+        >>> one, = own(model, [torch.ones(3, 1)])
+        >>> divergence(model, one).item()
+        0.0
+        >>> with torch.no_grad():
+        ...     model.weight[0] = 1.0
+        >>> round(divergence(model, one).item(), 4)  # of (0.5, 0.5) and softmax(1, 0)
+        0.1201
+    """
+    y, z = batch.outputs, _scores(model, batch.batch)
+    if batch.kind == "error":
+        return (z - y).square().sum() / _energy(y)
+    p, q = y.log_softmax(-1), z.log_softmax(-1)
+    return (p.exp() * (p - q)).sum(-1).mean()
+
+
+def slope(model: nn.Module, batch: Own) -> Tensor:
+    """Return u · f / √n: the mean square of its gradient is the diagonal of the divergence's Hessian."""
+    places = 1 if batch.kind == "error" else batch.outputs[..., 0].numel()
+    return (batch.direction * _scores(model, batch.batch)).sum() / places**0.5
+
+
+def direction(kind: str, y: Tensor, signs: Tensor) -> Tensor:
+    """Return u of the answers y, from as many random signs."""
+    if kind == "error":
+        return signs * (2.0 / _energy(y)).sqrt()
+    p = y.softmax(-1)
+    return p.sqrt() * signs - p * (p.sqrt() * signs).sum(-1, keepdim=True)
+
+
+def _scores(model: nn.Module, batch: Batch) -> Tensor:
+    """Return scores with the classes last: from the second axis, but as they are in (N, T, classes)."""
+    y = logits(forward(model, batch))
+    return y if y.ndim < 4 else y.movedim(1, -1)
+
+
+def _energy(y: Tensor) -> Tensor:
+    return y.square().sum().clamp(min=torch.finfo(y.dtype).tiny)
