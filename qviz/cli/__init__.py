@@ -1,5 +1,5 @@
 """The commands ``qviz`` and ``jupyter qviz``, one file each: lab, labs, gallery,
-compare, train, ptq, results, export, verify, run, doctor.
+compare, inspect, train, ptq, results, export, verify, run, doctor.
 
 Everything that a command needs is imported when it runs. What the user got wrong (a file, a name, an option)
 is one line on stderr and exit code 2; exit code 1 means that something is broken.
@@ -15,10 +15,10 @@ from types import ModuleType
 from typing import NoReturn
 
 from qviz import __version__
-from qviz.cli import compare, doctor, export, gallery, lab, labs, ptq, results, run, train, verify
+from qviz.cli import compare, doctor, export, gallery, inspect, lab, labs, ptq, results, run, train, verify
 from qviz.cli.usage import STOPPED, UsageError, one_line
 
-COMMANDS = (lab, labs, gallery, compare, train, ptq, results, export, verify, run, doctor)
+COMMANDS = (lab, labs, gallery, compare, inspect, train, ptq, results, export, verify, run, doctor)
 _PLAIN = dict(zip("±–−×…’“”·", ("+-", "-", "-", "x", "...", "'", '"', '"', "-"), strict=True))
 """The signs of tables and messages in ASCII."""
 

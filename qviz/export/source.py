@@ -12,12 +12,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from qviz import recipes
+from qviz.core._text import some
 from qviz.core.quantizer import Quantizer
 from qviz.core.recipe import Recipe
 from qviz.core.rounding import CellBorder
 from qviz.export.export import describe
 from qviz.export.exported import Exported
 from qviz.export.file import read
+from qviz.export.layout import FORMAT
 from qviz.measure import Checkpoint
 from qviz.nn.data.augment import CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, IMAGENET_STD
 from qviz.nn.layers import STANDARDIZED
@@ -50,20 +52,24 @@ class Source:
     file: Path
     info: Mapping[str, Any] = field(default_factory=dict)
 
-    def describe(self) -> Exported:
-        """Return the network as tables and steps, with the shape and the normalization of its images.
+    @property
+    def images(self) -> dict[str, Any]:
+        """Shape, mean and standard deviation of the images that the network takes.
 
-        Those are of the data that the file names; where it names none, of CIFAR-10 if there are 10 classes
-        and of ImageNet if there are 1000, else they stay unknown.
+        Those of the data that the file names; where it names none, of CIFAR-10 if there are 10 classes and of
+        ImageNet if there are 1000; else nothing.
         """
-        experiment = self.info.get("experiment", {})
         classes = _classes(self.name, self.model.state_dict())
-        images = IMAGES.get(experiment.get("data", _CLASSES.get(classes)))
-        about = {"name": self.name, "policy": experiment.get("first_last", "")}
-        if images is not None:
-            side, mean, std = images
-            about |= {"shape": (3, side, side), "mean": mean, "std": std}
-        return describe(self.model, **about)
+        images = IMAGES.get(self.info.get("experiment", {}).get("data", _CLASSES.get(classes)))
+        if images is None:
+            return {}
+        side, mean, std = images
+        return {"shape": (3, side, side), "mean": mean, "std": std}
+
+    def describe(self) -> Exported:
+        """Return the network as tables and steps, with what is known of its images."""
+        policy = self.info.get("experiment", {}).get("first_last", "")
+        return describe(self.model, name=self.name, policy=policy, **self.images)
 
 
 def open_source(path: str | Path, model: str | None = None) -> Source:
@@ -106,10 +112,19 @@ def open_reference(path: str | Path, model: str | None = None) -> tuple[Exported
     Raises:
         FileNotFoundError, ValueError: As :func:`open_source`.
     """
-    if Path(path).suffix == ".safetensors" and Path(path).is_file() and _texts(Path(path)).get("format"):
+    if is_exported(Path(path)):
         return read(path), None
     source = open_source(path, model)
     return source.describe(), source.model
+
+
+def is_exported(path: Path) -> bool:
+    """Whether it is a file of packed codes, as :func:`qviz.export.write` makes it.
+
+    Raises:
+        ValueError: It is a .safetensors file, and damaged.
+    """
+    return path.suffix == ".safetensors" and path.is_file() and _texts(path).get("format") == FORMAT
 
 
 def _file(path: Path) -> Path:
@@ -148,25 +163,38 @@ def _architecture(name: str, tensors: Mapping[str, Tensor]) -> nn.Module:
 
 def _classes(name: str, tensors: Mapping[str, Tensor]) -> int:
     """Return how wide a network's last layer is in a state dict, 0 where that is not there."""
-    last = [key for key, value in create(name).named_parameters() if value.ndim > 1][-1]
+    with torch.device("meta"):
+        last = [key for key, value in create(name).named_parameters() if value.ndim > 1][-1]
     return len(tensors[last]) if last in tensors and tensors[last].ndim else 0
 
 
 def _name(tensors: Mapping[str, Tensor], model: str | None, file: Path) -> str:
     if model is not None and model not in NAMES:
         raise ValueError(f"model must be one of {', '.join(NAMES)}, got {model!r}")
-    why = ""
+    unlike: dict[str, list[str]] = {}
     for name in NAMES if model is None else (model,):
-        weights = {k: v.shape for k, v in _architecture(name, tensors).named_parameters() if v.ndim > 1}
-        unlike = [k for k, shape in weights.items() if k not in tensors or tensors[k].shape != shape]
-        if not unlike:
+        with torch.device("meta"):
+            network = _architecture(name, tensors)
+        weights = {k: v.shape for k, v in network.named_parameters() if v.ndim > 1}
+        unlike[name] = [
+            _unlike(k, shape, tensors)
+            for k, shape in weights.items()
+            if k not in tensors or tensors[k].shape != shape
+        ]
+        if not unlike[name]:
             return name
-        why = f"; {name} has {len(weights)} layers, of which {len(unlike)} are not there ({unlike[0]} …)"
-    what = "none of " + ", ".join(NAMES) if model is None else f"not of {model}"
+    near = min(unlike, key=lambda name: len(unlike[name]))
+    what = f"not of {model}" if model else f"of none of {', '.join(NAMES)}; {near} is the nearest"
     raise ValueError(
-        f"{file}: the layers in it are of {what}{why if model else ''}; for a network of your own call "
-        "qviz.export.describe(model) from Python"
+        f"{file}: the layers in it are {what}: {some(unlike[near])}; for a network of your own call "
+        "qviz.export.describe(model) or qviz.inspect(model, images) from Python"
     )
+
+
+def _unlike(key: str, shape: torch.Size, tensors: Mapping[str, Tensor]) -> str:
+    """Say how a file differs from a network at one of its weights."""
+    found = f"is {tuple(tensors[key].shape)}" if key in tensors else "is not there"
+    return f"{key} {found} and should be {tuple(shape)}"
 
 
 def _quantize(network: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
