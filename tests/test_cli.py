@@ -684,7 +684,7 @@ def test_a_stopped_queue_of_quantizations_goes_on(capsys, tmp_path, monkeypatch)
         patch.setattr(Bar, "step", pressed)
         code, out, err = run(capsys, *args)
     assert (code, err) == (usage.STOPPED, "")
-    assert out.endswith("stopped; the same command goes on with the seeds that are left\n")
+    assert out.endswith("stopped; the same command goes on\n")
     assert out.index("resnet20-nearest-w2a2-ptq\nmethod ") < out.index("seed 0: 8 images, into ")
     assert [row["method"] for row in json.loads(ledger.read_text())["rows"]] == ["nearest"]
     code, out, err = run(capsys, *args)

@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
         known=known,
         contract=lambda experiment: ptq_contract(experiment, ledger=ledger),
         run=lambda experiment: run_ptq(experiment, folder=options.folder, ledger=ledger),
-        stopped="stopped; the same command goes on with the seeds that are left",
+        stopped="stopped; the same command goes on",
     )
 
 

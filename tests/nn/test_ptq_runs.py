@@ -15,6 +15,7 @@ from qviz.nn import convert, evaluate, report
 from qviz.nn.data import CifarLoader, cifar10
 from qviz.nn.models import create
 from qviz.nn.ptq import PTQReport, fold_batchnorm
+from qviz.nn.ptq.progress import Bar, Stopped
 from qviz.nn.ptq.settings import Settings
 from qviz.nn.runs import (
     Experiment,
@@ -226,7 +227,7 @@ def quantizations(monkeypatch):
     """
     begun, stop_at = [], set()
 
-    def ptq(model, images, *, seed, source, show, **settings):
+    def ptq(model, images, *, seed, source, show, resume, **settings):
         begun.append(seed)
         done = PTQReport(Settings(**settings, seed=seed), report(model), reference=deepcopy(model))
         model.fc.bias.data[seed] += 20.0 - 7.0 * seed
@@ -300,6 +301,31 @@ def test_a_real_run_keeps_a_network_that_can_be_loaded(tmp_path):
     assert got.fp_top1 - got.top1_mean > 5.0
     codes = [q.codes(w).unique().numel() for q, w in _weights(net)]
     assert all(a <= 4 for a in codes[1:-1])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few")
+def test_a_stopped_seed_goes_on_behind_its_last_block(tmp_path, monkeypatch):
+    titles, stops = [], {14}
+
+    def step(bar, number, loss):
+        titles.append(bar.title.split()[0])
+        if len(titles) in stops:
+            raise Stopped("by hand")
+
+    monkeypatch.setattr(Bar, "step", step)
+    monkeypatch.setattr(MODULE, "revision", lambda: "abc")
+    experiment, said = tiny("qdrop", iterations=3), []
+    assert run_ptq(experiment, folder=tmp_path / "stopped", progress=False) is None
+    run_ptq(experiment, folder=tmp_path / "stopped", say=said.append)
+    assert titles[13] == titles[14] == "layer2.1"
+    assert "goes on behind layer2.0, where it was stopped" in said
+    stops.clear()
+    run_ptq(experiment, folder=tmp_path / "whole", progress=False)
+    (one,), (other,) = (sorted((tmp_path / where).glob("*/*")) for where in ("stopped", "whole"))
+    one, other = load_file(one), load_file(other)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def _weights(net):

@@ -78,6 +78,9 @@ def adaround(
         ValueError: A number is out of range; a layer's weight quantizer has no levels to choose from (see
             :class:`~qviz.nn.ptq.weights.WeightGrid`), or ``reference`` is not the same model. Nothing is
             changed then.
+
+    References:
+        Nagel et al., "Up or Down?", ICML 2020, arXiv:2004.10568, equations (21) to (25).
     """
     if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
         raise ValueError(f"iterations must be a whole number of at least 1, got {iterations!r}")

@@ -138,9 +138,9 @@ def ptq(
     if model.training:
         raise ValueError("the model is in train mode: call model.eval() first")
     if resume is None:
-        _begin(deepcopy(model), fit, settings, blocks)  # refuses here, before anything is changed
+        begin(deepcopy(model), fit, settings, blocks)  # refuses here, before anything is changed
         with Interrupt() as pressed:  # Ctrl-C waits: half a conversion is of no use
-            report = _begin(model, fit, settings, blocks)
+            report = begin(model, fit, settings, blocks)
         report.source, report.images, report.held = source, len(fit), len(held)
     else:
         report, pressed = _resumed(resume, settings), None
@@ -159,7 +159,7 @@ def ptq(
     return report
 
 
-def _begin(model: nn.Module, fit: Tensor, settings: Settings, blocks: Sequence[Block] | None) -> PTQReport:
+def begin(model: nn.Module, fit: Tensor, settings: Settings, blocks: Sequence[Block] | None) -> PTQReport:
     """Fold, convert and calibrate; return the report so far."""
     fold_batchnorm(model, fit[:1])
     reference = deepcopy(model)

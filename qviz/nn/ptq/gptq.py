@@ -96,6 +96,9 @@ def gptq(
         ValueError: A layer's weight quantizer is not of this kind (see
             :class:`~qviz.nn.ptq.weights.WeightGrid`), or ``reference`` is not the same model. Nothing is
             changed then.
+
+    References:
+        Frantar et al., "GPTQ", ICLR 2023, arXiv:2210.17323: the sweep and the damping.
     """
     if not 0.0 < damping < math.inf:
         raise ValueError(f"damping must be positive and finite, got {damping!r}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,13 @@ class Result:
     before: Errors
     after: Errors
     seconds: float
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Result:
+        """Return what ``dataclasses.asdict`` of a result, read from JSON, was made of."""
+        parts = {"learned": Learned, "verdict": Verdict, "before": Errors, "after": Errors}
+        parts = {name: fields[name] and kind(**fields[name]) for name, kind in parts.items()}
+        return cls(**{**fields, **parts, "layers": tuple(fields["layers"])})
 
     def __str__(self) -> str:
         """Return a line: the errors on held-out images, and what was decided."""

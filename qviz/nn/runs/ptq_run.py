@@ -20,6 +20,7 @@ from qviz.nn.data.cifar import cifar10_source
 from qviz.nn.data.loader import balanced
 from qviz.nn.models import create
 from qviz.nn.ptq import PTQReport, ptq
+from qviz.nn.ptq.resume import taken_up
 from qviz.nn.runs.ledger import Ledger, Row, table
 from qviz.nn.runs.ptq_experiment import PTQExperiment
 from qviz.nn.runs.run import folder_of, processor, revision
@@ -116,7 +117,8 @@ def run_ptq(
     """Quantize with every seed and return the row; with a ledger, write it there.
 
     The quantized network of each seed is kept in a file of its own, with the report and the accuracy. A seed
-    that has been finished by the same revision of the code is not done again.
+    that has been finished by the same revision of the code is not done again; one that was stopped goes on
+    behind the last block that is done, to the same bits.
 
     Args:
         experiment: What to run.
@@ -127,7 +129,7 @@ def run_ptq(
         say: Takes what is to be shown.
 
     Returns:
-        The row; None if it was stopped by hand (run it again to go on with the seeds that are left).
+        The row; None if it was stopped by hand (run it again to go on).
 
     Raises:
         ValueError, TypeError, FileNotFoundError, CheckpointError, OSError: As :func:`prepare_ptq` and
@@ -139,7 +141,7 @@ def run_ptq(
     files = [folder_of(experiment, source, folder) / f"seed{seed}.safetensors" for seed in experiment.seeds]
     done = []
     for seed, file in zip(experiment.seeds, files, strict=True):
-        found = _kept(file)
+        _, found = _kept(file)
         if found is None:
             if progress:
                 say(f"{experiment.name}, seed {seed}: {experiment.images:,} images, into {file}")
@@ -159,12 +161,12 @@ def run_ptq(
     return row
 
 
-def _kept(file: Path) -> dict[str, Any] | None:
-    """Return the figures of a seed if this revision of the code, as it was committed, has finished it."""
-    if not file.is_file():
-        return None
-    figures = unpack_weights(file.read_bytes(), file)[1]
-    return figures if figures["revision"] == revision() and not revision().endswith("+") else None
+def _kept(file: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Return tensors and figures of a seed, None if not by this revision of the code, as committed."""
+    if not file.is_file() or revision().endswith("+"):
+        return {}, None
+    tensors, figures = unpack_weights(file.read_bytes(), file)
+    return tensors, figures if figures["revision"] == revision() else None
 
 
 def _one(
@@ -177,23 +179,20 @@ def _one(
 ) -> dict[str, Any] | None:
     """Quantize with one seed, test, and keep the network; None if it was stopped."""
     settings = experiment.settings(seed)
-    names = (
-        "pair",
-        "method",
-        "first_last",
-        "order",
-        "options",
-        "correction",
-        "border",
-        "window",
-        "gate",
-        "seed",
-    )
-    arguments = {name: getattr(settings, name) for name in names}
-    report = ptq(ready.model, ready.images, **arguments, source=ready.origin, show=progress)
+    part = file.with_name(f"stopped-{file.name}")
+    tensors, before = _kept(part)
+    report = before and taken_up(ready.model, ready.images, settings, tensors, before["report"])
+    if report and progress:
+        say(f"goes on behind {report.results[-1].name}, where it was stopped")
+    how = {"source": ready.origin, "show": progress, "resume": report}
+    report = ptq(ready.model, ready.images, **vars(settings), **how)
     if progress:
         say(str(report))
+    file.parent.mkdir(parents=True, exist_ok=True)
     if not report.finished:
+        if report.results:
+            kept = {"revision": revision(), "report": report.to_dict()}
+            write_atomically(part, pack_weights(ready.model, kept))
         return None
     figures = {
         "top1": 100.0 * evaluate(ready.model, ready.test)["top1"],
@@ -207,8 +206,8 @@ def _one(
         "experiment": experiment.to_dict() | {"seed": seed},
         "report": report.to_dict(),
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, pack_weights(ready.model, figures))
+    part.unlink(missing_ok=True)
     return figures
 
 

@@ -17,7 +17,9 @@ from qviz.nn import TrainConfig, calibrate, convert, deconvert, evaluate, fit
 from qviz.nn.layers import QuantLayer
 from qviz.nn.ptq import Gate, Options, add_borders, fold_batchnorm, fold_borders, ptq, reconstruct
 from qviz.nn.ptq.errors import errors
+from qviz.nn.ptq.resume import taken_up
 from qviz.nn.ptq.settings import METHODS
+from qviz.nn.train.packing import pack_weights, unpack_weights
 
 LEARNED = ("brecq", "qdrop", "aquant")
 
@@ -152,10 +154,10 @@ class Stop:
                 signal.raise_signal(signal.SIGINT)
 
 
-@pytest.mark.parametrize("at", [1, 20])
-def test_a_run_that_was_stopped_goes_on_to_the_same_bits(at):
+@pytest.mark.parametrize(("at", "elsewhere"), [(1, False), (20, True)])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(at, elsewhere):
     whole, net = network(), network()
-    run(whole, "aquant")
+    verdicts = [result.verdict for result in run(whole, "aquant").results]
     handle = net.block.register_forward_hook(Stop(at))
     done = run(net, "aquant")
     handle.remove()
@@ -165,10 +167,15 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(at):
     assert net(images()).isfinite().all()
     with pytest.raises(ValueError, match="the run that was stopped had seed=0, got 1"):
         run(net, "aquant", resume=done, seed=1)
+    if elsewhere:
+        tensors, figures = unpack_weights(pack_weights(net, done.to_dict()), "a file")
+        net = network()
+        done = taken_up(net, images(), done.settings, tensors, figures)
     again = run(net, "aquant", resume=done)
     assert again is done
     assert again.finished
     assert [result.name for result in again.results] == ["stem", "block", "head.0", "head.2"]
+    assert [result.verdict for result in again.results] == verdicts
     state = net.state_dict()
     assert all(torch.equal(v, state[k]) for k, v in whole.state_dict().items())
     with pytest.raises(ValueError, match="has ended"):
