@@ -80,10 +80,14 @@ class Budget:
     all_equal: tuple[Choice, ...]
     agreement: tuple[Agreement, ...]
 
-    def __str__(self) -> str:
-        """Return the choices, the sensitivities at the fewest bits and the agreement, as text."""
+    def table(self) -> str:
+        """Return the choices, and all-equal bits beside them, as lines of text."""
         head = ("average bits", "bytes", "predicted", "measured", "layers at each number of bits")
         rows = [_cells(c, "") for c in self.choices] + [_cells(c, "all equal") for c in self.all_equal]
+        return table(head, rows, right=range(4))
+
+    def __str__(self) -> str:
+        """Return the choices, the sensitivities at the fewest bits and the agreement, as text."""
         shown = [("fisher", self.fisher, self.bits), ("hutchinson", self.hutchinson, self.bits)]
         shown += [("loss_rise", self.loss_rise, self.rise_bits)] if self.rise_bits else []
         titles = [f"{name} at {bits[0]}" for name, _, bits in shown]
@@ -96,7 +100,7 @@ class Budget:
         ]
         return "\n\n".join(
             [
-                table(head, rows, right=range(4)),
+                self.table(),
                 table(("layer", "weights", *titles), layers, right=range(1, 2 + len(titles))),
                 "\n".join(["Rank correlations", *(f"  {line}" for line in words)]),
             ]

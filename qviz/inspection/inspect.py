@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
 
-from qviz.export.export import describe
-from qviz.export.size import sizes
-from qviz.inspection.inspection import Inspection, Size, Whole
+from qviz.inspection.inspection import Inspection, Whole
 from qviz.inspection.loss import Chunk, Judge, chunks
 from qviz.inspection.networks import Networks, networks
-from qviz.inspection.noise import Noise
 from qviz.inspection.passes import Measurement
 from qviz.inspection.progress import steps
 from qviz.inspection.views import LayerView, Sensitivity
+from qviz.inspection.whole import bytes_of, outputs, spending
 from qviz.methods.method import Pair
 from qviz.methods.pairs import pair as pair_named
 from qviz.nn.batches import Batch
 from qviz.nn.modules import evaluating
 from qviz.nn.report import Row
-from qviz.nn.train.batch import logits, size
+from qviz.nn.train.batch import size
 
 CHUNK = 8
 """So many samples run at a time; outputs of all layers of one chunk are kept."""
@@ -66,7 +64,8 @@ def inspect(
         reference: Of a converted model, the float network to compare with; by default the model with its
             quantizers off. After ``ptq`` give ``report.reference``.
         name: What to call the network; by default the class's name.
-        sensitivity: Whether to measure what each layer costs alone, two runs of 16 samples a layer.
+        sensitivity: Whether to measure what each layer costs alone, two runs of 16 samples a layer, and what
+            bits of weights buy.
         top: For so many of the worst layers things are tried.
         show: Whether to show progress.
 
@@ -96,10 +95,12 @@ def inspect(
             reference=reference,
         )
         measured = Measurement(nets)
-        with steps(len(samples) + sensitivity * len(nets.layers), show=show) as step:
-            whole = _whole(samples, measured, step)
+        total = len(samples) + sensitivity * (len(nets.layers) + len(nets.layers) + 3)
+        with steps(total, show=show) as step:
+            ratio, agreement = outputs(samples, measured, step)
             judge = Judge(nets, samples[: -(-PROBES // CHUNK)])
             costs = judge.sensitivities(step) if sensitivity else {}
+            spent, why = spending(nets, chosen, judge.samples, step) if sensitivity else (None, "")
         loss = judge.loss(nets.quantized) - judge.base
         layers = tuple(_view(row, nets, measured, costs) for row in nets.report.rows)
         return Inspection(
@@ -108,9 +109,10 @@ def inspect(
             samples=sum(size(chunk.inputs, None) for chunk in samples),
             loss=judge.kind,
             layers=layers,
-            whole=Whole(whole[0], whole[1], loss),
-            size=_size(nets),
-            notes=nets.notes,
+            whole=Whole(ratio, agreement, loss),
+            size=bytes_of(nets),
+            budget=spent,
+            notes=(*nets.notes, *filter(None, [why])),
             seconds=time.monotonic() - began,
         )
 
@@ -135,22 +137,6 @@ def _first(samples: list[Chunk], most: int) -> object:
     return torch.cat(some)
 
 
-@torch.no_grad()
-def _whole(
-    samples: list[Chunk], measured: Measurement, step: Callable[[str], None]
-) -> tuple[float, float | None]:
-    """Run all samples; return the ratio of the outputs and the share of equal classes."""
-    noise, alike, n = Noise(), 0, 0
-    for chunk in samples:
-        step("images")
-        y, z = (logits(output) for output in measured.add(chunk.inputs))
-        noise.add(y, z)
-        if y.ndim == 2 and y.shape[1] > 1:
-            alike += int((y.argmax(1) == z.argmax(1)).sum())
-            n += len(y)
-    return noise.db, alike / n if n else None
-
-
 def _view(row: Row, nets: Networks, measured: Measurement, costs: Mapping[str, Sensitivity]) -> LayerView:
     module = nets.quantized.get_submodule(row.name)
     shape = tuple(module.weight.shape) if isinstance(getattr(module, "weight", None), torch.Tensor) else ()
@@ -161,15 +147,6 @@ def _view(row: Row, nets: Networks, measured: Measurement, costs: Mapping[str, S
     return LayerView(
         row.name, row.kind, shape, row.parameters, True, why, weight, read, outputs, costs.get(row.name)
     )
-
-
-def _size(nets: Networks) -> Size:
-    floats = 4 * sum(value.numel() for value in nets.reference.state_dict().values())
-    try:
-        found = sizes(describe(nets.quantized))
-    except (ValueError, RuntimeError) as problem:
-        return Size(floats, None, nets.report.average_bits, str(problem))
-    return Size(4 * found.parameters, found.total, found.average_bits)
 
 
 def _words(pair: object, nets: Networks) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from qviz.core._text import count, table
+from qviz.inspection.choices import Budget
 from qviz.inspection.files import Filed
 from qviz.inspection.loss import UNITS
 from qviz.inspection.views import LayerView
@@ -57,6 +58,7 @@ class Inspection(Filed):
         layers: Every layer, in order of registration.
         whole: The outputs.
         size: Bytes.
+        budget: What bits of weights buy; None where that was not asked for, or is not known.
         notes: What was done, and what is to be known.
         seconds: What it took.
     """
@@ -71,6 +73,7 @@ class Inspection(Filed):
     layers: tuple[LayerView, ...]
     whole: Whole
     size: Size
+    budget: Budget | None = None
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
@@ -122,6 +125,9 @@ class Inspection(Filed):
             lines += [f"  tried: {tried(trial)}" for trial in layer.trials]
             if lines:
                 parts.append("\n".join([called(layer.name), *lines]))
+        if self.budget is not None:
+            title = f"What bits of weights buy, by the estimate {self.budget.by!r}"
+            parts.append(f"{title}\n{self.budget.table()}")
         left = [layer for layer in self.layers if not layer.quantized]
         if left:
             parts.append(

@@ -1,0 +1,82 @@
+"""Whole: what is said of a network and not of its layers: outputs, bytes, and what bits buy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from qviz.export.export import describe
+from qviz.export.size import sizes
+from qviz.inspection.budget import budget, of_pair
+from qviz.inspection.choices import Budget
+from qviz.inspection.inspection import Size
+from qviz.inspection.loss import Chunk
+from qviz.inspection.networks import Networks
+from qviz.inspection.noise import Noise
+from qviz.inspection.passes import Measurement
+from qviz.methods.method import Pair
+from qviz.nn.train.batch import logits
+
+BITS = (2, 3, 4, 6, 8)
+"""Candidates of the bit budget, as far as the pair has them."""
+
+
+@torch.no_grad()
+def outputs(
+    samples: list[Chunk], measured: Measurement, step: Callable[[str], None]
+) -> tuple[float, float | None]:
+    """Run all samples; return the ratio of the outputs and the share of equal classes."""
+    noise, alike, n = Noise(), 0, 0
+    for chunk in samples:
+        step("images")
+        y, z = (logits(output) for output in measured.add(chunk.inputs))
+        noise.add(y, z)
+        if y.ndim == 2 and y.shape[1] > 1:
+            alike += int((y.argmax(1) == z.argmax(1)).sum())
+            n += len(y)
+    return noise.db, alike / n if n else None
+
+
+def bytes_of(nets: Networks) -> Size:
+    """Return the bytes of a network, in floating point and packed."""
+    floats = 4 * sum(value.numel() for value in nets.reference.state_dict().values())
+    try:
+        found = sizes(describe(nets.quantized))
+    except (ValueError, RuntimeError) as problem:
+        return Size(floats, None, nets.report.average_bits, str(problem))
+    return Size(4 * found.parameters, found.total, found.average_bits)
+
+
+def spending(
+    nets: Networks, pair: object, samples: list[Chunk], step: Callable[[str], None]
+) -> tuple[Budget | None, str]:
+    """Return what bits of weights buy, or None and the sentence that says why that is not known."""
+    if not isinstance(pair, Pair):
+        return None, "no bit budget: it needs one pair that can be had at other bits"
+    layers = [name for name in nets.layers if nets.quantized.get_submodule(name).weight_quantizer is not None]
+    try:
+        make = of_pair(pair)
+        found = budget(
+            nets.reference,
+            layers,
+            [chunk.inputs for chunk in samples],
+            quantizer=make,
+            bits=_candidates(pair),
+            done=step,
+        )
+    except (ValueError, RuntimeError) as problem:
+        return None, f"no bit budget: {problem}"
+    return found, ""
+
+
+def _candidates(pair: Pair) -> tuple[int, ...]:
+    """Return the bits that a pair can be had at."""
+    found = []
+    for bits in BITS:
+        try:
+            pair.with_bits(bits)
+        except ValueError:
+            continue
+        found.append(bits)
+    return tuple(found)
