@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -54,6 +56,8 @@ class Tally:
             self._sse += float(run.error.square().sum())
             self._saturated += int(_saturated(self.q, u))
         stride = -(-x.numel() // SAMPLE)
+        while math.gcd(stride, x.numel()) > 1:  # or only some channels, or taps of a kernel, would be seen
+            stride += 1
         kept = u if self._unit == "step" else x
         self._kept.append(tuple(v.flatten()[::stride].double().cpu() for v in (x, kept)))
 
@@ -101,7 +105,7 @@ class Tally:
             return None
         used = self._counts.nonzero()
         zero = (q.codebook.levels == 0).nonzero().flatten()
-        offset = self._unit == "value" and q.range.offset is not None and bool(q.range.offset != 0)
+        offset = q.range.rescale and q.range.offset is not None and bool((q.range.offset != 0).any())
         return Codes(
             recipe="" if q.recipe is None else str(q.recipe),
             bits=max(1, int(used.max()).bit_length()),
