@@ -279,14 +279,15 @@ def test_compare_refuses_numbers_out_of_range(capsys, tmp_path, weights, option,
 # --- gallery
 
 
-def test_the_gallery_has_a_page_for_each_explorer_and_an_index(capsys, tmp_path):
-    code, out, _ = run(capsys, "gallery", "--html", tmp_path / "pages", "--only", "StepExplorer")
+def test_the_gallery_has_a_page_for_each_explorer_and_an_index(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("qviz.plot.html.picture", lambda scene: "data:,")
+    code, out, _ = run(capsys, "gallery", "--html", tmp_path / "pages", "--only", "ThresholdExplorer")
     assert code == 0
-    assert "step-explorer.html  " in out
+    assert "threshold-explorer.html  " in out
     index = (tmp_path / "pages" / "index.html").read_text("utf-8")
-    assert '<a href="step-explorer.html">StepExplorer</a>' in index
-    assert gallery.caption("StepExplorer") in html.unescape(index)
-    assert "<template" in (tmp_path / "pages" / "step-explorer.html").read_text("utf-8")
+    assert '<a href="threshold-explorer.html">ThresholdExplorer</a>' in index
+    assert gallery.caption("ThresholdExplorer") in html.unescape(index)
+    assert "<template" in (tmp_path / "pages" / "threshold-explorer.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
