@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import nn
 
+from qviz.inspection.explain import explained
 from qviz.inspection.inspection import Inspection, Whole
 from qviz.inspection.loss import Chunk, Judge, chunks
 from qviz.inspection.networks import Networks, networks
@@ -96,25 +98,24 @@ def inspect(
         )
         measured = Measurement(nets)
         total = len(samples) + sensitivity * (len(nets.layers) + len(nets.layers) + 3)
-        with steps(total, show=show) as step:
+        with steps(total + min(top, len(nets.layers)), show=show) as step:
             ratio, agreement = outputs(samples, measured, step)
             judge = Judge(nets, samples[: -(-PROBES // CHUNK)])
             costs = judge.sensitivities(step) if sensitivity else {}
             spent, why = spending(nets, chosen, judge.samples, step) if sensitivity else (None, "")
-        loss = judge.loss(nets.quantized) - judge.base
-        layers = tuple(_view(row, nets, measured, costs) for row in nets.report.rows)
-        return Inspection(
-            model=name or type(model).__name__,
-            pair=_words(chosen, nets),
-            samples=sum(size(chunk.inputs, None) for chunk in samples),
-            loss=judge.kind,
-            layers=layers,
-            whole=Whole(ratio, agreement, loss),
-            size=bytes_of(nets),
-            budget=spent,
-            notes=(*nets.notes, *filter(None, [why])),
-            seconds=time.monotonic() - began,
-        )
+            found = Inspection(
+                model=name or type(model).__name__,
+                pair=_words(chosen, nets),
+                samples=sum(size(chunk.inputs, None) for chunk in samples),
+                loss=judge.kind,
+                layers=tuple(_view(row, nets, measured, costs) for row in nets.report.rows),
+                whole=Whole(ratio, agreement, judge.loss(nets.quantized) - judge.base),
+                size=bytes_of(nets),
+                budget=spent,
+                notes=(*nets.notes, *filter(None, [why])),
+            )
+            found = explained(found, nets, samples, top, step)
+    return replace(found, seconds=time.monotonic() - began)
 
 
 def _pair(pair: object, recipe: str | None, bits: int | tuple[int, int] | None) -> object:

@@ -11,7 +11,7 @@ from qviz.inspection.choices import Budget
 from qviz.inspection.files import Filed
 from qviz.inspection.loss import UNITS
 from qviz.inspection.views import LayerView
-from qviz.inspection.words import HEAD, called, cells, heading, tried
+from qviz.inspection.words import HEAD, called, cells, heading, trials
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Inspection(Filed):
         parts = [heading(self), self.table(worst)]
         for layer in worst:
             lines = [f"  {cause.text}" for cause in layer.causes]
-            lines += [f"  tried: {tried(trial)}" for trial in layer.trials]
+            lines += [f"  tried: {line}" for line in trials(layer)]
             if lines:
                 parts.append("\n".join([called(layer.name), *lines]))
         if self.budget is not None:

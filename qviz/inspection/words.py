@@ -11,6 +11,9 @@ from qviz.inspection.views import LayerView, Trial
 if TYPE_CHECKING:
     from qviz.inspection.inspection import Inspection
 
+WORTH = 1.0
+"""In dB: a gain that is spoken of."""
+
 HEAD = (
     "layer",
     "kind",
@@ -69,6 +72,20 @@ def tried(trial: Trial) -> str:
     if trial.gain is None:
         return f"{trial.what}: {trial.note}"
     return f"{trial.what}: {trial.gain:+.1f} dB" + (f" ({trial.note})" if trial.note else "")
+
+
+def trials(layer: LayerView) -> list[str]:
+    """Return what was tried on a layer, in lines: what gained most, what did not, what cannot be had."""
+    had = sorted((trial for trial in layer.trials if trial.gain is not None), key=lambda trial: -trial.gain)
+    lines = [tried(trial) for trial in had if trial.gain >= WORTH]
+    if idle := [trial for trial in had if trial.gain < WORTH]:
+        ends = dict.fromkeys(f"{trial.gain:+.1f}" for trial in (idle[-1], idle[0]))
+        lines.append(f"{', '.join(trial.what for trial in idle)}: {' to '.join(ends)} dB")
+    whys: dict[str, list[str]] = {}
+    for trial in layer.trials:
+        if trial.gain is None:
+            whys.setdefault(trial.note, []).append(trial.what)
+    return lines + [f"{', '.join(whats)}: {why}" for why, whats in whys.items()]
 
 
 def heading(found: Inspection) -> str:

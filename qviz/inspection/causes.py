@@ -1,0 +1,73 @@
+"""Causes: why a layer may be bad, in words, from the plain numbers of its view."""
+
+from __future__ import annotations
+
+import math
+
+from qviz.inspection.rules import ALWAYS, RULES, few_bits
+from qviz.inspection.side import Side
+from qviz.inspection.views import Cause, LayerView
+
+GOOD = 30.0
+"""In dB: where weight or input alone leaves the output so much, there is nothing to explain."""
+
+BEFORE, POOR = 10.0, 20.0
+"""In dB: the local ratio over the cumulative one, and from where down the latter is worth a word."""
+
+BLAME, PART = 6.0, 10.0
+"""In dB: so much worse, one of weight and input is to blame; so much better, it has no part in the error."""
+
+
+def causes(layer: LayerView) -> tuple[Cause, ...]:
+    """Return why a layer may be bad: weight or input first, whichever is to blame, then by how far over.
+
+    Args:
+        layer: With its trials, as far as there are any.
+    """
+    sides = _sides(layer)
+    found = _blame(sides)
+    for side in sides:
+        bad = side.db < min(GOOD, sides[0].db + PART)
+        own = [cause for rule in (RULES if bad else ALWAYS) if (cause := rule(side)) is not None]
+        found += sorted(own, key=_severity, reverse=True) or few_bits(side) * bad
+    return (*found, *_before(layer))
+
+
+def _sides(layer: LayerView) -> list[Side]:
+    """Return weight and input, the worse first, as far as they are quantized."""
+    o = layer.outputs
+    if o is None:
+        return []
+    both = (("weight", layer.weight, o.weight), ("input", layer.input, o.input))
+    sides = [
+        Side(layer, name, values, values.codes, db)
+        for name, values, db in both
+        if values is not None and values.codes is not None and db is not None
+    ]
+    return sorted(sides, key=lambda side: side.db)
+
+
+def _severity(cause: Cause) -> float:
+    over = cause.figure / cause.threshold
+    return max(over, 1 / over) if over > 0 else math.inf
+
+
+def _blame(sides: list[Side]) -> list[Cause]:
+    if len(sides) < 2 or sides[0].db >= GOOD or not (gap := sides[1].db - sides[0].db) >= BLAME:
+        return []
+    bad, good = sides
+    text = f"the {bad.name} is to blame: {bad.db:.1f} dB with it alone quantized, {good.db:.1f} dB with the "
+    return [Cause(f"the {bad.name}", gap, BLAME, f"{text}{good.name} alone")]
+
+
+def _before(layer: LayerView) -> list[Cause]:
+    o = layer.outputs
+    if o is None or o.local is None or o.cumulative is None or o.cumulative >= POOR:
+        return []
+    if not o.local - o.cumulative >= BEFORE:
+        return []
+    text = (
+        f"most of its error comes from the layers before it: {o.cumulative:.1f} dB behind them, "
+        f"{o.local:.1f} dB by itself"
+    )
+    return [Cause("before it", o.local - o.cumulative, BEFORE, text)]

@@ -1,0 +1,73 @@
+"""Side: the weight or the input of a layer, as the rules look at it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from qviz.inspection.views import Codes, LayerView, Values
+from qviz.inspection.words import WORTH
+
+EMPTY = 1e-6
+"""A channel counts as 0 below this share of the widest; weight decay leaves 1e-20 in the ResNet-20."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """The weight or the input of a layer: "weight" or "input", and what it alone leaves the output, in dB."""
+
+    layer: LayerView
+    name: str
+    values: Values
+    codes: Codes
+    db: float
+
+    @property
+    def weight(self) -> bool:
+        """Whether it is the weight."""
+        return self.name == "weight"
+
+    @property
+    def plural(self) -> str:
+        """What its values are called."""
+        return f"{self.name}s"
+
+    @property
+    def one_step(self) -> bool:
+        """Whether all values share one step, in their own unit."""
+        return self.values.unit == "value" and not self.codes.note
+
+    @property
+    def bits(self) -> float:
+        """Of the codebook: log2 of its levels."""
+        return max(1.0, math.log2(self.codes.levels))
+
+    @property
+    def empty(self) -> int:
+        """How many channels are 0, or next to it."""
+        return sum(r <= EMPTY * self.values.widest for r in self.values.ranges)
+
+    @property
+    def below_zero(self) -> float:
+        """The share of values below 0 where no level is; the histogram's unit has their signs."""
+        if self.values.low >= 0 or min(self.codes.positions) < 0:
+            return 0.0
+        edges, heights = self.values.edges, self.values.heights
+        bins = zip(edges, edges[1:], heights, strict=False)
+        return sum(h * min(1.0, max(0.0, -a / (b - a))) for a, b, h in bins) / max(1, sum(heights))
+
+    def gain(self, of_weight: str, of_input: str = "") -> float | None:
+        """Return what a trial gained, in dB; None where it was not tried or cannot be had."""
+        what = of_weight if self.weight else of_input
+        return next((t.gain for t in self.layer.trials if t.what == what), None)
+
+
+def would(what: str, gain: float | None) -> str:
+    """Return the end of a sentence: what something would give, where that is known and worth a word."""
+    return "" if gain is None or gain < WORTH else f": {what} would give {gain:+.1f} dB"
+
+
+def percent(share: float) -> str:
+    """Return a share in percent, with two digits, or more above 99 %."""
+    value = 100 * share
+    return f"{value:.2g} %" if value < 10 else f"{value:.0f} %" if value < 99 else f"{value:.1f} %"
