@@ -10,8 +10,8 @@ from torch import Tensor
 
 from qviz.inspection.causes import causes
 from qviz.inspection.inspection import Inspection
-from qviz.inspection.loss import Chunk
 from qviz.inspection.networks import Networks
+from qviz.inspection.samples import Chunk
 from qviz.inspection.trials import trials
 from qviz.nn.batches import forward
 from qviz.nn.capture import tap

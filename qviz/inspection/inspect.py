@@ -9,12 +9,14 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from qviz.inspection.beside import beside
 from qviz.inspection.explain import explained
 from qviz.inspection.inspection import Inspection, Whole
-from qviz.inspection.loss import Chunk, Judge, chunks
+from qviz.inspection.loss import Judge
 from qviz.inspection.networks import Networks, networks
 from qviz.inspection.passes import Measurement
 from qviz.inspection.progress import steps
+from qviz.inspection.samples import Chunk, chunks, joined
 from qviz.inspection.views import LayerView, Sensitivity
 from qviz.inspection.whole import bytes_of, outputs, spending
 from qviz.methods.method import Pair
@@ -87,6 +89,7 @@ def inspect(
     chosen = _pair(pair, recipe, bits)
     samples = chunks(images, CHUNK)
     with evaluating(model), torch.random.fork_rng(devices=[]):
+        notes = beside(model, samples[0])
         nets = networks(
             model,
             _first(samples, CALIBRATION),
@@ -112,7 +115,7 @@ def inspect(
                 whole=Whole(ratio, agreement, judge.loss(nets.quantized) - judge.base),
                 size=bytes_of(nets),
                 budget=spent,
-                notes=(*nets.notes, *filter(None, [why])),
+                notes=(*nets.notes, *notes, *filter(None, [why])),
             )
             found = explained(found, nets, samples, top, step)
     return replace(found, seconds=time.monotonic() - began)
@@ -132,10 +135,7 @@ def _pair(pair: object, recipe: str | None, bits: int | tuple[int, int] | None) 
 
 def _first(samples: list[Chunk], most: int) -> object:
     """Return the inputs of the first samples as one batch."""
-    some = [chunk.inputs for chunk in samples[: -(-most // CHUNK)]]
-    if isinstance(some[0], Mapping):
-        return {key: torch.cat([one[key] for one in some]) for key in some[0]}
-    return torch.cat(some)
+    return joined(samples[: -(-most // CHUNK)])
 
 
 def _view(row: Row, nets: Networks, measured: Measurement, costs: Mapping[str, Sensitivity]) -> LayerView:

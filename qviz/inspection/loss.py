@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qviz.inspection.answers import answer, scored
 from qviz.inspection.networks import Networks
+from qviz.inspection.samples import Chunk
 from qviz.inspection.views import Sensitivity
-from qviz.nn.batches import Batch, batches_of, forward
-from qviz.nn.train.batch import TARGETS, classes, each, logits, size
+from qviz.nn.batches import forward
+from qviz.nn.train.batch import classes
 
 UNITS = {
     "cross-entropy": "cross-entropy of the outputs, in nats",
@@ -24,65 +24,8 @@ UNITS = {
 }
 """What the loss is, by its short name."""
 
-
-@dataclass(frozen=True)
-class Chunk:
-    """Some samples: what the network takes, and their classes where they are known."""
-
-    inputs: Any
-    labels: Tensor | None = None
-
-
-def chunks(images: Batch | Iterable[Batch], length: int) -> list[Chunk]:
-    """Return images in chunks of at most so many samples.
-
-    Args:
-        images: A tensor or an array, samples in axis 0; a pair (images, labels); a mapping of keyword
-            arguments, with or without labels; or a loader of these, of which the first eight batches count.
-        length: Of a chunk.
-
-    Raises:
-        TypeError: They are nothing of that.
-        ValueError: There are none, or some of them are NaN or infinite.
-    """
-    found = [part for one in batches_of(images) for part in _split(one, length)]
-    if not found:
-        raise ValueError("there are no images: the batch has no samples")
-    for chunk in found:
-        each(chunk.inputs, _check)
-    return found
-
-
-def _split(batch: Batch, length: int) -> list[Chunk]:
-    labels = None
-    if isinstance(batch, Mapping):
-        found = [key for key in TARGETS if key in batch]
-        labels = batch[found[0]] if len(found) == 1 else None
-        batch = {key: _tensor(value) for key, value in batch.items() if key not in found}
-    elif isinstance(batch, (tuple, list)):
-        if not 1 <= len(batch) <= 2:
-            raise TypeError(f"a batch must be images or a pair (images, labels), got {len(batch)} things")
-        batch, labels = (batch[0], batch[1] if len(batch) == 2 else None)
-    inputs = batch if isinstance(batch, Mapping) else _tensor(batch)
-    labels = _tensor(labels)
-    n = size(inputs, None)
-    parts = [slice(at, at + length) for at in range(0, n, length)]
-
-    def cut(part: slice) -> Any:
-        return each(inputs, lambda t: t[part] if t.ndim and len(t) == n else t)
-
-    return [Chunk(cut(part), None if labels is None else labels[part]) for part in parts]
-
-
-def _tensor(value: Any) -> Any:
-    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-
-
-def _check(x: Tensor) -> Tensor:
-    if x.is_floating_point() and not bool(x.isfinite().all()):
-        bad = int((~x.isfinite()).sum())
-        raise ValueError(f"images must be finite; {bad:,} of {x.numel():,} values are NaN or infinite")
-    return x
+IGNORED = -100
+"""The label of a place that has none."""
 
 
 class Judge:
@@ -100,14 +43,15 @@ class Judge:
     @torch.no_grad()
     def __init__(self, nets: Networks, samples: list[Chunk]) -> None:
         self.nets, self.samples = nets, samples
-        self.expected = [logits(forward(nets.reference, chunk.inputs)) for chunk in samples]
-        self.kind = _kind(self.expected, samples)
+        outputs = [forward(nets.reference, chunk.inputs) for chunk in samples]
+        self.expected = [answer(output) for output in outputs]
+        self.kind = _kind(self.expected, samples, scored(outputs[0]))
         self.base = self._mean(self.expected)
 
     @torch.no_grad()
     def loss(self, model: nn.Module) -> float:
         """Return the loss of a network that takes the same samples."""
-        return self._mean([logits(forward(model, chunk.inputs)) for chunk in self.samples])
+        return self._mean([answer(forward(model, chunk.inputs)) for chunk in self.samples])
 
     def _mean(self, found: list[Tensor]) -> float:
         losses = [
@@ -149,14 +93,22 @@ def instead(module: nn.Module, other: nn.Module) -> Any:
         handle.remove()
 
 
-def _kind(expected: list[Tensor], samples: list[Chunk]) -> str:
-    scores = expected[0]
-    if all(
-        chunk.labels is not None and classes(y, chunk.labels)
-        for chunk, y in zip(samples, expected, strict=True)
-    ):
+def _kind(expected: list[Tensor], samples: list[Chunk], scores: bool) -> str:
+    labels = [chunk.labels for chunk in samples]
+    if scores and all(classes(y, own) for own, y in zip(labels, expected, strict=True)):
+        _check_classes(torch.cat(labels), expected[0].shape[1])
         return "cross-entropy"
-    return "kl" if scores.ndim > 1 and scores.shape[_axis(scores)] > 1 else "error"
+    y = expected[0]
+    return "kl" if scores and y.ndim > 1 and y.shape[_axis(y)] > 1 else "error"
+
+
+def _check_classes(labels: Tensor, count: int) -> None:
+    """Refuse classes that the network has no score of; -100 stands for none, as everywhere in torch."""
+    known = labels[labels != IGNORED]
+    if len(known) and not 0 <= int(known.min()) <= int(known.max()) < count:
+        raise ValueError(
+            f"labels are from {int(known.min())} to {int(known.max())}, and the model has {count} classes"
+        )
 
 
 def _axis(scores: Tensor) -> int:

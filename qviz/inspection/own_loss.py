@@ -24,9 +24,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from qviz.inspection.answers import answer
 from qviz.nn.batches import Batch, forward
 from qviz.nn.modules import evaluating
-from qviz.nn.train.batch import logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,7 @@ def direction(kind: str, y: Tensor, signs: Tensor) -> Tensor:
 
 def _scores(model: nn.Module, batch: Batch) -> Tensor:
     """Return scores with the classes last: from the second axis, but as they are in (N, T, classes)."""
-    y = logits(forward(model, batch))
+    y = answer(forward(model, batch))
     return y if y.ndim < 4 else y.movedim(1, -1)
 
 

@@ -8,15 +8,15 @@ import torch
 
 from qviz.export.export import describe
 from qviz.export.size import sizes
+from qviz.inspection.answers import answer
 from qviz.inspection.budget import budget, of_pair
 from qviz.inspection.choices import Budget
 from qviz.inspection.inspection import Size
-from qviz.inspection.loss import Chunk
 from qviz.inspection.networks import Networks
 from qviz.inspection.noise import Noise
 from qviz.inspection.passes import Measurement
+from qviz.inspection.samples import Chunk
 from qviz.methods.method import Pair
-from qviz.nn.train.batch import logits
 
 BITS = (2, 3, 4, 6, 8)
 """Candidates of the bit budget, as far as the pair has them."""
@@ -30,7 +30,7 @@ def outputs(
     noise, alike, n = Noise(), 0, 0
     for chunk in samples:
         step("images")
-        y, z = (logits(output) for output in measured.add(chunk.inputs))
+        y, z = (answer(output) for output in measured.add(chunk.inputs))
         noise.add(y, z)
         if y.ndim == 2 and y.shape[1] > 1:
             alike += int((y.argmax(1) == z.argmax(1)).sum())

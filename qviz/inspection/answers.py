@@ -1,0 +1,54 @@
+"""Answers: what is compared of that which a network returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from torch import Tensor
+
+from qviz.nn.train.batch import LOGITS, logits
+
+
+def answer(output: Any) -> Tensor:
+    """Return the scores in what a network returned; without any, its first tensor of real numbers.
+
+    Raises:
+        TypeError: There is none.
+
+    Example:
+        >>> import torch
+        >>> answer({"steps": torch.tensor([1]), "features": (torch.zeros(2, 3), None)}).shape
+        torch.Size([2, 3])
+    """
+    if scored(output):
+        return logits(output)
+    for tensor in _tensors(output):
+        return tensor.float()
+    raise TypeError(f"the model returned a {type(output).__name__}, in which there is no tensor to compare")
+
+
+def scored(output: Any) -> bool:
+    """Whether a network returned scores as far as can be told: a tensor, or what is named so."""
+    if isinstance(output, Tensor):
+        return True
+    own = output if isinstance(output, Mapping) else getattr(output, "__dict__", {})
+    return any(isinstance(own.get(name), Tensor) for name in LOGITS)
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    if isinstance(output, Tensor):
+        if output.is_floating_point() and output.ndim:
+            yield output
+    elif isinstance(output, Mapping):
+        yield from _within(output.values())
+    elif isinstance(output, (tuple, list)):
+        yield from _within(output)
+    elif is_dataclass(output):
+        yield from _within(getattr(output, field.name) for field in fields(output))
+
+
+def _within(values: Any) -> Iterator[Tensor]:
+    for value in values:
+        yield from _tensors(value)
