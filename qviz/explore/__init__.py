@@ -12,6 +12,7 @@ from qviz.explore.codebook import CodebookModel as CodebookModel
 from qviz.explore.format import FormatModel as FormatModel
 from qviz.explore.gradient import GradientModel as GradientModel
 from qviz.explore.grid import GridModel as GridModel
+from qviz.explore.layer import LayerModel as LayerModel
 from qviz.explore.lut import LutModel as LutModel
 from qviz.explore.model import Model as Model
 from qviz.explore.question import Question as Question

@@ -14,6 +14,7 @@ from qviz.explore.codebook import CodebookModel
 from qviz.explore.format import FormatModel
 from qviz.explore.gradient import GradientModel
 from qviz.explore.grid import GridModel
+from qviz.explore.layer import LayerModel
 from qviz.explore.lut import LutModel
 from qviz.explore.model import Model
 from qviz.explore.step import StepModel
@@ -31,6 +32,7 @@ MODELS: Mapping[str, Callable[[], Model]] = {
     "BitBudgetExplorer": BudgetModel,
     "BorderExplorer": BorderModel,
     "TimeMachine": TimeModel,
+    "LayerExplorer": LayerModel,
     "LutExplorer": LutModel,
 }
 """What makes the model of each explorer, by the explorer's name, in the order of the lessons."""

@@ -118,7 +118,7 @@ def _folded(model: nn.Module, batch: Batch, pair: Pair | Mapping[str, Pair | Non
     if fold is False:
         return "BatchNorm was left as it is"
     pairs = pair.values() if isinstance(pair, Mapping) else (pair,)
-    if fold is None and not all(one is None or _keeps_unit(one) for one in pairs):
+    if fold is None and not all(one is None or keeps_unit(one) for one in pairs):
         return "BatchNorm was not folded: it takes away the unit that these quantizers give their outputs"
     try:
         fold_batchnorm(model, batch)
@@ -129,7 +129,7 @@ def _folded(model: nn.Module, batch: Batch, pair: Pair | Mapping[str, Pair | Non
     return "BatchNorm was folded into the layers before it"
 
 
-def _keeps_unit(pair: Pair) -> bool:
+def keeps_unit(pair: Pair) -> bool:
     """Whether what the pair's quantizers return is in the unit of what they read."""
     with torch.random.fork_rng(devices=[]):
         layer = nn.Conv2d(8, 8, 1)

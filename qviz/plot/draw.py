@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, MaxNLocator
 
+from qviz.core._text import count
 from qviz.plot.lettering import letter
 from qviz.plot.scene import (
     Band,
@@ -217,15 +219,19 @@ _DRAWERS: dict[type[Mark], Any] = {
 ROW, NOTE, BOLD = 12.0, 11.0, 1.15
 """Heights of a table's row and of a line below it, in points; how much wider bold letters are."""
 
+LETTERS, LEAST = 9.5, 7.0
+"""The size of a table's letters, and the least where it has many rows; rows beyond are counted."""
+
 
 def _table(ax: Axes, table: Table) -> None:
     """Write a table, each row's name in the color of its curves."""
     ax.set_axis_off()
+    room = ax.figure.get_figheight() * 72 * ax.get_position().height
+    table = _cut(table, int((room - NOTE * (len(table.notes) + 1)) / (LEAST / LETTERS * ROW)) - 2)
     ax.text(0.0, 0.0, "\n".join(table.notes), transform=ax.transAxes, fontsize="small", wrap=True)
     columns = zip(table.headers, *table.rows, strict=True)
     widths = [max(map(len, column)) + 2.0 for column in columns]
     widths[0] *= BOLD if table.roles else 1.0
-    room = ax.figure.get_figheight() * 72 * ax.get_position().height
     foot, lines = NOTE * len(table.notes) + NOTE, len(table.rows) + 1
     crowded = bool(table.notes) and 2.0 * ROW * lines + 2 * foot > room
     height = min(2.0, (room - foot) / (ROW * lines)) if crowded else 2.0
@@ -238,7 +244,7 @@ def _table(ax: Axes, table: Table) -> None:
         edges="horizontal",
     )
     drawn.auto_set_font_size(False)
-    drawn.set_fontsize(9.5)
+    drawn.set_fontsize(LETTERS if height >= 1.0 else 0.8 * LETTERS * height)
     drawn.scale(1.0, height)
     for (i, k), cell in drawn.get_celld().items():
         cell.PAD = 0.05
@@ -246,6 +252,15 @@ def _table(ax: Axes, table: Table) -> None:
         cell.get_text().set_horizontalalignment("left" if k == 0 else "right")
         if k == 0 and i > 0 and table.roles:
             cell.get_text().set(color=LOOKS[table.roles[i - 1]].color, weight="bold")
+
+
+def _cut(table: Table, most: int) -> Table:
+    """Return a table of at most so many rows, with a note that counts the others."""
+    left = len(table.rows) - most
+    if left <= 0:
+        return table
+    notes = (*table.notes, f"and {count(left, 'further row')}, which the table in the notebook has")
+    return replace(table, rows=table.rows[:most], roles=table.roles[:most], notes=notes)
 
 
 def _picture(shown: Panel | Scene) -> tuple[dict[str, Any], dict[str, Any]]:

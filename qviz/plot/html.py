@@ -20,6 +20,12 @@ STYLE = """
 .qviz-table td, .qviz-table th { padding: 2px 10px; text-align: right; }
 .qviz-table th:first-child { text-align: left; padding-left: 0; }
 .qviz-table tfoot td { text-align: left; padding-left: 0; }
+.qviz-table [data-opens] { font: inherit; color: inherit; background: none; border: 0; padding: 0;
+  text-decoration: underline; cursor: pointer; }
+.qviz-table [aria-current] { font-weight: bold; }
+.qviz-table tr:has([data-opens]:enabled) { cursor: pointer; }
+.qviz-table tr:has([data-opens]:enabled):hover { outline: 1px solid currentColor; outline-offset: -1px; }
+.qviz-table :disabled { text-decoration: none; cursor: default; }
 .qviz-swatch { display: inline-block; width: 2em; vertical-align: middle; margin-right: .5em; }
 .qviz-legend { display: flex; flex-wrap: wrap; gap: 0 1.2em; }
 """
@@ -59,6 +65,7 @@ const show = ({ place, controls }) => {
   const names = controls.map((control) => control.dataset.name + ' ' + texts(control)[control.value]);
   if (frame) place.replaceChildren(frame.content.cloneNode(true));
   else place.textContent = 'There is no picture for ' + names.join(', ') + '.';
+  place.dispatchEvent(new Event('shown'));
 };
 for (const control of document.querySelectorAll('[data-k]')) {
   control.addEventListener('input', () => {
@@ -69,6 +76,27 @@ for (const control of document.querySelectorAll('[data-k]')) {
   });
 }
 """
+
+OPENING = """
+const chooser = (controls, { dataset }) => controls.find((control) => control.dataset.name === dataset.opens);
+const mark = ({ place, controls }) => place.querySelectorAll('[data-opens]').forEach((button) => {
+  const control = chooser(controls, button);
+  button.disabled = !control || !texts(control).includes(button.value);
+});
+columns.forEach((column) => {
+  mark(column);
+  column.place.addEventListener('shown', () => mark(column));
+  column.place.addEventListener('click', (event) => {
+    const button = event.target.closest('tr')?.querySelector('[data-opens]:enabled');
+    if (!button) return;
+    const control = chooser(column.controls, button);
+    control.value = texts(control).indexOf(button.value);
+    control.dispatchEvent(new Event('input'));
+    column.place.querySelector(`[value="${CSS.escape(button.value)}"]`)?.focus({ preventScroll: true });
+  });
+});
+"""
+"""What a page has besides where a table's rows can be opened: those without a picture cannot."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +125,7 @@ def table_html(table: Table, caption: str = "") -> str:
     head = "".join(f'<th scope="col">{html.escape(h)}</th>' for h in table.headers)
     roles = table.roles or (None,) * len(table.rows)
     rows = "".join(
-        f'<tr><th scope="row">{_swatch(role)}{html.escape(cells[0])}</th>'
+        f'<tr><th scope="row">{_swatch(role)}{_name(table, cells[0])}</th>'
         + "".join(f"<td>{html.escape(v)}</td>" for v in cells[1:])
         + "</tr>"
         for role, cells in zip(roles, table.rows, strict=True)
@@ -109,6 +137,17 @@ def table_html(table: Table, caption: str = "") -> str:
     return f'<table class="qviz-table">{caption}{body}{foot}</table>'
 
 
+def _name(table: Table, name: str) -> str:
+    """Return the name of a row, as a button where a click opens it."""
+    if not table.opens:
+        return html.escape(name)
+    now = ' aria-current="true"' if name == table.opened else ""
+    said = html.escape(name, quote=True)
+    return (
+        f'<button type="button" data-opens="{html.escape(table.opens)}" value="{said}"{now}>{said}</button>'
+    )
+
+
 def legend_html(panels: Sequence[Panel], without: Sequence[str] = ()) -> str:
     """Return what the colors and dashes of the panels' labeled marks mean, but for some roles."""
     marks = [mark for panel in panels for mark in panel.marks]
@@ -118,12 +157,20 @@ def legend_html(panels: Sequence[Panel], without: Sequence[str] = ()) -> str:
 
 
 def scene_html(scene: Scene) -> str:
-    """Return what stands above the pictures of a scene: its title, what it is about, and table or legend."""
+    """Return what stands above the pictures of a scene: its title, what it is about, and table or legend.
+
+    A table whose rows can be opened stands below them: :func:`rows_html`.
+    """
     about = f"<p>{html.escape(scene.about)}</p>" if scene.about else ""
-    if scene.table is not None:
+    if scene.table is not None and not scene.table.opens:
         rest = legend_html(scene.panels, scene.table.roles)
         return table_html(scene.table, scene.title) + about + rest
     return f"<p>{html.escape(scene.title)}</p>{about}{legend_html(scene.panels)}"
+
+
+def rows_html(scene: Scene) -> str:
+    """Return what stands below the pictures: a table whose rows can be opened, or nothing."""
+    return table_html(scene.table) if scene.table is not None and scene.table.opens else ""
 
 
 def write(
@@ -155,6 +202,7 @@ def write(
         for name, key in first.items()
     )
     templates = "".join(f'<template id="{_id(key)}">{body}</template>' for key, body in bodies.items())
+    opening = OPENING if any(rows_html(scene) for scene in frames.values()) else ""
     path = Path(path)
     path.write_text(
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
@@ -162,7 +210,7 @@ def write(
         f'<meta name="color-scheme" content="light dark"><style>{PAGE}</style></head><body>'
         f'<header><h1>{html.escape(title)}</h1><p>{html.escape(about)}</p><div id="shared">{shared}</div>'
         "<noscript><p>Without JavaScript only these pictures can be seen.</p></noscript></header>"
-        f"<main>{columns}</main>{templates}<script>{SCRIPT}</script></body></html>\n",
+        f"<main>{columns}</main>{templates}<script>{SCRIPT}{opening}</script></body></html>\n",
         encoding="utf-8",
     )
     return path
@@ -206,4 +254,4 @@ def _swatch(role: str | None) -> str:
 
 def _body(scene: Scene) -> str:
     alt = html.escape(" ".join(f"{panel.title}: {panel.text}" for panel in scene.panels), quote=True)
-    return f'{scene_html(scene)}<img alt="{alt}" src="{picture(scene)}">'
+    return f'{scene_html(scene)}<img alt="{alt}" src="{picture(scene)}">{rows_html(scene)}'

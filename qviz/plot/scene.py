@@ -175,6 +175,9 @@ class Table:
         roles: The role of each row, for its swatch; empty for a table without swatches.
         values: The same as plain numbers, {row: {column: value}}, ready for strict JSON.
         notes: What one should know to read the figures, a line each, below the table.
+        opens: The label of a list whose options are the rows' names: a row that is clicked sets it; "" where
+            rows are only read.
+        opened: The name that the list has at present.
 
     Raises:
         ValueError: A row has another length than the headers, or the roles have another than the rows.
@@ -185,6 +188,8 @@ class Table:
     roles: tuple[str, ...] = ()
     values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    opens: str = ""
+    opened: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what is not a table."""

@@ -22,6 +22,7 @@ from qviz.widgets.format import FormatExplorer as FormatExplorer
 from qviz.widgets.gallery import gallery as gallery
 from qviz.widgets.gradient import GradientExplorer as GradientExplorer
 from qviz.widgets.grid import GridExplorer as GridExplorer
+from qviz.widgets.layer_explorer import LayerExplorer as LayerExplorer
 from qviz.widgets.lut_explorer import LutExplorer as LutExplorer
 from qviz.widgets.predict import Predict as Predict
 from qviz.widgets.step import StepExplorer as StepExplorer

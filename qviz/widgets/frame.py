@@ -28,6 +28,8 @@ STYLE = (
   .qviz-explorer .qviz-table td, .qviz-explorer .qviz-table th { padding: 2px 3px; }
   .qviz-explorer .qviz-swatch { width: 1em; margin-right: .2em; }
 }
+.qviz-rows .widget-html-content { max-height: 24em; overflow: auto; }
+.qviz-rows thead th { position: sticky; top: 0; background: var(--jp-layout-color0, Canvas); }
 .qviz-alt { position: absolute; width: 1px; height: 1px; overflow: hidden; }
 """
 )
@@ -44,7 +46,25 @@ const name = (tries) => {
       button.setAttribute('aria-label', `${i ? 'Stop' : 'Play'} ${label}`));
   }
   if (tries && !sliders.length) setTimeout(() => name(tries - 1), 200);  // the page is not ready yet
+  else if (sliders.length) listen(this.closest('.qviz-explorer'));
 };
+const listen = (root) => root.addEventListener('click', (event) => {
+  const button = event.target.closest('tr')?.querySelector('[data-opens]');
+  const named = (list) => list.firstChild.textContent === button.dataset.opens;
+  const list = button && [...root.querySelectorAll('.widget-dropdown')].find(named)?.querySelector('select');
+  if (!list) return;
+  list.value = button.value;
+  list.dispatchEvent(new Event('change', { bubbles: true }));
+  const follow = (tries) => {  // the table is written anew; the keys stay on the row
+    const now = root.querySelector(`.qviz-rows [value="${CSS.escape(button.value)}"]`);
+    if (!button.isConnected) now?.focus({ preventScroll: true });
+    else if (tries) setTimeout(() => follow(tries - 1), 30);
+  };
+  follow(100);
+});
 name(50);
 """
-"""What gives sliders, and the buttons that play them, accessible names: ipywidgets has no trait for it."""
+"""What gives sliders, and the buttons that play them, accessible names: ipywidgets has no trait for it.
+
+It also lets a click on a row of a table that opens things set the list that it names.
+"""

@@ -69,7 +69,7 @@ class Stage(w.VBox):
         self._shows = set(self.controls if show is None else show)
         self._need(self._shows)
         self._live = [LivePanel(panel, self._drag(i)) for i, panel in enumerate(scene.panels)]
-        self._text, self._alt, self._note, *folded = (w.HTML() for _ in range(5))
+        self._text, self._alt, self._rows, self._note, *folded = (w.HTML() for _ in range(6))
         self._words, self._code = folded
         self._folded = w.Accordion(folded, titles=("In words", "As code"), selected_index=None)
         self._folded.observe(lambda _: self._speak(), "selected_index")
@@ -79,7 +79,8 @@ class Stage(w.VBox):
         style = w.HTML(layout={"display": "none"})
         first = [self.presets] if model.presets else []
         top = w.Box([*first, *placed, *own], layout=ROW)
-        super().__init__([style, top, self._text, self._alt, picture, self._note, self._folded])
+        super().__init__([style, top, self._text, self._alt, picture, self._rows, self._note, self._folded])
+        self._rows.add_class("qviz-rows")
         self.add_class("qviz-explorer").add_class(f"qviz-{self.model_id}")
         style.value = f'<style onload="{NAMES}">{STYLE}{display.HIDDEN.format(self.model_id)}</style>'
         self._shown = display.Shown(self)
@@ -224,7 +225,10 @@ class Stage(w.VBox):
         alt = f'<div class="qviz-alt" role="img" aria-label="{html.escape(new.text)}"></div>'
         note = changed_axes(old, new)
         texts = [(self._text, pages.scene_html(new)), (self._alt, alt), *self._folded_texts()]
-        texts.append((self._note, f"<p>{html.escape(note)}</p>" if note else ""))
+        texts += [
+            (self._rows, pages.rows_html(new)),
+            (self._note, f"<p>{html.escape(note)}</p>" if note else ""),
+        ]
         changes = [(widget, {"value": value}) for widget, value in texts]
         changes += [
             (widget, controls.changes(widget, specs[name], getattr(self._choice, name)))

@@ -1,0 +1,222 @@
+"""Layer fits: what a recipe makes of a layer of a network by itself, on what that layer reads there."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from qviz.core._text import count, some
+from qviz.core.quantizer import Quantizer
+from qviz.core.range import MSE, Range
+from qviz.inspection.loss import chunks
+from qviz.inspection.networks import Networks, keeps_unit
+from qviz.inspection.passes import Measurement
+from qviz.inspection.views import Outputs, Values
+from qviz.methods.adaround import adaround_weight
+from qviz.methods.asq import post_weight, pot_weight
+from qviz.methods.lsq import lsq
+from qviz.methods.method import Pair, outputs
+from qviz.methods.pairs import pair
+from qviz.methods.ste import ste
+from qviz.nn.batches import Batch, forward
+from qviz.nn.capture import tap
+from qviz.nn.convert import deconvert
+from qviz.nn.layers import QuantLayer
+from qviz.nn.plan import plan
+from qviz.nn.ptq.fold import fold_batchnorm
+from qviz.nn.report import report, survey
+
+SAMPLES = 4
+"""So many samples are what layers are measured on: all pictures are of the same ones."""
+
+KEPT = 400
+"""So many fits are kept."""
+
+TENSOR, CHANNEL = "per tensor", "per channel"
+
+
+def _lsq(bits: int, layer: nn.Module, channels: int | None) -> Quantizer:
+    return lsq(bits, channels=channels)
+
+
+EITHER: dict[str, Callable[[int, nn.Module, int | None], Quantizer]] = {
+    "ste": lambda bits, layer, n: ste(bits, range=MSE(None if n is None else 0)),
+    "lsq": _lsq,
+    "lsq_plus": _lsq,
+    "asq": _lsq,
+    "aquant": _lsq,
+    "pot": lambda bits, layer, n: pot_weight(bits, channels=n),
+    "post": lambda bits, layer, n: post_weight(bits, channels=n),
+    "adaround": lambda bits, layer, n: adaround_weight(bits, layer.weight, axis=None if n is None else 0),
+}
+"""Weights of the methods that can have one range in all, or one for each output channel."""
+
+OWN = {**dict.fromkeys(("asq", "pot", "post", "aquant", "adaround"), CHANNEL)}
+"""The ranges of weights that a method has by itself, where they are not one in all."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a layer is quantized.
+
+    Attributes:
+        recipe: The name of a pair.
+        bits, a_bits: Of weight and input.
+        ranges: "per tensor" or "per channel", for the weight.
+    """
+
+    recipe: str
+    bits: int
+    a_bits: int
+    ranges: str
+
+    def __str__(self) -> str:
+        """Return it in a few words."""
+        return f"{self.recipe} W{self.bits}A{self.a_bits} {self.ranges}"
+
+    def pair(self) -> Pair:
+        """Return the pair."""
+        made = pair(self.recipe, self.bits, self.a_bits)
+        if self.ranges == own_range(self.recipe):
+            return made
+        build, bits, each = EITHER[self.recipe], self.bits, self.ranges == CHANNEL
+        return replace(made, weight=lambda layer: build(bits, layer, outputs(layer) if each else None))
+
+
+def own_range(recipe: str) -> str:
+    """Return the ranges that a method's weights have by themselves."""
+    return OWN.get(recipe, TENSOR)
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A layer by itself, quantized, on what it reads in the float network.
+
+    Attributes:
+        weight, input, outputs: As an inspection has them, but for the cumulative ratio.
+        reach: The largest magnitude that each output channel's range can hold, (C,); None where the range
+            changes the weight or each value has one of its own.
+        note: What one should know, or "".
+    """
+
+    weight: Values
+    input: Values
+    outputs: Outputs
+    reach: np.ndarray | None
+    note: str
+
+
+class Layers:
+    """The layers of a network that can be quantized, and what each of them reads.
+
+    Args:
+        model: Any module; a converted one is looked at with its quantizers off. It stays as it is.
+        images: What it takes, as for :func:`~qviz.inspection.inspect`; four samples are used.
+
+    Attributes:
+        names: Of these layers.
+        left: Sentences about those that are left out.
+        samples: How many samples there are.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: The model does not take the images, or has no layer to show.
+    """
+
+    def __init__(self, model: nn.Module, images: Batch | Iterable[Batch]) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"the model must be an nn.Module, got {type(model).__name__}")
+        net = copy.deepcopy(model).eval()
+        if any(isinstance(module, QuantLayer) for module in net.modules()):
+            deconvert(net)
+        batch, found = chunks(images, SAMPLES)[0].inputs, survey(net)
+        left = {name: why for name, (_, why) in found.items() if why is not None}
+        with torch.no_grad(), tap(net, [name for name in found if name not in left]) as seen:
+            forward(net, batch)
+        self._plain, self._folded = net, _folded(net, batch)
+        self.inputs: dict[str, Tensor] = {}
+        for name, tapped in seen.items():
+            if why := _problem(found[name][0].weight, tapped.inputs):
+                left[name] = why
+            else:
+                self.inputs[name] = tapped.inputs[0]
+        self.names = tuple(self.inputs)
+        self.left = tuple(f"{name or 'the model itself'}: {why}" for name, why in left.items())
+        if not self.names:
+            raise ValueError(f"no layer can be shown; {some(self.left) or 'there is no Conv2d or Linear'}")
+        self.samples = len(next(iter(self.inputs.values())))
+        self._fits: OrderedDict[tuple[str, Setting], Fit] = OrderedDict()
+        self._pairs: dict[Setting, Pair] = {}
+
+    def weight(self, name: str) -> Tensor:
+        """Return the weight of a layer, before BatchNorm is folded into it."""
+        return self._plain.get_submodule(name).weight.detach()
+
+    def fit(self, name: str, setting: Setting) -> Fit:
+        """Return what a setting makes of a layer; the last ones are kept."""
+        key = name, setting
+        if key not in self._fits:
+            while len(self._fits) >= KEPT:
+                self._fits.popitem(last=False)
+            self._fits[key] = self._fitted(name, setting)
+        return self._fits[key]
+
+    def pair(self, setting: Setting) -> Pair:
+        """Return the pair of a setting."""
+        if setting not in self._pairs:
+            self._pairs[setting] = setting.pair()
+        return self._pairs[setting]
+
+    def network(self, made: Pair) -> nn.Module:
+        """Return the float network, with BatchNorm folded in where an inspection would do that."""
+        return self._folded if keeps_unit(made) else self._plain
+
+    @torch.no_grad()
+    def _fitted(self, name: str, setting: Setting) -> Fit:
+        made, x = self.pair(setting), self.inputs[name]
+        twin = copy.deepcopy(self.network(made).get_submodule(name))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # ASQ's network draws its start
+            layer = plan(made, name, twin, bool((x < 0).any())).carry_out(copy.deepcopy(twin))
+        layer.eval().observe(x)
+        measured = Measurement(Networks(layer, twin, report(layer), ("",)))
+        measured.add(x)
+        weight, read, found, note = measured.of("")
+        return Fit(weight, read, found, _reach(layer.weight_quantizer, weight.channels), note)
+
+
+def _folded(net: nn.Module, batch: Any) -> nn.Module:
+    """Return a copy with BatchNorm folded in, or the network itself where that cannot be done."""
+    made = copy.deepcopy(net)
+    try:
+        fold_batchnorm(made, batch)
+    except ValueError:
+        return net
+    return made
+
+
+def _problem(weight: Tensor, inputs: list[Any]) -> str:
+    """Return why a layer cannot be shown, or ""."""
+    if not weight.numel():
+        return f"its weight is empty, shape {tuple(weight.shape)}"
+    if bad := int((~weight.isfinite()).sum()):
+        return f"its weight has {count(bad, 'value')} of {weight.numel():,} that are NaN or infinite"
+    if not inputs:
+        return "the images do not reach it"
+    if not inputs[0].numel():
+        return f"what it reads is empty, shape {tuple(inputs[0].shape)}"
+    return "" if bool(inputs[0].isfinite().all()) else "what it reads has values that are NaN or infinite"
+
+
+def _reach(q: Quantizer, channels: int) -> np.ndarray | None:
+    scale = q.scale
+    if type(q.range).transform is not Range.transform or scale is None or scale.numel() not in (1, channels):
+        return None
+    knots = q.codebook.knots.detach().double().abs().max()
+    return (scale.detach().double().flatten() * knots).expand(channels).numpy().copy()
