@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from qviz.core._text import count, some
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import MSE, Range
-from qviz.inspection.loss import chunks
 from qviz.inspection.networks import Networks, keeps_unit
 from qviz.inspection.passes import Measurement
+from qviz.inspection.samples import chunks
 from qviz.inspection.views import Outputs, Values
 from qviz.methods.adaround import adaround_weight
 from qviz.methods.asq import post_weight, pot_weight
