@@ -11,6 +11,9 @@ import numpy as np
 from qviz.core._text import table
 
 ESTIMATES = ("fisher", "hutchinson", "loss_rise")
+HEAD = ("average bits", "bytes", "predicted", "measured", "layers at each number of bits")
+"""The columns of the table of choices."""
+
 Matrix = tuple[tuple[float, ...], ...]
 
 
@@ -80,11 +83,17 @@ class Budget:
     all_equal: tuple[Choice, ...]
     agreement: tuple[Agreement, ...]
 
+    def cells(self) -> list[tuple[str, ...]]:
+        """Return the lines of the table: the choices, and all-equal bits behind them."""
+        return [_cells(c, "") for c in self.choices] + [_cells(c, "all equal") for c in self.all_equal]
+
     def table(self) -> str:
-        """Return the choices, and all-equal bits beside them, as lines of text."""
-        head = ("average bits", "bytes", "predicted", "measured", "layers at each number of bits")
-        rows = [_cells(c, "") for c in self.choices] + [_cells(c, "all equal") for c in self.all_equal]
-        return table(head, rows, right=range(4))
+        """Return the choices, and all-equal bits behind them, as lines of text."""
+        return table(HEAD, self.cells(), right=range(4))
+
+    def correlations(self) -> list[str]:
+        """Return how far each two estimates rank the layers alike, in words."""
+        return [f"{a.first} and {a.second} at {a.bits} bits: {_shown(a.correlation)}" for a in self.agreement]
 
     def __str__(self) -> str:
         """Return the choices, the sensitivities at the fewest bits and the agreement, as text."""
@@ -95,14 +104,11 @@ class Budget:
             (name or "(the model itself)", f"{n:,}", *(f"{matrix[at][0]:.3g}" for _, matrix, _ in shown))
             for at, (name, n) in enumerate(zip(self.layers, self.sizes, strict=True))
         ]
-        words = [
-            f"{a.first} and {a.second} at {a.bits} bits: {_shown(a.correlation)}" for a in self.agreement
-        ]
         return "\n\n".join(
             [
                 self.table(),
                 table(("layer", "weights", *titles), layers, right=range(1, 2 + len(titles))),
-                "\n".join(["Rank correlations", *(f"  {line}" for line in words)]),
+                "\n".join(["Rank correlations", *(f"  {line}" for line in self.correlations())]),
             ]
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from qviz.core._text import count, table
@@ -136,6 +137,17 @@ class Inspection(Filed):
                 )
             )
         return "\n\n".join([*parts, *self.notes])
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write one page that works without a network, and return its path.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            OSError: The file cannot be written.
+        """
+        from qviz.inspection.page import write
+
+        return write(self, path)
 
     def __str__(self) -> str:
         """Return :meth:`text` of the ten worst layers."""

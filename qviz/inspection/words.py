@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from qviz.core._text import count
 from qviz.inspection.loss import UNITS
-from qviz.inspection.views import LayerView, Trial
+from qviz.inspection.views import Codes, LayerView, Trial, Values
 
 if TYPE_CHECKING:
     from qviz.inspection.inspection import Inspection
@@ -102,3 +102,57 @@ def heading(found: Inspection) -> str:
         f"outputs: {found.whole.db:.1f} dB{agree}; {UNITS[found.loss]}: {found.whole.loss:+.4g}\n"
         f"{found.size.floats:,} bytes in float32, {packed}"
     )
+
+
+def facts(layer: LayerView) -> list[tuple[str, str, str]]:
+    """Return names, figures of a layer's weight and figures of its input; "" where there is none."""
+    columns = [{} if values is None else _facts(values) for values in (layer.weight, layer.input)]
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    return [(name, *(column.get(name, "") for column in columns)) for name in names]
+
+
+def _facts(values: Values) -> dict[str, str]:
+    found = {
+        "values": f"{values.count:,}",
+        "range": f"{values.low:.4g} to {values.high:.4g}",
+        "mean": f"{values.mean:.4g}",
+        "standard deviation": f"{values.std:.4g}",
+        "kurtosis": f"{values.kurtosis:.4g}",
+        "largest / 99.9 % lie below": f"{values.tail:.4g}",
+        "below a millionth of the largest": f"{values.tiny:.2%}",
+        "channels": f"{values.channels:,}",
+        "channels of zeros only": f"{values.dead:,}",
+        "narrowest to widest channel": f"{values.narrowest:.4g} to {values.widest:.4g}",
+        "widest / narrowest": f"{values.spread:.4g}",
+    }
+    return found | ({"quantizer": "none, floating point"} if values.codes is None else _coded(values.codes))
+
+
+def _coded(codes: Codes) -> dict[str, str]:
+    found = {
+        "quantizer": codes.recipe or "not known",
+        "bits, measured": str(codes.bits),
+        "levels that serve a value": f"{codes.used:,} of {codes.levels:,}",
+        "entropy of the codes (bits)": f"{codes.entropy:.2f}",
+        "mean squared error": f"{codes.mse:.4g}",
+        "signal to noise (dB)": db(codes.sqnr_db),
+        "saturated": f"{codes.saturated:.2%}",
+        "read as 0": "0 is no level" if codes.zeros is None else f"{codes.zeros:.2%}",
+    }
+    return found | ({"to be known": codes.note} if codes.note else {})
+
+
+def outputs(layer: LayerView) -> list[tuple[str, str]]:
+    """Return what is known of a layer's output: names and ratios, and what the layer costs."""
+    found = []
+    if layer.outputs is not None:
+        of = layer.outputs
+        both = (("local", of.local), ("cumulative", of.cumulative))
+        alone = (("weight alone", of.weight), ("input alone", of.input))
+        found += [(f"output, {name} (dB)", db(value)) for name, value in (*both, *alone) if value is not None]
+    if layer.sensitivity is not None:
+        found += [
+            ("cost, quantized alone", cost(layer.sensitivity.on)),
+            ("gain, left in floating point", cost(layer.sensitivity.off)),
+        ]
+    return found

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from PIL import Image
 
 from qviz.plot.draw import draw, png
@@ -42,12 +43,22 @@ def picture(scene: Scene) -> str:
         draw(panel, ax)
         if not panel.x.log:
             ax.locator_params(axis="x", nbins=6)
+        for axis, its in ((ax.xaxis, panel.x), (ax.yaxis, panel.y)):
+            if its.log and its.high > 1000 * its.low:  # ticks between powers of ten take half of the time
+                axis.set_minor_locator(NullLocator())
+                axis.set_major_formatter(
+                    lambda x, _: f"{x:g}" if x >= 0.001 else f"{x:.0e}".replace("e-0", "e-")
+                )
     uri = "data:image/svg+xml," + quote(_svg(fig), safe=" /:;,=()'!*@?+|[]{}")  # shorter than base64
     if len(uri) < SVG_BEST_BELOW:
         return uri
     image = io.BytesIO()
     Image.open(io.BytesIO(png(fig, DPI))).convert("RGB").quantize(64).save(image, "png", optimize=True)
     return min(uri, "data:image/png;base64," + base64.b64encode(image.getvalue()).decode(), key=len)
+
+
+def _power_of_ten(x: float, place: int | None) -> str:
+    return f"{x:g}" if x >= 0.001 else f"{x:.0e}".replace("e-0", "e-")
 
 
 def _svg(fig: Figure) -> bytes:
