@@ -81,7 +81,8 @@ def inspect(
 
     Example:
         >>> from qviz.nn.models import create
-        >>> found = inspect(create("resnet20"), torch.rand(4, 3, 32, 32), recipe="lsq", bits=4)
+        >>> images = torch.rand(4, 3, 32, 32)
+        >>> found = inspect(create("resnet20"), images, recipe="lsq", bits=4, sensitivity=False, top=0)
         >>> len(found.quantized), found["conv1"].weight.codes.bits, found["layer1.0.conv1"].weight.codes.bits
         (20, 8, 4)
     """
