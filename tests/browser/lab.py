@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from typing import Any
 from playwright.sync_api import Page, sync_playwright
 from playwright.sync_api import TimeoutError as Timeout
 
-from tests.browser.server import Server, lab_server
+from tests.browser.server import Server, lab_server, write_settings
 from tests.browser.slider import PictureUnchanged, Slider, Timing
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -125,10 +125,31 @@ def find_chromium() -> str | None:
     return found or (str(MAC_CHROME) if MAC_CHROME.exists() else None)
 
 
+@dataclass(frozen=True)
+class Desk:
+    """A running server, the folder that it serves, and the home of what the server and its browser keep."""
+
+    root: Path
+    home: Path
+    server: Server
+
+
+@contextmanager
+def lab_desk(*, python: str = sys.executable, timeout_s: float = 120) -> Iterator[Desk]:
+    """Start a server for one notebook after another; they share nothing but it and the browser's cache."""
+    with tempfile.TemporaryDirectory(prefix="qviz-lab-", ignore_cleanup_errors=True) as temporary:
+        home, root = Path(temporary, "home"), Path(temporary, "work")
+        home.mkdir()
+        root.mkdir()
+        with lab_server(root, home, python=python, timeout_s=timeout_s) as server:
+            yield Desk(root, home, server)
+
+
 @contextmanager
 def open_lab(
     notebook: Path | str,
     *,
+    desk: Desk | None = None,
     python: str = sys.executable,
     chromium: str | None = None,
     viewport: tuple[int, int] = (1500, 1000),
@@ -139,6 +160,7 @@ def open_lab(
 
     Args:
         notebook: an .ipynb file; nothing beside it is changed.
+        desk: a server to use, by one notebook at a time; by default one is started.
         python: the interpreter whose JupyterLab and kernel are used.
         chromium: the browser, default :func:`find_chromium`.
         viewport: width and height in pixels.
@@ -152,25 +174,26 @@ def open_lab(
     chromium = chromium or find_chromium()
     if chromium is None:
         raise RuntimeError(NO_CHROMIUM)
-    with tempfile.TemporaryDirectory(prefix="qviz-lab-", ignore_cleanup_errors=True) as temporary:
-        home, root = Path(temporary, "home"), Path(temporary, "work")
-        home.mkdir()
-        shutil.copytree(notebook.parent, root, ignore=NOT_COPIED)
-        start = time.monotonic()
-        with lab_server(root, home, python=python, timeout_s=timeout_s) as server, sync_playwright() as pw:
-            context = pw.chromium.launch_persistent_context(
-                home / "profile",
-                executable_path=chromium,
-                args=["--disable-gpu", "--disable-quic", "--disable-sync"],
-                viewport={"width": viewport[0], "height": viewport[1]},
-            )
-            try:
-                lab = Lab(context.pages[0], server, {"start": round(time.monotonic() - start, 2)})
-                lab.page.set_default_timeout(timeout_s * 1000)
-                _open(lab, f"lab/tree/{notebook.name}", run=run)
-                yield lab
-            finally:
-                context.close()
+    start = time.monotonic()
+    shared = nullcontext(desk) if desk else lab_desk(python=python, timeout_s=timeout_s)
+    with shared as desk, sync_playwright() as pw:
+        folder = Path(tempfile.mkdtemp(dir=desk.root))
+        shutil.copytree(notebook.parent, folder, ignore=NOT_COPIED, dirs_exist_ok=True)
+        write_settings(desk.home)
+        context = pw.chromium.launch_persistent_context(
+            desk.home / "profile",
+            executable_path=chromium,
+            args=["--disable-gpu", "--disable-quic", "--disable-sync"],
+            viewport={"width": viewport[0], "height": viewport[1]},
+        )
+        try:
+            lab = Lab(context.pages[0], desk.server, {"start": round(time.monotonic() - start, 2)})
+            lab.page.set_default_timeout(timeout_s * 1000)
+            _open(lab, f"lab/tree/{folder.name}/{notebook.name}", run=run)
+            yield lab
+        finally:
+            context.close()
+            desk.server.end_kernels()
 
 
 def _note(lab: Lab, problem: str) -> None:

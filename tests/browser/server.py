@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -38,6 +39,17 @@ class Server:
         """Return the address of ``path``, with the token."""
         return f"http://127.0.0.1:{self.port}/{path}?token={self.token}"
 
+    def kernels(self) -> list[str]:
+        """Return the ids of the running kernels."""
+        with urllib.request.urlopen(self.url("api/kernels")) as answer:
+            return [kernel["id"] for kernel in json.load(answer)]
+
+    def end_kernels(self) -> None:
+        """End every kernel, so that what notebooks hold is not held any longer."""
+        for kernel in self.kernels():
+            end = urllib.request.Request(self.url(f"api/kernels/{kernel}"), method="DELETE")
+            urllib.request.urlopen(end).close()
+
     def log_tail(self, characters: int = 1500) -> str:
         """Return the end of what the server said."""
         return self.log.read_text("utf-8", errors="replace")[-characters:]
@@ -47,7 +59,7 @@ class Server:
 def lab_server(root: Path, home: Path, *, python: str, timeout_s: float = 120) -> Iterator[Server]:
     """Serve the folder ``root`` with the JupyterLab of ``python``; its state and log go to ``home``."""
     server = Server(free_port(), secrets.token_hex(16), home / "server.log")
-    _write_settings(home / "settings")
+    write_settings(home)
     command = [
         *(python, "-m", "jupyterlab", "--no-browser", "--allow-root"),
         "--ServerApp.ip=127.0.0.1",
@@ -90,9 +102,11 @@ def _environment(home: Path, python: str) -> dict[str, str]:
     return {**os.environ, **{name: str(folder) for name, folder in own.items()}, "PATH": path}
 
 
-def _write_settings(folder: Path) -> None:
+def write_settings(home: Path) -> None:
+    """Give Lab the settings that every notebook begins with, and none that another one has left."""
+    shutil.rmtree(home / "settings", ignore_errors=True)
     for name, value in SETTINGS.items():
-        file = folder / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(value), "utf-8")
 

@@ -47,8 +47,8 @@ def notebook(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def lab(notebook):
-    with open_lab(notebook) as lab:
+def lab(notebook, desk):
+    with open_lab(notebook, desk=desk) as lab:
         lab.wait_until_still()
         yield lab
 

@@ -80,23 +80,16 @@ class Page:
 
 
 @pytest.fixture(scope="module", params=EXPLORERS)
-def page(request, tmp_path_factory):
+def page(request, desk, tmp_path_factory):
     path = tmp_path_factory.mktemp(request.param) / "explorer.ipynb"
     nbformat.write(jupytext.reads(NOTEBOOK.format(request.param), fmt="py:percent"), path)
-    with open_lab(path) as lab:
+    with open_lab(path, desk=desk) as lab:
         assert lab.errors() == []
         lab.wait_until_still()
         lab.page.locator(ROOT).evaluate(TO_TOP)
         yield Page(request.param, lab, getattr(widgets, request.param)())
         assert lab.errors() == []
         assert lab.console == []
-
-
-@pytest.fixture(scope="module")
-def shots(checkout):
-    folder = checkout / "tests" / "shots"
-    folder.mkdir(exist_ok=True)
-    return folder
 
 
 def attempts(page, control, value):
@@ -226,11 +219,15 @@ def test_everything_has_a_name_and_a_ring_where_the_keys_go(page):
     assert thin == []
 
 
-def test_axe_finds_nothing(page, tmp_path):
-    script = axe.fetched(tmp_path)
-    if script is None:
-        pytest.skip("axe-core cannot be fetched from the npm registry")
-    page.lab.page.evaluate(script)
+@pytest.fixture(scope="module")
+def axe_core(tmp_path_factory):
+    return axe.fetched(tmp_path_factory.mktemp("axe")) or pytest.skip(
+        "axe-core cannot be fetched from the npm registry"
+    )
+
+
+def test_axe_finds_nothing(page, axe_core):
+    page.lab.page.evaluate(axe_core)
     assert page.lab.page.evaluate(axe.RUN, ROOT) == []
 
 

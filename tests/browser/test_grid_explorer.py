@@ -46,15 +46,8 @@ def notebook(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def shots(checkout):
-    folder = checkout / "tests" / "shots"
-    folder.mkdir(exist_ok=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def lab(notebook):
-    with open_lab(notebook) as lab:
+def lab(notebook, desk):
+    with open_lab(notebook, desk=desk) as lab:
         assert lab.errors() == []
         lab.wait_until_still()
         table(lab).evaluate(TO_TOP)

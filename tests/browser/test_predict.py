@@ -19,9 +19,9 @@ Predict("Which one?", "b", options=["a", "b"])
 """
 
 
-def test_the_answer_follows_the_prediction(tmp_path):
+def test_the_answer_follows_the_prediction(desk, tmp_path):
     nbformat.write(jupytext.reads(NOTEBOOK, fmt="py:percent"), tmp_path / "predict.ipynb")
-    with open_lab(tmp_path / "predict.ipynb") as lab:
+    with open_lab(tmp_path / "predict.ipynb", desk=desk) as lab:
         page = lab.page.locator(PANEL)
         typed = page.get_by_role("textbox", name="Predict. How many levels have 3 bits?")
         typed.wait_for()
@@ -35,3 +35,5 @@ def test_the_answer_follows_the_prediction(tmp_path):
         page.get_by_text("Yes: b.").wait_for()
         assert lab.errors() == []
         assert lab.console == []
+        assert len(desk.server.kernels()) == 1
+    assert desk.server.kernels() == []

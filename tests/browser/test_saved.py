@@ -45,8 +45,8 @@ def wanted(notebook):
     return base64.b64encode(ast.literal_eval(cell.outputs[0].data["text/plain"])).decode()
 
 
-def test_a_notebook_opened_again_shows_the_last_state(notebook, wanted):
-    with open_lab(notebook, run=False) as lab:
+def test_a_notebook_opened_again_shows_the_last_state(notebook, wanted, desk):
+    with open_lab(notebook, desk=desk, run=False) as lab:
         image = lab.page.locator(f"{PANEL} .jp-RenderedImage img")
         image.wait_for()
         assert image.evaluate_all(SEEN) == [wanted]

@@ -10,15 +10,13 @@ SANE_MS = 2000  # says "it hangs", not "it is slow"; latency is measured by test
 
 
 @pytest.mark.browser
-def test_sliders_move_the_pictures(checkout, capsys):
+def test_sliders_move_the_pictures(checkout, desk, shots, capsys):
     notebook = checkout / "notebooks" / "00-start-here.ipynb"
-    shots = checkout / "tests" / "shots"
-    shots.mkdir(exist_ok=True)
-    with open_lab(notebook) as lab:
+    with open_lab(notebook, desk=desk) as lab:
         assert lab.errors() == []
         lab.wait_until_still()
         for label, keys in (("Bits", ["ArrowRight"]), ("Clip", ["ArrowLeft"])):
-            times = lab.slider(label).drive(keys, repeat=10)
+            times = lab.slider(label).drive(keys, repeat=3, warmup=1)
             with capsys.disabled():
                 print(f"\n  {times}", end="")
             lab.screenshot(shots / f"start-here-{label.lower()}.png")
