@@ -96,9 +96,11 @@ def _pair(options: argparse.Namespace, bits: list[int] | None) -> Pair | None:
         if bits is not None:
             raise UsageError("--bits belong to a --recipe, such as post")
         return None
-    if bits is None and options.recipe != "fp32":
+    if options.recipe == "fp32":
+        raise UsageError("--recipe fp32 quantizes nothing; give one that does, such as post")
+    if bits is None:
         raise UsageError(f"--recipe {options.recipe} needs --bits, such as 4 or 4,8")
-    return pair(options.recipe, *(bits or ()))
+    return pair(options.recipe, *bits)
 
 
 def _open(source: str, model: str | None) -> Source:

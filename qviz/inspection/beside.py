@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, equal, nn
 from torch.jit import ScriptModule
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -13,10 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from qviz.core._text import count
 from qviz.inspection.answers import answer, scored
 from qviz.inspection.samples import Chunk, shapes
+from qviz.nn.batches import forward
 from qviz.nn.calibration import run
+from qviz.nn.layers import QuantLayer
 from qviz.nn.modules import hooked
 from qviz.nn.report import survey
-from qviz.nn.train.batch import classes
+from qviz.nn.train.batch import classes, each
 
 _SECOND = {"mm": 0, "bmm": 0, "mv": 0, "dot": 0, "convolution": 0, "addmm": 1, "baddbmm": 1, "addbmm": 1}
 """Where the two operands begin among the arguments of torch's products."""
@@ -55,9 +59,7 @@ def beside(model: nn.Module, chunk: Chunk) -> tuple[str, ...]:
         chunk: What it takes.
 
     Raises:
-        ValueError: The model does not run on it, with what torch said and in which layer; a parameter is
-            lazy or on the meta device.
-        TypeError: It returns nothing to compare.
+        ValueError, TypeError: As :func:`attempt`.
 
     Example:
         >>> import torch
@@ -67,31 +69,63 @@ def beside(model: nn.Module, chunk: Chunk) -> tuple[str, ...]:
     """
     if isinstance(model, ScriptModule):
         return ()
-    layers = _leaves(model)
-    watch, kept, open_layers = _Watch(model), [], []
+    watch = _Watch(model)
+    output = attempt(model, chunk, watch)
+    return (*watch.note(), *_unused(output, chunk.labels))
+
+
+def attempt(model: nn.Module, chunk: Chunk, watch: _Watch | None = None) -> Any:
+    """Run a model once and return its output, or say why it does not run.
+
+    Args:
+        model: Any module, converted or not; it stays as it is.
+        chunk: What it takes.
+        watch: Sees what runs, and is told when a layer does.
+
+    Raises:
+        ValueError: The model does not run on it, with what torch said and in which layer; a parameter is
+            lazy or on the meta device; the model changes what it is given.
+        TypeError: It returns nothing to compare.
+        RuntimeError: A quantized layer is not calibrated.
+    """
+    if isinstance(model, ScriptModule):
+        return forward(model, chunk.inputs)
+    layers, kept, running = _leaves(model), [], []
 
     def before(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        open_layers.append(layers.get(module, ""))
-        watch.inside = module in layers
+        running.append(module)
+        if watch is not None:
+            watch.inside = module in layers
 
     def after(module: nn.Module, args: tuple, output: Any) -> None:
-        open_layers.pop()
-        watch.inside = False
+        running.pop()
+        if watch is not None:
+            watch.inside = False
         if module is model:
             kept.append(output)
 
+    inputs = each(chunk.inputs, Tensor.clone)
     try:
-        with hooked({model, *layers}, after=after), watch:
-            run(model, chunk.inputs, {model: "", **layers}, before)
+        with hooked({model, *layers}, after=after), watch or nullcontext():
+            run(model, inputs, {model: "", **layers}, before)
     except Exception as problem:
-        if not open_layers:
+        if not running or (isinstance(running[-1], QuantLayer) and not running[-1].calibrated):
             raise
-        where = f"in layer {open_layers[-1]!r}: " if open_layers[-1] else ""
+        where = f"in layer {name!r}: " if (name := layers.get(running[-1])) else ""
         said = (str(problem) or type(problem).__name__).splitlines()[0]
         raise ValueError(
             f"the model does not run on samples of shape {shapes(chunk.inputs)}: {where}{said}"
         ) from problem
-    return (*watch.note(), *_unused(kept[-1], chunk.labels))
+    answer(kept[-1])
+    if not _alike(inputs, chunk.inputs):
+        raise ValueError("the model changes its input in place: let its forward work on a copy")
+    return kept[-1]
+
+
+def _alike(one: Any, other: Any) -> bool:
+    if isinstance(one, Mapping):
+        return all(_alike(value, other[key]) for key, value in one.items())
+    return not isinstance(one, Tensor) or equal(one, other)
 
 
 def _leaves(model: nn.Module) -> dict[nn.Module, str]:

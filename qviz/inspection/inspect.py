@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from qviz.inspection.beside import beside
+from qviz.inspection.beside import attempt, beside
 from qviz.inspection.explain import explained
 from qviz.inspection.inspection import Inspection, Whole
 from qviz.inspection.loss import Judge
@@ -90,7 +90,7 @@ def inspect(
     chosen = _pair(pair, recipe, bits)
     samples = chunks(images, CHUNK)
     with evaluating(model), torch.random.fork_rng(devices=[]):
-        notes = beside(model, samples[0])
+        attempt(model, samples[0])
         nets = networks(
             model,
             _first(samples, CALIBRATION),
@@ -116,7 +116,7 @@ def inspect(
                 whole=Whole(ratio, agreement, judge.loss(nets.quantized) - judge.base),
                 size=bytes_of(nets),
                 budget=spent,
-                notes=(*nets.notes, *notes, *filter(None, [why])),
+                notes=(*nets.notes, *beside(nets.reference, samples[0]), *filter(None, [why])),
             )
             found = explained(found, nets, samples, top, step)
     return replace(found, seconds=time.monotonic() - began)

@@ -196,6 +196,7 @@ REFUSED = {
     ),
     "no recipe": (lambda f: ("resnet20",), "say how to quantize it, such as --recipe post --bits 4"),
     "no bits": (lambda f: ("resnet20", "--recipe", "post"), "--recipe post needs --bits"),
+    "nothing to quantize": (lambda f: ("resnet20", "--recipe", "fp32", "--bits", "8"), "quantizes nothing"),
     "bits without a recipe": (lambda f: ("resnet20", "--bits", "4"), "--bits belong to a --recipe"),
     "too many bits": (lambda f: ("resnet20", "--recipe", "post", "--bits", "12"), "12"),
     "bits in words": (lambda f: ("resnet20", "--recipe", "post", "--bits", "four"), "whole numbers"),
