@@ -157,21 +157,21 @@ class Stop:
 @pytest.mark.parametrize(("at", "elsewhere"), [(1, False), (20, True)])
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(at, elsewhere):
     whole, net = network(), network()
-    verdicts = [result.verdict for result in run(whole, "aquant").results]
+    verdicts = [result.verdict for result in run(whole, "aquant", gate=False).results]
     handle = net.block.register_forward_hook(Stop(at))
-    done = run(net, "aquant")
+    done = run(net, "aquant", gate=False)
     handle.remove()
     assert not done.finished
     assert [result.name for result in done.results] == ["stem"]
     assert "stopped before the end" in str(done)
     assert net(images()).isfinite().all()
     with pytest.raises(ValueError, match="the run that was stopped had seed=0, got 1"):
-        run(net, "aquant", resume=done, seed=1)
+        run(net, "aquant", gate=False, resume=done, seed=1)
     if elsewhere:
         tensors, figures = unpack_weights(pack_weights(net, done.to_dict()), "a file")
         net = network()
         done = taken_up(net, images(), done.settings, tensors, figures)
-    again = run(net, "aquant", resume=done)
+    again = run(net, "aquant", gate=False, resume=done)
     assert again is done
     assert again.finished
     assert [result.name for result in again.results] == ["stem", "block", "head.0", "head.2"]
@@ -179,7 +179,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(at, elsewhere):
     state = net.state_dict()
     assert all(torch.equal(v, state[k]) for k, v in whole.state_dict().items())
     with pytest.raises(ValueError, match="has ended"):
-        run(net, "aquant", resume=done)
+        run(net, "aquant", gate=False, resume=done)
 
 
 @pytest.fixture
