@@ -113,19 +113,17 @@ def by_brevitas(bits: int) -> Iterator[tuple[str, str]]:
     def done(name: str, net: nn.Module, spent: list[float]) -> tuple[str, str]:
         return name, _told(*spent, evaluate(net, ready.test)["top1"])
 
-    spent = [0.0, 0.0]
-    with _adding(spent):
-        start = _layers_of_brevitas(fold_batchnorm(ready.model, ready.images[:1]), bits)
-        all_images(calibration_mode, start)
-    yield done("nearest", start, spent)
-    for name, stage in (("gptq_mode", _gptq), ("learned rounding", _learned_round)):
-        net, own = deepcopy(start), list(spent)
-        with _adding(own):
-            stage(net, images)
-        yield done(name, net, own)
-        with _adding(own):
+    for name, stage in (("nearest", None), ("gptq_mode", _gptq), ("learned rounding", _learned_round)):
+        net, spent = deepcopy(ready.model), [0.0, 0.0]
+        with _adding(spent):
+            net = _layers_of_brevitas(fold_batchnorm(net, ready.images[:1]), bits)
+            all_images(calibration_mode, net)
+            if stage is not None:
+                stage(net, images)
+        yield done(name, net, spent)
+        with _adding(spent):
             all_images(bias_correction_mode, net)
-        yield done(f"{name}, biases corrected", net, own)
+        yield done(f"{name}, biases corrected", net, spent)
 
 
 @contextmanager
