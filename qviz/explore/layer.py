@@ -32,8 +32,8 @@ class LayerChoice:
 
     layer: str = control("", Pick("Layer", "The layer that is open; the table's rows open theirs."))
     recipe: str = control("lsq", Pick("Recipe", "The method that quantizes weight and input."))
-    bits: int = control(4, Slide("Bits of weight", "The bit width of the weight.", low=2, high=8, step=1))
-    a_bits: int = control(4, Slide("Bits of input", "The bit width of the input.", low=2, high=8, step=1))
+    bits: int = control(4, Slide("Bits of w", "The bit width of the weight.", low=2, high=8, step=1))
+    a_bits: int = control(4, Slide("Bits of x", "The bit width of the input.", low=2, high=8, step=1))
     ranges: str = control(
         TENSOR,
         Pick("Range", "One range for the whole weight, or one for each channel.", options=(TENSOR, CHANNEL)),

@@ -16,6 +16,9 @@ NOISES = {"weight and input": "local", "weight alone": "weight", "input alone": 
 LOWEST, HIGHEST = -10.0, 70.0
 """Ratios beyond are drawn there."""
 
+RAREST = 0.01
+"""In percent: bins with fewer values are drawn there."""
+
 DEEPEST, WIDEST = 1e-4, 1e6
 """Ranges below this share of the widest are drawn there; spreads above are not told apart."""
 
@@ -72,7 +75,7 @@ def inputs(k: Look) -> Panel:
 def _histogram(title: str, what: str, v: Values) -> Panel:
     codes, n = v.codes, v.sample
     edges, share = np.array(v.edges), 100 * np.array(v.heights) / n
-    floor, top = 50 / n, 2 * float(share.max())
+    floor, top = max(50 / n, RAREST), 2 * float(share.max())
     at, counts = np.array(codes.positions), np.array(codes.counts)
     x, y = (np.repeat(values, 2) for values in (edges, np.maximum(share, floor)))
     ticks = floor, floor * (top / floor) ** 0.25

@@ -21,7 +21,8 @@ STYLE = """
 .qviz-table th:first-child { text-align: left; padding-left: 0; }
 .qviz-table tfoot td { text-align: left; padding-left: 0; }
 .qviz-table [data-opens] { font: inherit; color: inherit; background: none; border: 0; padding: 0;
-  text-decoration: underline; cursor: pointer; }
+  min-height: 24px; text-decoration: underline; cursor: pointer; }
+.qviz-table th:has([data-opens]) { font-weight: normal; }
 .qviz-table [aria-current] { font-weight: bold; }
 .qviz-table tr:has([data-opens]:enabled) { cursor: pointer; }
 .qviz-table tr:has([data-opens]:enabled):hover { outline: 1px solid currentColor; outline-offset: -1px; }

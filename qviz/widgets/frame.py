@@ -56,7 +56,7 @@ const listen = (root) => root.addEventListener('click', (event) => {
   list.value = button.value;
   list.dispatchEvent(new Event('change', { bubbles: true }));
   const follow = (tries) => {  // the table is written anew; the keys stay on the row
-    const now = root.querySelector(`.qviz-rows [value="${CSS.escape(button.value)}"]`);
+    const now = [...root.querySelectorAll('[data-opens]')].find((one) => one.value === button.value);
     if (!button.isConnected) now?.focus({ preventScroll: true });
     else if (tries) setTimeout(() => follow(tries - 1), 30);
   };
