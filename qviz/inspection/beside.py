@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
-from torch import Tensor, equal, nn
+from torch import Tensor, nn
 from torch.jit import ScriptModule
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -15,12 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from qviz.core._text import count
 from qviz.inspection.answers import answer, scored
 from qviz.inspection.samples import Chunk, shapes
-from qviz.nn.batches import forward
 from qviz.nn.calibration import run
 from qviz.nn.layers import QuantLayer
 from qviz.nn.modules import hooked
 from qviz.nn.report import survey
-from qviz.nn.train.batch import classes, each
+from qviz.nn.train.batch import classes
 
 _SECOND = {"mm": 0, "bmm": 0, "mv": 0, "dot": 0, "convolution": 0, "addmm": 1, "baddbmm": 1, "addbmm": 1}
 """Where the two operands begin among the arguments of torch's products."""
@@ -67,8 +65,6 @@ def beside(model: nn.Module, chunk: Chunk) -> tuple[str, ...]:
         >>> beside(net, Chunk(torch.rand(2, 4)))
         ('In floating point between the layers, in one run: 1 softmax, 1 normalization.',)
     """
-    if isinstance(model, ScriptModule):
-        return ()
     watch = _Watch(model)
     output = attempt(model, chunk, watch)
     return (*watch.note(), *_unused(output, chunk.labels))
@@ -84,12 +80,10 @@ def attempt(model: nn.Module, chunk: Chunk, watch: _Watch | None = None) -> Any:
 
     Raises:
         ValueError: The model does not run on it, with what torch said and in which layer; a parameter is
-            lazy or on the meta device; the model changes what it is given.
+            lazy or on the meta device.
         TypeError: It returns nothing to compare.
         RuntimeError: A quantized layer is not calibrated.
     """
-    if isinstance(model, ScriptModule):
-        return forward(model, chunk.inputs)
     layers, kept, running = _leaves(model), [], []
 
     def before(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -104,10 +98,9 @@ def attempt(model: nn.Module, chunk: Chunk, watch: _Watch | None = None) -> Any:
         if module is model:
             kept.append(output)
 
-    inputs = each(chunk.inputs, Tensor.clone)
     try:
         with hooked({model, *layers}, after=after), watch or nullcontext():
-            run(model, inputs, {model: "", **layers}, before)
+            run(model, chunk.inputs, {model: "", **layers}, before)
     except Exception as problem:
         if not running or (isinstance(running[-1], QuantLayer) and not running[-1].calibrated):
             raise
@@ -117,15 +110,7 @@ def attempt(model: nn.Module, chunk: Chunk, watch: _Watch | None = None) -> Any:
             f"the model does not run on samples of shape {shapes(chunk.inputs)}: {where}{said}"
         ) from problem
     answer(kept[-1])
-    if not _alike(inputs, chunk.inputs):
-        raise ValueError("the model changes its input in place: let its forward work on a copy")
     return kept[-1]
-
-
-def _alike(one: Any, other: Any) -> bool:
-    if isinstance(one, Mapping):
-        return all(_alike(value, other[key]) for key, value in one.items())
-    return not isinstance(one, Tensor) or equal(one, other)
 
 
 def _leaves(model: nn.Module) -> dict[nn.Module, str]:

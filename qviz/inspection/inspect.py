@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from qviz.inspection.beside import attempt, beside
+from qviz.inspection.copies import spare, steady
 from qviz.inspection.explain import explained
 from qviz.inspection.inspection import Inspection, Whole
 from qviz.inspection.loss import Judge
@@ -22,7 +23,6 @@ from qviz.inspection.whole import bytes_of, outputs, spending
 from qviz.methods.method import Pair
 from qviz.methods.pairs import pair as pair_named
 from qviz.nn.batches import Batch
-from qviz.nn.modules import evaluating
 from qviz.nn.report import Row
 from qviz.nn.train.batch import size
 
@@ -89,8 +89,10 @@ def inspect(
     began = time.monotonic()
     chosen = _pair(pair, recipe, bits)
     samples = chunks(images, CHUNK)
-    with evaluating(model), torch.random.fork_rng(devices=[]):
-        attempt(model, samples[0])
+    with torch.random.fork_rng(devices=[]):
+        with spare(model) as copy:
+            name = name or type(copy).__name__
+            attempt(copy, samples[0])
         nets = networks(
             model,
             _first(samples, CALIBRATION),
@@ -100,21 +102,23 @@ def inspect(
             fold=fold,
             reference=reference,
         )
+        packed = bytes_of(nets)
         measured = Measurement(nets)
         total = len(samples) + sensitivity * (len(nets.layers) + len(nets.layers) + 3)
-        with steps(total + min(top, len(nets.layers)), show=show) as step:
+        total += min(top, len(nets.layers))
+        with steady(nets.reference, nets.quantized), steps(total, show=show) as step:
             ratio, agreement = outputs(samples, measured, step)
             judge = Judge(nets, samples[: -(-PROBES // CHUNK)])
             costs = judge.sensitivities(step) if sensitivity else {}
             spent, why = spending(nets, chosen, judge.samples, step) if sensitivity else (None, "")
             found = Inspection(
-                model=name or type(model).__name__,
+                model=name,
                 pair=_words(chosen, nets),
                 samples=sum(size(chunk.inputs, None) for chunk in samples),
                 loss=judge.kind,
                 layers=tuple(_view(row, nets, measured, costs) for row in nets.report.rows),
                 whole=Whole(ratio, agreement, judge.loss(nets.quantized) - judge.base),
-                size=bytes_of(nets),
+                size=packed,
                 budget=spent,
                 notes=(*nets.notes, *beside(nets.reference, samples[0]), *filter(None, [why])),
             )
@@ -131,7 +135,10 @@ def _pair(pair: object, recipe: str | None, bits: int | tuple[int, int] | None) 
         raise ValueError("give pair= or recipe=, not both")
     if bits is None:
         raise ValueError(f"recipe={recipe!r} needs bits=, such as 4 or (4, 8)")
-    return pair_named(recipe, *(bits if isinstance(bits, tuple) else (bits,)))
+    both = bits if isinstance(bits, tuple) else (bits,)
+    if len(both) > 2:
+        raise ValueError(f"bits must be one number, or those of weights and inputs, got {bits!r}")
+    return pair_named(recipe, *both)
 
 
 def _first(samples: list[Chunk], most: int) -> object:

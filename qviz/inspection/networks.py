@@ -7,9 +7,11 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from qviz.core._text import some
+from qviz.core._text import count
+from qviz.core.quantizer import Quantizer
+from qviz.inspection.copies import check_reference, copied, steady
 from qviz.methods.method import Pair
 from qviz.nn.batches import Batch
 from qviz.nn.calibration import calibrate
@@ -17,7 +19,7 @@ from qviz.nn.convert import convert, deconvert
 from qviz.nn.layers import QuantLayer
 from qviz.nn.ptq.fold import fold_batchnorm
 from qviz.nn.report import Report, report
-from qviz.nn.train.batch import each
+from qviz.nn.train.batch import each, size
 
 
 @dataclass(frozen=True)
@@ -62,47 +64,73 @@ def networks(
         reference: The float twin of a converted model.
 
     Raises:
-        ValueError: Weights are not finite; a pair for a converted model or none for a float one; a
-            reference for a float model; what ``convert``, ``calibrate`` and ``fold_batchnorm`` refuse.
-        RuntimeError: A converted model is not calibrated.
+        ValueError: A pair for a converted model or none for a float one; a
+            reference for a float model, or one of another network; nothing is quantized; what ``convert``,
+            ``calibrate`` and ``fold_batchnorm`` refuse.
+        TypeError: The model is none, or cannot be copied.
     """
-    _check_weights(model)
     if any(isinstance(module, QuantLayer) for module in model.modules()):
-        return _converted(model, pair, reference)
+        if pair is not None or skip or fold is not None:
+            raise ValueError(
+                "the model is converted already and is inspected as it is: leave out pair=, recipe=, bits=, "
+                "skip= and fold="
+            )
+        return _converted(model, reference)
     if reference is not None:
         raise ValueError("reference= belongs to a converted model; this one is in floating point itself")
     if pair is None:
         raise ValueError(
             "the model is in floating point: give pair= or recipe=, and bits=, to say how to quantize it"
         )
-    twin = deepcopy(model).eval()
-    one = each(batch, lambda t: t[:1])
-    notes = [] if not _has_batchnorm(twin) else [_folded(twin, one, pair, fold)]
+    twin = copied(model)
+    n = size(batch, None)
+    one = each(batch, lambda t: t[:1] if t.ndim and len(t) == n else t)
+    with steady(twin):
+        notes = [] if not _has_batchnorm(twin) else [_folded(twin, one, pair, fold)]
     quantized = deepcopy(twin)
-    done = convert(quantized, pair=pair, first_last=first_last, skip=skip, batch=batch)
-    calibrate(quantized, batch)
-    return Networks(quantized, twin, done, _quantized(quantized), tuple(notes))
+    with steady(quantized):
+        torch.default_generator.manual_seed(0)  # ASQ's networks draw their start
+        done = convert(quantized, pair=pair, first_last=first_last, skip=skip, batch=batch)
+        layers = _quantized(quantized)
+        if not layers:
+            raise ValueError("no layer is quantized: pair=, skip= and first_last= leave them all as they are")
+        calibrate(quantized, batch)
+    return Networks(quantized, twin, done, layers, tuple(notes))
 
 
-def _converted(model: nn.Module, pair: object, reference: nn.Module | None) -> Networks:
-    if pair is not None:
-        raise ValueError(
-            "the model is converted already and is inspected as it is: leave out pair=, recipe= and bits="
-        )
-    quantized = deepcopy(model).eval()
+def _converted(model: nn.Module, reference: nn.Module | None) -> Networks:
+    quantized = copied(model)
     layers = _quantized(quantized)
-    for name in layers:
-        try:
-            quantized.get_submodule(name)._check()
-        except RuntimeError as problem:
-            raise RuntimeError(f"layer {name!r}: {problem}") from problem
-    note = "the float network is the one that was given as reference"
     if reference is None:
-        note = (
-            "the float network is this one with its quantizers off: its weights are those that training left"
+        twin = deconvert(deepcopy(quantized))
+        notes = [_without_reference(quantized)]
+    else:
+        twin = copied(reference)
+        check_reference(quantized, twin, layers)
+        notes = ["the float network is the one that was given as reference"]
+    if on_grid := sum(_on_grid(quantized.get_submodule(name)) for name in layers):
+        notes.append(
+            f"the weights of {count(on_grid, 'layer')} lie on their grids, as PTQ leaves them: they have no "
+            "error of their own, and what they cost stands in the ratios of the outputs"
         )
-        reference = deconvert(deepcopy(quantized))
-    return Networks(quantized, deepcopy(reference).eval(), report(quantized), layers, (note,))
+    return Networks(quantized, twin, report(quantized), layers, tuple(notes))
+
+
+def _without_reference(model: nn.Module) -> str:
+    """Return what the float network is, if it is the model with its quantizers off."""
+    note = "the float network is this one with its quantizers off: its weights are those that training left"
+    if not _has_batchnorm(model):
+        return note
+    note += ", and BatchNorm's statistics are those of the quantized network"
+    layers = [module for module in model.modules() if isinstance(module, QuantLayer)]
+    if all(_in_unit(layer.standardize, (layer.weight_quantizer, layer.input_quantizer)) for layer in layers):
+        return note
+    return f"{note}, whose outputs have a unit of their own: better give the float network as reference="
+
+
+@torch.no_grad()
+def _on_grid(layer: QuantLayer) -> bool:
+    return layer.weight_quantizer is not None and torch.equal(layer.quantized_weight(), layer.weight)
 
 
 def _quantized(model: nn.Module) -> tuple[str, ...]:
@@ -119,7 +147,10 @@ def _folded(model: nn.Module, batch: Batch, pair: Pair | Mapping[str, Pair | Non
         return "BatchNorm was left as it is"
     pairs = pair.values() if isinstance(pair, Mapping) else (pair,)
     if fold is None and not all(one is None or keeps_unit(one) for one in pairs):
-        return "BatchNorm was not folded: it takes away the unit that these quantizers give their outputs"
+        return (
+            "BatchNorm was not folded: it takes away the unit that these quantizers give their outputs; its "
+            "statistics are those of the float network, and until training fits them the outputs are far off"
+        )
     try:
         fold_batchnorm(model, batch)
     except ValueError as problem:
@@ -135,19 +166,8 @@ def keeps_unit(pair: Pair) -> bool:
         layer = nn.Conv2d(8, 8, 1)
         made = [] if pair.weight is None else [pair.weight(layer)]
         made += [] if pair.act is None else [pair.act(layer, False)]
-    return not pair.standardize and not pair.output_scale and all(q.range.rescale for q in made)
+    return not pair.output_scale and _in_unit(pair.standardize, made)
 
 
-def _check_weights(model: nn.Module) -> None:
-    """Refuse weights that are NaN or infinite, with each layer's count."""
-    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    bad = {key: _unfinite(value) for key, value in named.items() if _unfinite(value)}
-    if bad:
-        texts = [f"{key} has {n:,} of {named[key].numel():,}" for key, n in bad.items()]
-        raise ValueError(f"numbers of the model are NaN or infinite: {some(texts)}")
-
-
-def _unfinite(value: Tensor) -> int:
-    if not value.is_floating_point() or value.is_meta:
-        return 0
-    return int((~value.detach().isfinite()).sum())
+def _in_unit(standardized: bool, quantizers: Iterable[Quantizer | None]) -> bool:
+    return not standardized and all(q is None or q.range.rescale for q in quantizers)

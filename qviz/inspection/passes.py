@@ -111,7 +111,7 @@ class _Layer:
         if self.layer.weight_quantizer is None or self.layer.input_quantizer is None:
             alone = "input" if self.layer.weight_quantizer is None else "weight"
             ratios[alone] = ratios["local"]
-        note = ""
+        note = "the weight is shown as it is read, standardized" if self.layer.standardize else ""
         if self._unlike:
             ratios["cumulative"] = None
             note = "the two networks call it differently, so that there is no cumulative ratio"

@@ -169,8 +169,8 @@ class LayerView:
         parameters: That the float layer has.
         quantized: Whether weight or input is.
         why: Why not, or remarks; "" for none.
-        weight: The weight; None of a layer that cannot be quantized.
-        input: What the layer read in the float network; None likewise.
+        weight: The weight, standardized where the layer reads it so; None of a layer that is not quantized.
+        input: What the layer read in the float network; None likewise, and where no image reached it.
         outputs: Ratios of its output; None where it is not quantized.
         sensitivity: None where it was not asked for, or the layer is not quantized.
         causes: From the worst to the least.

@@ -8,7 +8,7 @@ import torch
 
 from qviz.export.export import describe
 from qviz.export.size import sizes
-from qviz.inspection.answers import answer
+from qviz.inspection.answers import answer, scored
 from qviz.inspection.budget import budget, of_pair
 from qviz.inspection.choices import Budget
 from qviz.inspection.inspection import Size
@@ -26,13 +26,23 @@ BITS = (2, 3, 4, 6, 8)
 def outputs(
     samples: list[Chunk], measured: Measurement, step: Callable[[str], None]
 ) -> tuple[float, float | None]:
-    """Run all samples; return the ratio of the outputs and the share of equal classes."""
+    """Run all samples; return the ratio of the outputs and the share of equal classes.
+
+    Raises:
+        ValueError: The two networks' outputs have other shapes.
+    """
     noise, alike, n = Noise(), 0, 0
     for chunk in samples:
         step("images")
-        y, z = (answer(output) for output in measured.add(chunk.inputs))
+        expected, found = measured.add(chunk.inputs)
+        y, z = answer(expected), answer(found)
+        if y.shape != z.shape:
+            raise ValueError(
+                f"the outputs cannot be compared: {tuple(y.shape)} of the float network, {tuple(z.shape)} of "
+                "the quantized one"
+            )
         noise.add(y, z)
-        if y.ndim == 2 and y.shape[1] > 1:
+        if scored(expected) and y.ndim == 2 and y.shape[1] > 1:
             alike += int((y.argmax(1) == z.argmax(1)).sum())
             n += len(y)
     return noise.db, alike / n if n else None
@@ -40,7 +50,8 @@ def outputs(
 
 def bytes_of(nets: Networks) -> Size:
     """Return the bytes of a network, in floating point and packed."""
-    floats = 4 * sum(value.numel() for value in nets.reference.state_dict().values())
+    state = nets.reference.state_dict().values()
+    floats = 4 * sum(value.numel() for value in state if isinstance(value, torch.Tensor))
     try:
         found = sizes(describe(nets.quantized))
     except (ValueError, RuntimeError) as problem:

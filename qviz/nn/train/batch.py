@@ -60,10 +60,10 @@ def size(x: Any, y: Any) -> int:
     """Return how many samples there are: the length of the first tensor among targets, then inputs.
 
     Raises:
-        TypeError: There is no tensor.
+        TypeError: There is no tensor, or none with an axis.
     """
     lengths: list[int] = []
-    each((y, x), lambda tensor: (lengths.append(len(tensor)), tensor)[1])
+    each((y, x), lambda t: (lengths.extend(t.shape[:1]), t)[1])
     if not lengths:
         raise TypeError(f"a batch needs tensors, got {type(x).__name__} and {type(y).__name__}")
     return lengths[0]
