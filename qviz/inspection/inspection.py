@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from qviz.core._text import count, table
 from qviz.inspection.choices import Budget
@@ -13,6 +13,9 @@ from qviz.inspection.files import Filed
 from qviz.inspection.loss import UNITS
 from qviz.inspection.views import LayerView
 from qviz.inspection.words import HEAD, called, cells, heading, trials
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,14 @@ class Inspection(Filed):
         from qviz.inspection.page import write
 
         return write(self, path)
+
+    def to_model_explorer(
+        self, path: str | Path, program: ExportedProgram | None = None, figure: str = "local"
+    ) -> Path:
+        """Write node data for Google's Model Explorer; see :func:`qviz.inspection.model_explorer.write`."""
+        from qviz.inspection.model_explorer import write
+
+        return write(self, path, program, figure)
 
     def __str__(self) -> str:
         """Return :meth:`text` of the ten worst layers."""

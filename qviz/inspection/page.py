@@ -14,7 +14,7 @@ from qviz.core._text import count
 from qviz.inspection import panels
 from qviz.inspection.choices import HEAD as CHOICES
 from qviz.inspection.views import LayerView
-from qviz.inspection.words import HEAD, called, cells, db, facts, figures, heading, outputs, tried
+from qviz.inspection.words import HEAD, called, cells, db, facts, figures, heading, outputs, trials
 from qviz.plot.html import PAGE
 from qviz.plot.picture import picture
 from qviz.plot.scene import Panel, Scene
@@ -61,7 +61,7 @@ def _worst(found: Inspection) -> str:
     parts = []
     for layer in found.worst(WORST):
         said = [f"<li>{escape(cause.text)}</li>" for cause in layer.causes]
-        said += [f"<li>tried: {escape(tried(trial))}</li>" for trial in layer.trials]
+        said += [f"<li>tried: {escape(line)}</li>" for line in trials(layer)]
         if said:
             parts.append(f"<h3>{_link(found, layer)}</h3><ul>{''.join(said)}</ul>")
     none = "<p>No figure of a layer passed its threshold.</p>"
@@ -148,7 +148,7 @@ def _detail(found: Inspection, layer: LayerView, worst: bool) -> str:
     short = f"{layer.kind}, local {db(layer.outputs.local)} dB" if layer.outputs is not None else layer.kind
     tables = _table(("output and cost", ""), outputs(layer)) + _table(("", "weight", "input"), facts(layer))
     said = [layer.why] if layer.why else []
-    said += [cause.text for cause in layer.causes] + [f"tried: {tried(trial)}" for trial in layer.trials]
+    said += [cause.text for cause in layer.causes] + [f"tried: {line}" for line in trials(layer)]
     return (
         f'<details id="{_id(found, layer)}"{" class=worst" if worst else ""}><summary>'
         f"<strong>{escape(called(layer.name))}</strong><small>{escape(short)}</small></summary>"
