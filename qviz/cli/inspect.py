@@ -52,7 +52,7 @@ def add_to(commands: Any) -> None:
         dest="model_explorer",
         type=Path,
         metavar="FILE",
-        help="write node data for Google's Model Explorer",
+        help="write node data for Google's Model Explorer, and FILE.pt2, the network that it shows",
     )
     parser.set_defaults(run=run)
 
@@ -69,10 +69,11 @@ def run(options: argparse.Namespace) -> int:
     try:
         pair = _pair(options, bits)
         source = _open(options.source, options.model)
-        found = _inspect(options, source, pair)
+        images, found = _inspect(options, source, pair)
         print(found.text(options.top))
         for name, path in files.items():
-            getattr(found, OUTPUTS[name])(path)
+            more = () if name != "model_explorer" else (_program(source, images, path),)
+            getattr(found, OUTPUTS[name])(path, *more)
             print(path)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise UsageError(str(error)) from error
@@ -122,7 +123,21 @@ def _open(source: str, model: str | None) -> Source:
     return Source(load_weights(create(source), weights).eval(), source, Path(weights))
 
 
-def _inspect(options: argparse.Namespace, source: Source, pair: Pair | None) -> Any:
+def _program(source: Source, images: Any, path: Path) -> Any:
+    """Return the network as Model Explorer shows it, and write it beside the node data that fit it alone."""
+    import torch
+
+    from qviz.inspection.model_explorer import exported
+
+    beside = path.with_name(f"{path.name}.pt2")
+    program = exported(source.model, images)
+    torch.export.save(program, beside)
+    print(f"{beside}  open it in Model Explorer, and lay {path.name} over it")
+    return program
+
+
+def _inspect(options: argparse.Namespace, source: Source, pair: Pair | None) -> tuple[Any, Any]:
+    """Return the images and what is found."""
     from qviz.inspection import inspect
     from qviz.nn.layers import QuantLayer
 
@@ -137,7 +152,7 @@ def _inspect(options: argparse.Namespace, source: Source, pair: Pair | None) -> 
             f"{source.name} is in floating point: say how to quantize it, such as --recipe post --bits 4"
         )
     images = _images(options, source)
-    return inspect(
+    found = inspect(
         source.model,
         images,
         pair=pair,
@@ -146,6 +161,7 @@ def _inspect(options: argparse.Namespace, source: Source, pair: Pair | None) -> 
         top=options.top,
         show=True,
     )
+    return images, found
 
 
 def _images(options: argparse.Namespace, source: Source) -> Any:

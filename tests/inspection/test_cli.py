@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import qviz.inspection
+import qviz.inspection.model_explorer
 from qviz import recipes, shipped
 from qviz.cli import main
 from qviz.nn import calibrate, convert
@@ -76,13 +77,20 @@ class Found:
     def to_html(self, path):
         self.written["html"] = path
 
-    def to_model_explorer(self, path):
+    def exported(self, model, images):
+        assert (model, images) == (self.model, self.images)
+        self.program = torch.export.export(torch.nn.Identity(), (torch.rand(1),))
+        return self.program
+
+    def to_model_explorer(self, path, program):
+        assert program is self.program
         self.written["model-explorer"] = path
 
 
 @pytest.fixture
 def found(monkeypatch):
     monkeypatch.setattr(qviz.inspection, "inspect", stand_in := Found())
+    monkeypatch.setattr(qviz.inspection.model_explorer, "exported", stand_in.exported)
     return stand_in
 
 
@@ -101,7 +109,11 @@ def test_the_sample_comes_with_its_classes_and_every_file_is_written(capsys, tmp
     how = ("--recipe", "post", "--bits", "3,4", "--images", "5", "--top", "2", "--first-last", "fp")
     code, out, err = run(capsys, "resnet20", *how, *files)
     assert (code, err) == (0, "")
-    assert out.splitlines() == ["the worst 2", *(str(path) for path in found.written.values())]
+    *lines, beside, last = out.splitlines()
+    assert [*lines, last] == ["the worst 2", *(str(path) for path in found.written.values())]
+    network, said = beside.split("  ")
+    assert (network, said) == (f"{last}.pt2", "open it in Model Explorer, and lay model-explorer over it")
+    assert len(torch.export.load(network).graph.nodes) == len(found.program.graph.nodes)
     assert found.written == {kind: tmp_path / kind for kind in found.written}
     assert len(found.written) == 3
     sample = cifar10("test", source="sample")
