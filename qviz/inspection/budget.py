@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from qviz.inspection.choices import ESTIMATES, Budget, Choice, Matrix, agreement
-from qviz.inspection.own_loss import divergence, own, slope
+from qviz.inspection.own_loss import divergence, own, own_traces, slope
 from qviz.methods.method import Pair
 from qviz.nn.allocate import Factory, Loss, candidates, exact
 from qviz.nn.hutchinson import traces
@@ -31,7 +32,7 @@ def budget(
     quantizer: Factory,
     bits: Sequence[int] = (2, 3, 4, 6, 8),
     loss: Loss | None = None,
-    rise_bits: Sequence[int] = (2,),
+    rise_bits: Sequence[int] | None = None,
     by: str = "fisher",
     probes: int = 1,
     seed: int = 0,
@@ -39,23 +40,25 @@ def budget(
 ) -> Budget:
     """Return three sensitivities of the layers' weights and what a number of bits buys by one of them.
 
-    Without ``loss`` all are estimates of one number, the rise of the divergence of the network's outputs
-    from its own (:mod:`qviz.inspection.own_loss`), which needs no labels.
+    Without ``loss`` all are estimates of one number, the rise of the divergence of the network's outputs from
+    its own (:mod:`qviz.inspection.own_loss`), which needs no labels. An estimate adds up what layers cost one
+    by one and takes the loss for a parabola, so a choice of few bits costs more than it predicts; what it
+    costs is measured beside it.
 
-    Each weight is quantized once for each candidate. Beside that it takes a backward pass a batch, ``probes``
-    second backward passes a batch, and as many passes over all batches as there are layers times
-    ``rise_bits`` and choices.
+    Each weight is quantized once for each candidate. On top come 1 + ``probes`` backward passes of all
+    batches, and one run of them for each layer and ``rise_bits``, and for each choice.
 
     Args:
         model: In floating point; it is run in eval mode and left as it was.
         layers: Names of submodules with a parameter ``weight``.
-        batches: What the model takes; some few samples each, as second derivatives take memory.
+        batches: What the model takes; some few samples each, as gradients take memory.
         quantizer: bits -> a function w -> Q(w) in the unit of w, as :func:`of_pair` makes it.
         bits: Candidates, increasing.
-        loss: (model, batch) -> scalar, instead of the divergence. Its squared gradients are in no unit that
-            compares with it (:func:`~qviz.nn.sensitivity.fisher`), so take ``by="hutchinson"`` or better.
-        rise_bits: Candidates at which the rise is measured for each layer alone; all of them for
-            ``by="loss_rise"``.
+        loss: (model, batch) -> scalar, instead of the divergence, twice differentiable. Its squared gradients
+            are in no unit that compares with it (:func:`~qviz.nn.sensitivity.fisher`), so choose by another
+            estimate. A trace then takes a second backward pass for each layer.
+        rise_bits: Candidates at which the rise is measured for each layer alone, none for (); None for the
+            fewest bits. ``by="loss_rise"`` needs them all.
         by: The estimate that the choices are made by.
         probes: Of the trace, for each batch.
         seed: Of the signs.
@@ -63,8 +66,8 @@ def budget(
 
     Raises:
         ValueError: No layers or batches, candidates not increasing, quantizers with a unit of their own,
-            a model without second derivatives, an unknown ``by``.
-        TypeError: A layer has no weight, the model returns no scores, the loss no scalar.
+            a loss without second derivatives, an unknown ``by``.
+        TypeError: A layer has no weight, the model returns no tensor, the loss no scalar.
 
     Example:
         >>> from qviz.recipes import pair
@@ -76,15 +79,16 @@ def budget(
         [(2.0, (2, 2), 14), (2.857142857142857, (2, 4), 20), (4.0, (4, 4), 28)]
     """
     layers, batches, bits = list(layers), list(batches), candidates(bits)
-    rise_bits = tuple(b for b in bits if b in set(rise_bits))
-    _check_by(by, bits, rise_bits)
+    rise_bits = bits[:1] if rise_bits is None else tuple(rise_bits)
+    _check_choice(by, bits, rise_bits)
     generator = torch.Generator().manual_seed(seed)
     with evaluating(model):
         samples = own(model, batches, generator) if loss is None else batches
         rise, gradient = (divergence, slope) if loss is None else (loss, loss)
+        find = own_traces if loss is None else partial(traces, loss=loss)
         information_of = information(model, layers, samples, gradient)
         done("fisher")
-        trace = traces(model, layers, samples, rise, probes=probes, generator=generator).clamp_(min=0.0)
+        trace = find(model, layers, samples, probes=probes, generator=generator).clamp_(min=0.0)
         done("hutchinson")
         trial = _Trial(model, layers, samples, rise)
         rows = []
@@ -198,7 +202,9 @@ def _front(omega: Matrix, sizes: list[int], bits: tuple[int, ...]) -> list[tuple
     return list(found)
 
 
-def _check_by(by: str, bits: tuple[int, ...], rise_bits: tuple[int, ...]) -> None:
+def _check_choice(by: str, bits: tuple[int, ...], rise_bits: tuple[int, ...]) -> None:
+    if rise_bits != tuple(b for b in bits if b in rise_bits):
+        raise ValueError(f"rise_bits must be some of {bits}, in this order, got {rise_bits}")
     if by not in ESTIMATES:
         raise ValueError(f"by must be one of {', '.join(ESTIMATES)}, got {by!r}")
     if by == "loss_rise" and rise_bits != bits:

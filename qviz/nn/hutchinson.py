@@ -80,14 +80,13 @@ def traces(
     probes: int = 1,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Return tr(H_l), estimated by the mean of v_l · (H v)_l over the batches and over random signs v.
+    """Return tr(H_l), estimated by the mean of v · H_l v over the batches and over random signs v.
 
-    One product with the Hessian, by a second backward pass, serves all layers: its signs are drawn for all of
-    them at once. As E[v_l v_mᵀ] = 0 the estimate of each layer stays unbiased, and a probe of one batch has
-    the variance 2 Σ_{i≠j} H_ij² within the block, plus Σ H_ij² over the blocks beside it, where one product
-    for each layer alone would have the first part. That is L times cheaper for a variance that is larger, as
-    a rule, by less than that. Each batch gets signs of its own, so that the mean over the batches evens them
-    out too. Nothing is clamped here: a trace may be negative.
+    H_l v is a second backward pass, one for each layer, batch and probe. A probe of one batch has the
+    variance 2 Σ_{i≠j} H_ij² within the layer's block; each batch gets signs of its own, so that the mean over
+    the batches evens them out too. One pass with signs for all layers at once would be cheaper and unbiased
+    as well, but it would add Σ H_ij² over the blocks beside this one: many times the trace of a layer that
+    has less curvature than the others. Nothing is clamped here: a trace may be negative.
 
     Attention is computed by its plain formula meanwhile, as torch's fused one has no second derivative. The
     model is left as :func:`~qviz.nn.sensitivity.fisher` leaves it.
@@ -125,14 +124,24 @@ def traces(
             value = scalar(loss(model, batch))
             if not value.requires_grad:
                 raise ValueError(f"the loss depends on none of the layers {list(layers)}")
-            gradients = torch.autograd.grad(value, weights, create_graph=True, allow_unused=True)
-            for left in reversed(range(probes)):
-                signs = [_signs(w, generator) for w in weights]
-                products = _products(gradients, weights, signs, keep=left > 0)
-                for at, (v, h) in enumerate(zip(signs, products, strict=True)):
-                    if h is not None:
-                        found[at] += float((v * h).sum(dtype=torch.float64)) / (probes * len(batches))
+            found += _of_value(value, weights, probes, generator) / len(batches)
+            del value  # its graph, before the next one is built
     return _check.finite(found, "the traces")
+
+
+def _of_value(
+    value: Tensor, weights: list[nn.Parameter], probes: int, generator: torch.Generator | None
+) -> Tensor:
+    found = torch.zeros(len(weights), dtype=torch.float64)
+    gradients = torch.autograd.grad(value, weights, create_graph=True, allow_unused=True)
+    _refuse_once_differentiable([g for g in gradients if g is not None and g.requires_grad])
+    for at, (w, g) in enumerate(zip(weights, gradients, strict=True)):
+        for _ in range(probes if g is not None and g.requires_grad else 0):
+            v = _signs(w, generator)
+            product = _product(g, w, v)
+            if product is not None:
+                found[at] += float((v * product).sum(dtype=torch.float64)) / probes
+    return found
 
 
 def _signs(w: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -140,24 +149,20 @@ def _signs(w: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.randint(2, w.shape, generator=generator, device=device).to(w).mul_(2).sub_(1)
 
 
-def _products(
-    gradients: Sequence[Tensor | None], weights: list[nn.Parameter], signs: list[Tensor], *, keep: bool
-) -> Sequence[Tensor | None]:
-    """Return (H v)_l for each layer; None where the gradient does not depend on it."""
-    curved = [(g, v) for g, v in zip(gradients, signs, strict=True) if g is not None and g.requires_grad]
-    if not curved:
-        return [None] * len(weights)
-    outputs, vectors = zip(*curved, strict=True)
+def _product(gradient: Tensor, w: nn.Parameter, v: Tensor) -> Tensor | None:
+    """Return H v; None where the gradient does not depend on w."""
     try:
-        _refuse_once_differentiable(outputs)
-        return torch.autograd.grad(outputs, weights, vectors, retain_graph=keep, allow_unused=True)
+        return torch.autograd.grad(gradient, w, v, retain_graph=True, allow_unused=True)[0]
     except (RuntimeError, NotImplementedError) as problem:
         if "not implemented" not in str(problem):
             raise
-        said = str(problem).strip().splitlines()[0]
-        raise ValueError(
-            f"the loss goes through something that has no second derivative, which the Hessian needs: {said}"
-        ) from problem
+        raise _no_second(str(problem).strip().splitlines()[0]) from problem
+
+
+def _no_second(said: str) -> ValueError:
+    return ValueError(
+        f"the loss goes through something that has no second derivative, which the Hessian needs: {said}"
+    )
 
 
 def _refuse_once_differentiable(tensors: Sequence[Tensor]) -> None:
@@ -167,7 +172,7 @@ def _refuse_once_differentiable(tensors: Sequence[Tensor]) -> None:
     while waiting:
         node = waiting.pop()
         if node.name() == "torch::autograd::Error":
-            raise NotImplementedError("the derivative of a once_differentiable function is not implemented")
+            raise _no_second("a function is once_differentiable")
         for below, _ in node.next_functions:
             if below is not None and below not in seen:
                 seen.add(below)

@@ -3,6 +3,7 @@ import itertools
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,8 +11,9 @@ from torch import nn
 from qviz import MSE, Quantizer, recipes, uniform
 from qviz.inspection.budget import budget, of_pair
 from qviz.inspection.choices import rank_correlation
-from qviz.inspection.own_loss import direction, divergence, own, slope
+from qviz.inspection.own_loss import direction, divergence, own, own_traces, slope
 from qviz.nn.allocate import fisher, hutchinson, loss_rise
+from qviz.nn.hutchinson import traces
 from qviz.nn.sensitivity import information
 
 BITS = (2, 3, 5)
@@ -31,6 +33,11 @@ def small():
 
 def to_mse(b):
     return Quantizer(uniform(b), range=MSE(0))
+
+
+def squared_error(model, name, b):
+    w = model.get_submodule(name).weight.detach()
+    return float((w - to_mse(b).observe(w)(w)).square().sum())
 
 
 @pytest.mark.parametrize("outputs", [3, 1])
@@ -59,6 +66,14 @@ def test_the_squared_slopes_have_the_divergences_hessian_for_their_mean(outputs)
     torch.testing.assert_close(found.detach(), expected, rtol=1e-6, atol=1e-12)
 
 
+def test_the_trace_is_the_same_from_signs_of_outputs_and_of_weights():
+    model, batches = small(), torch.randn(6, 4, dtype=torch.float64, generator=seeded()).split(3)
+    samples, g = own(model, batches), seeded(1)
+    few = own_traces(model, LAYERS, samples, probes=400, generator=g)
+    many = traces(model, LAYERS, samples, divergence, probes=400, generator=g)
+    torch.testing.assert_close(few, many, rtol=0.12, atol=0.0)
+
+
 def test_segments_and_tokens_are_classified_at_each_place():
     y = torch.randn(2, 5, 4, 3, generator=seeded())
     image, tokens = (own(nn.Identity(), [v])[0] for v in (y, y[:, 0]))
@@ -70,6 +85,16 @@ def test_segments_and_tokens_are_classified_at_each_place():
     assert float(found) == pytest.approx(float(expected) / 24, rel=1e-5)
 
 
+def test_features_are_no_scores():
+    """A divergence of classes would not see them all move by the same number."""
+
+    class Features(nn.Module):
+        def forward(self, x):
+            return {"features": x}
+
+    assert own(Features(), [torch.ones(2, 3)])[0].kind == "error"
+
+
 def test_the_budget_is_made_of_the_three_sensitivities():
     model, batches = (
         small().train(),
@@ -79,15 +104,15 @@ def test_the_budget_is_made_of_the_three_sensitivities():
     found = budget(model, LAYERS, batches, quantizer=to_mse, bits=BITS, rise_bits=(2, 5), probes=3)
     g = seeded()
     samples = own(model, batches, g)
+    trace = own_traces(model, LAYERS, samples, probes=3, generator=g)
+    per_weight = [(t / n).item() for t, n in zip(trace, found.sizes, strict=True)]
+    squares = [[squared_error(model, name, b) for b in BITS] for name in LAYERS]
     for estimate, expected in (
-        (found.fisher, fisher(model, LAYERS, samples, slope, to_mse, BITS)),
-        (
-            found.hutchinson,
-            hutchinson(model, LAYERS, samples, divergence, to_mse, BITS, probes=3, generator=g),
-        ),
-        (found.loss_rise, loss_rise(model, LAYERS, samples, divergence, to_mse, (2, 5))),
+        (found.fisher, fisher(model, LAYERS, samples, slope, to_mse, BITS).tolist()),
+        (found.hutchinson, [[t * e / 2 for e in row] for t, row in zip(per_weight, squares, strict=True)]),
+        (found.loss_rise, loss_rise(model, LAYERS, samples, divergence, to_mse, (2, 5)).tolist()),
     ):
-        torch.testing.assert_close(torch.tensor(estimate, dtype=torch.float64), expected)
+        assert np.allclose(estimate, expected, rtol=1e-9, atol=0.0)
     assert (found.layers, found.sizes, found.bits) == (tuple(LAYERS), (24, 30, 15), BITS)
     assert (found.loss, found.rise_bits, found.by) == ("kl", (2, 5), "fisher")
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
@@ -126,8 +151,9 @@ def test_a_loss_of_ones_own_is_taken_for_all_three():
     x = torch.randn(5, 4, dtype=torch.float64, generator=seeded())
     found = budget(small(), LAYERS, [x], quantizer=to_mse, bits=(2, 4), loss=squared, by="hutchinson")
     assert found.loss == "given"
-    expected = fisher(small(), LAYERS, [x], squared, to_mse, (2, 4))
-    torch.testing.assert_close(torch.tensor(found.fisher, dtype=torch.float64), expected)
+    assert np.allclose(found.fisher, fisher(small(), LAYERS, [x], squared, to_mse, (2, 4)), rtol=1e-9)
+    expected = hutchinson(small(), LAYERS, [x], squared, to_mse, (2, 4), generator=seeded())
+    assert np.allclose(found.hutchinson, expected, rtol=1e-9)
     best = min(sum(row) for row in zip(*found.hutchinson, strict=True))
     assert found.choices[-1].predicted == pytest.approx(best)
 
@@ -163,6 +189,8 @@ def test_the_text_has_every_choice_and_layer_and_pair_of_estimates():
     [
         ({"by": "trace"}, "one of fisher, hutchinson, loss_rise, got 'trace'"),
         ({"by": "loss_rise"}, r"needs rise_bits=\(2, 4\), got \(2,\)"),
+        ({"rise_bits": (4, 2)}, r"some of \(2, 4\), in this order, got \(4, 2\)"),
+        ({"rise_bits": (3,)}, r"some of \(2, 4\), in this order, got \(3,\)"),
         ({"bits": (4, 2)}, r"increase, got \(4, 2\)"),
         ({"layers": []}, "0 layers and 1 batches"),
         ({"quantizer": recipes.daq_weight}, "daq_weight.* a unit of its own"),

@@ -47,8 +47,7 @@ def test_the_estimate_has_the_mean_and_the_variance_that_are_documented():
     hessian = half + half.T
     draws = torch.stack([traces(Quadratic(), ["a", "b"], [hessian], value, generator=g) for _ in range(600)])
     off = hessian.square() - torch.diag(hessian.diagonal().square())
-    beside = off[:3, 3:].sum()
-    variance = torch.stack([2 * off[:3, :3].sum() + beside, 2 * off[3:, 3:].sum() + beside])
+    variance = torch.stack([2 * off[:3, :3].sum(), 2 * off[3:, 3:].sum()])
     expected = torch.stack([hessian.diagonal()[:3].sum(), hessian.diagonal()[3:].sum()])
     assert ((draws.mean(0) - expected).abs() < 4 * (variance / 600).sqrt()).all()
     torch.testing.assert_close(draws.var(0), variance, rtol=0.2, atol=0.0)
@@ -68,7 +67,7 @@ def test_the_sensitivity_is_that_of_the_formula_with_the_hessian_of_torch():
     weights = [model[i].weight.detach() for i in (0, 2)]
     blocks = torch.autograd.functional.hessian(of_weights, tuple(weights))
     exact = [float(blocks[i][i].reshape(w.numel(), w.numel()).trace()) for i, w in enumerate(weights)]
-    omega = hutchinson(model, ["0", "2"], [(x, y)], loss, to_step, (1, 2), probes=2000, generator=seeded(3))
+    omega = hutchinson(model, ["0", "2"], [(x, y)], loss, to_step, (1, 2), probes=1000, generator=seeded(3))
     for row, trace, w in zip(omega.tolist(), exact, weights, strict=True):
         errors = [float((w - to_step(b)(w)).square().sum()) for b in (1, 2)]
         assert row == pytest.approx([trace / w.numel() * e / 2 for e in errors], rel=0.05)
