@@ -118,6 +118,8 @@ def by_brevitas(bits: int) -> Iterator[tuple[str, str]]:
         with _adding(spent):
             net = _layers_of_brevitas(fold_batchnorm(net, ready.images[:1]), bits)
             all_images(calibration_mode, net)
+            with torch.no_grad():
+                net(images[0])  # sets the scales of weights
             if stage is not None:
                 stage(net, images)
         yield done(name, net, spent)
