@@ -14,7 +14,7 @@ from qviz.core.groups import Grouped
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import MSE, Range, StaticRange
 from qviz.core.rounding import Nearest
-from qviz.inspection.networks import Networks
+from qviz.inspection.networks import Networks, same_unit
 from qviz.inspection.noise import Noise
 from qviz.measure.compare import build_grid
 from qviz.nn.layers import QuantLayer
@@ -146,8 +146,7 @@ def _changed(q: Quantizer, more: int, channels: bool) -> Quantizer:
 
 
 def _check(q: Quantizer, more: int, channels: bool) -> None:
-    kind = type(q.range)
-    if not q.range.rescale or kind.transform is not Range.transform or kind.output is not Range.output:
+    if not same_unit(q):
         raise ValueError("its quantizer gives what it reads a unit of its own")
     if type(q.codebook).observe is not Codebook.observe:
         raise ValueError("its levels are placed by the values themselves")

@@ -28,8 +28,10 @@ def causes(layer: LayerView) -> tuple[Cause, ...]:
     found = _blame(sides)
     for side in sides:
         bad = side.db < min(GOOD, sides[0].db + PART)
-        own = [cause for rule in (RULES if bad else ALWAYS) if (cause := rule(side)) is not None]
-        found += sorted(own, key=_severity, reverse=True) or few_bits(side) * bad
+        rules = RULES if bad and side.db < side.fair else ALWAYS
+        own = [cause for rule in rules if (cause := rule(side)) is not None]
+        found += sorted(own, key=_severity, reverse=True)
+        found += few_bits(side) if bad and not own else []
     return (*found, *_before(layer))
 
 

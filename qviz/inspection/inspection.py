@@ -126,7 +126,7 @@ class Inspection(Filed):
         parts = [heading(self), self.table(worst)]
         for layer in worst:
             lines = [f"  {cause.text}" for cause in layer.causes]
-            lines += [f"  tried: {line}" for line in trials(layer)]
+            lines += [f"  {line}" for line in trials(layer)]
             if lines:
                 parts.append("\n".join([called(layer.name), *lines]))
         if self.budget is not None:

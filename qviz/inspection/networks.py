@@ -11,6 +11,7 @@ from torch import nn
 
 from qviz.core._text import count
 from qviz.core.quantizer import Quantizer
+from qviz.core.range import Range
 from qviz.inspection.copies import check_reference, copied, steady
 from qviz.methods.method import Pair
 from qviz.nn.batches import Batch
@@ -170,4 +171,10 @@ def keeps_unit(pair: Pair) -> bool:
 
 
 def _in_unit(standardized: bool, quantizers: Iterable[Quantizer | None]) -> bool:
-    return not standardized and all(q is None or q.range.rescale for q in quantizers)
+    return not standardized and all(q is None or same_unit(q) for q in quantizers)
+
+
+def same_unit(q: Quantizer) -> bool:
+    """Return whether what a quantizer returns is in the unit of what it reads."""
+    kind = type(q.range)
+    return q.range.rescale and kind.transform is Range.transform and kind.output is Range.output

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qviz.inspection.networks import Networks
+from qviz.inspection.networks import Networks, same_unit
 from qviz.inspection.noise import Noise
 from qviz.inspection.tally import Tally
 from qviz.inspection.views import Outputs, Values
@@ -64,7 +64,7 @@ class _Layer:
         self._waiting: list[Tensor] = []
         self._unlike = False
         own = [q for q in (self.layer.weight_quantizer, self.layer.input_quantizer) if q is not None]
-        self.fitted = self.layer.standardize or any(not q.range.rescale for q in own)
+        self.fitted = self.layer.standardize or not all(map(same_unit, own))
         self._input = Tally(self.layer.input_quantizer, 1)
         self._noise = {what: Noise(self.fitted) for what in ("local", "cumulative", "weight", "input")}
         self._weight = self.layer.quantized_weight()

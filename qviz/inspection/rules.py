@@ -43,12 +43,6 @@ ENTROPY = 0.5
 GRID = 2.0
 """In dB: what another grid gains."""
 
-NORMAL = (4.4, 9.25, 14.27, 19.38, 24.57, 29.83, 35.13, 40.34)
-"""In dB: the most that uniform levels of 1 to 8 bits give a normal distribution (Max, 1960)."""
-
-SHORT = 3.0
-"""In dB: values that are so close to that are served as well as their bits allow."""
-
 NOT_NEAREST = ("adaround_weight", "aquant_activation")
 """Recipes that do not round to the nearest level."""
 
@@ -56,13 +50,12 @@ NOT_NEAREST = ("adaround_weight", "aquant_activation")
 def _spread(side: Side) -> Cause | None:
     alive = [r for r in side.values.ranges if r > EMPTY * side.values.widest]
     figure = max(alive) / min(alive) if alive else 1.0
-    if figure < SPREAD or not side.one_step:
+    if figure < SPREAD or not side.weight or not side.one_step:
         return None
     each, one = side.gain(CHANNELS), side.gain(WEIGHT_STEP)
     if each is not None and each - max(one or 0.0, 0.0) < WORTH and _lost(side) is None:
         return None
-    channel = "channel" if side.weight else "input channel"
-    text = f"one {channel} is {figure:,.0f} times wider than the narrowest, and all share one step"
+    text = f"one channel is {figure:,.0f} times wider than the narrowest, and all share one step"
     return Cause("channel spread", figure, SPREAD, text + would("a step for each", each))
 
 
@@ -84,7 +77,7 @@ def _lost(side: Side) -> Cause | None:
 
 def _dead(side: Side) -> Cause | None:
     figure = side.empty / side.values.channels
-    if figure < DEAD:
+    if figure < DEAD or (side.weight and not side.one_step):
         return None
     what = "output channels have weights of 0" if side.weight else "input channels are 0 in all samples"
     text = f"{side.empty} of {side.values.channels} {what}, or next to it: the others set the step"
@@ -149,7 +142,7 @@ def _tail(side: Side) -> Cause | None:
 
 
 def _kurtosis(side: Side) -> Cause | None:
-    if not side.weight or _tail(side) is not None:
+    if not side.weight or _tail(side) is not None or _spread(side) is not None:
         return None
     figure = side.values.kurtosis if side.values.unit == "value" else _of_histogram(side.values)
     if figure < KURTOSIS:
@@ -215,13 +208,10 @@ ALWAYS = (_lost,)
 
 def few_bits(side: Side) -> list[Cause]:
     """Return that bits are few, where they give what they can."""
-    bits = min(8, round(side.bits))
-    figure, threshold = side.codes.sqnr_db, NORMAL[bits - 1]
-    if figure < threshold - SHORT:
+    figure = side.codes.sqnr_db
+    if max(figure, side.db) < side.fair:
         return []
-    gives = "1 bit gives" if bits == 1 else f"{bits} bits give"
-    text = (
-        f"{gives} the {side.plural} {figure:.1f} dB, where a normal distribution would have {threshold:.1f}"
-    )
+    bits = "1 bit is" if side.bits < 1.5 else f"{round(side.bits)} bits are"
+    text = f"{bits} few: the {side.plural} have {figure:.1f} dB, a normal distribution has {side.normal:.1f}"
     more = would("one more", side.gain(WEIGHT_BIT, INPUT_BIT))
-    return [Cause("few bits", figure, threshold, text + more)]
+    return [Cause("few bits", figure, side.normal, text + more)]

@@ -8,8 +8,15 @@ from dataclasses import dataclass
 from qviz.inspection.views import Codes, LayerView, Values
 from qviz.inspection.words import WORTH
 
-EMPTY = 1e-6
-"""A channel counts as 0 below this share of the widest; weight decay leaves 1e-20 in the ResNet-20."""
+EMPTY = 1e-4
+"""A channel counts as 0 below this share of the widest; the ResNet-20 has weights of 1e-23 from its decay."""
+
+
+NORMAL = (4.4, 9.25, 14.27, 19.38, 24.57, 29.83, 35.13, 40.34)
+"""In dB: the most that uniform levels of 1 to 8 bits give a normal distribution (Max, 1960)."""
+
+SHORT = 3.0
+"""In dB: values that are so close to that are served as well as their bits allow."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,16 @@ class Side:
     def bits(self) -> float:
         """Of the codebook: log2 of its levels."""
         return max(1.0, math.log2(self.codes.levels))
+
+    @property
+    def normal(self) -> float:
+        """What a normal distribution would have with so many levels, in dB."""
+        return NORMAL[min(8, round(self.bits)) - 1]
+
+    @property
+    def fair(self) -> float:
+        """From so many dB on, the bits give what they can, and nothing else is wrong."""
+        return self.normal - SHORT
 
     @property
     def empty(self) -> int:

@@ -71,21 +71,22 @@ def tried(trial: Trial) -> str:
     """Return what was tried on a layer, and what it gained."""
     if trial.gain is None:
         return f"{trial.what}: {trial.note}"
-    return f"{trial.what}: {trial.gain:+.1f} dB" + (f" ({trial.note})" if trial.note else "")
+    return f"{trial.what} {trial.gain:+.1f} dB" + (f" ({trial.note})" if trial.note else "")
 
 
 def trials(layer: LayerView) -> list[str]:
     """Return what was tried on a layer, in lines: what gained most, what did not, what cannot be had."""
     had = sorted((trial for trial in layer.trials if trial.gain is not None), key=lambda trial: -trial.gain)
-    lines = [tried(trial) for trial in had if trial.gain >= WORTH]
-    if idle := [trial for trial in had if trial.gain < WORTH]:
+    good, idle = ([trial for trial in had if (trial.gain >= WORTH) is worth] for worth in (True, False))
+    lines = [f"tried: {'; '.join(map(tried, good))}"] if good else []
+    if idle:
         ends = dict.fromkeys(f"{trial.gain:+.1f}" for trial in (idle[-1], idle[0]))
-        lines.append(f"{', '.join(trial.what for trial in idle)}: {' to '.join(ends)} dB")
+        lines.append(f"tried, {' to '.join(ends)} dB: {'; '.join(trial.what for trial in idle)}")
     whys: dict[str, list[str]] = {}
     for trial in layer.trials:
         if trial.gain is None:
             whys.setdefault(trial.note, []).append(trial.what)
-    return lines + [f"{', '.join(whats)}: {why}" for why, whats in whys.items()]
+    return lines + [f"not tried: {'; '.join(whats)}, as {why}" for why, whats in whys.items()]
 
 
 def heading(found: Inspection) -> str:
