@@ -78,7 +78,9 @@ class Bench:
         layer = self._copy()
         q, w = _given(layer.weight_quantizer, "weight"), layer.normalized_weight()
         if grid:
-            book = build_grid(grid, q._normalise(w)[0], q.bits)
+            book = build_grid(grid, w / q.range(q.range.transform(w))[0], q.bits)
+            if torch.equal(book.levels, q.levels):
+                raise ValueError("they are what it has")
             layer.weight_quantizer = Quantizer(book, range=_range(q.range)).observe(w)
         else:
             layer.weight_quantizer = _changed(q, more, channels).observe(w)

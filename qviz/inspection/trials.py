@@ -55,7 +55,7 @@ def _tried(bench: Bench, what: str, change: Callable[[], QuantLayer], note: str)
     try:
         db = bench.db(change())
     except (ValueError, RuntimeError) as problem:  # a recipe that has no meaning for it says why
-        return Trial(what, None, None, str(problem))
+        return Trial(what, None, None, str(problem).removeprefix("layer '0': "))
     if not math.isfinite(bench.now):
         return Trial(what, db, None, f"now the ratio is {bench.now:.0f}, so that there is no gain")
     return Trial(what, db, db - bench.now, note)
