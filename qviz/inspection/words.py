@@ -71,7 +71,7 @@ def tried(trial: Trial) -> str:
     """Return what was tried on a layer, and what it gained."""
     if trial.gain is None:
         return f"{trial.what}: {trial.note}"
-    return f"{trial.what} {trial.gain:+.1f} dB" + (f" ({trial.note})" if trial.note else "")
+    return f"{trial.what}: {trial.gain:+.1f} dB" + (f" ({trial.note})" if trial.note else "")
 
 
 def trials(layer: LayerView) -> list[str]:
