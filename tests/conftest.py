@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +30,20 @@ settings.load_profile("steady")
 def checkout() -> Path:
     """The repository's root."""
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations of runs on 60 images, for tests that do not ask how many there are."""
+    from qviz.nn.data import cifar10
+
+    def some(split: str, **where: Any) -> Any:
+        data = cifar10(split, **where)
+        rows = slice(60 if split in ("val", "test") else None)
+        return replace(data, images=data.images[rows], labels=data.labels[rows])
+
+    for module in ("prepare", "ptq_run"):
+        monkeypatch.setattr(importlib.import_module(f"qviz.nn.runs.{module}"), "cifar10", some)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

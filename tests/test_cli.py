@@ -586,6 +586,7 @@ def trained(tmp_path, *more):
     ]
 
 
+@pytest.mark.usefixtures("few")
 def test_train_writes_a_row_and_results_prints_it(capsys, tmp_path):
     code, out, err = run(capsys, *trained(tmp_path))
     assert (code, err) == (0, "")
@@ -600,6 +601,7 @@ def test_train_writes_a_row_and_results_prints_it(capsys, tmp_path):
     assert (row["w_bits"], row["a_bits"], row["w_levels"], row["a_levels"]) == (2, 3, 4, 8)
 
 
+@pytest.mark.usefixtures("few")
 def test_a_second_train_needs_resume(capsys, tmp_path):
     assert run(capsys, *trained(tmp_path))[0] == 0
     code, _, err = run(capsys, *trained(tmp_path))
@@ -614,6 +616,7 @@ def test_a_second_train_needs_resume(capsys, tmp_path):
     assert re.search(r"no run with exactly these options .* resnet20-lsq-w2a3-smoke-", out)
 
 
+@pytest.mark.usefixtures("few")
 def test_the_contract_stands_before_the_training(capsys, tmp_path):
     _, out, _ = run(capsys, *trained(tmp_path))
     assert out.startswith("resnet20-lsq-w2a3-smoke\nmethod ")
@@ -648,6 +651,7 @@ def test_results_go_through_a_pipe_of_any_encoding(encoding):
     assert b"?" not in done.stdout
 
 
+@pytest.mark.usefixtures("few")
 def test_a_queue_skips_what_the_ledger_has(capsys, tmp_path):
     queue = tmp_path / "q.toml"
     common = 'size = "smoke"\nstart = "scratch"\nsource = "sample"\nimages = 64\n'
@@ -668,6 +672,7 @@ def test_a_queue_skips_what_the_ledger_has(capsys, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few")
 def test_a_stopped_queue_of_quantizations_goes_on(capsys, tmp_path, monkeypatch):
     queue, ledger = tmp_path / "q.toml", tmp_path / "r.json"
     queue.write_text(

@@ -100,8 +100,14 @@ def two_steps(experiment, root, folder):
     return run(replace(experiment, **small), root=root, folder=folder, progress=False)
 
 
+def usual(recipe):
+    """The experiment of which two steps are run for every recipe, on CIFAR-10."""
+    return Experiment(recipe=recipe, w_bits=BITS.get(recipe, 4), size="full")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("stem", [stem for stem in STEMS if stem not in ("cifar10-asq-post", "cifar10-fp32")])
 def test_two_steps_of_a_notebooks_full_schedule(stem, root, tmp_path, monkeypatch):
     for experiment in experiments(stem, "full", monkeypatch):
         row = two_steps(experiment, root, tmp_path)
@@ -109,11 +115,19 @@ def test_two_steps_of_a_notebooks_full_schedule(stem, root, tmp_path, monkeypatc
         assert row.epochs == experiment.config("full").epochs
 
 
+@pytest.mark.parametrize("stem", ["cifar10-asq-post", "cifar10-fp32"])
+def test_the_full_schedules_of_the_others_are_the_usual_ones(stem, monkeypatch):
+    for experiment in experiments(stem, "full", monkeypatch):
+        assert experiment == usual(experiment.recipe)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("recipe", NAMES)
 def test_two_steps_of_every_full_schedule_on_cifar10(recipe, root, tmp_path):
-    row = two_steps(Experiment(recipe=recipe, w_bits=BITS.get(recipe, 4), size="full"), root, tmp_path)
+    row = two_steps(usual(recipe), root, tmp_path)
     assert (row.method, row.data) == (recipe, "cifar10 sample (2,000 + 2,000 images)")
+    assert row.epochs == usual(recipe).config("full").epochs
 
 
 @pytest.mark.slow

@@ -54,18 +54,6 @@ def ptq_row(experiment, **fields):
     return replace(row(), **{**plain, "w_bits": experiment.w_bits, "a_bits": experiment.a_bits, **fields})
 
 
-@pytest.fixture
-def few(monkeypatch):
-    """Tests on 20 images."""
-
-    def some(split, **where):
-        data = cifar10(split, **where)
-        rows = slice(20 if split == "test" else None)
-        return replace(data, images=data.images[rows], labels=data.labels[rows])
-
-    monkeypatch.setattr(MODULE, "cifar10", some)
-
-
 # --- experiments
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import re
 import statistics
-import sys
 from dataclasses import replace
 
 import pytest
@@ -13,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from qviz.methods.pairs import NAMES
-from qviz.nn import data as data_sets
 from qviz.nn.models import create
 from qviz.nn.runs import Experiment, Ledger, Row, known, prepare, read_queue, run
 from qviz.nn.runs.ledger import FIELDS, table
@@ -307,19 +305,6 @@ def test_full_imagenet_says_what_it_needs(tmp_path):
 
 
 # --- run
-
-
-@pytest.fixture
-def few(monkeypatch):
-    """Evaluations on 60 images: what these tests ask does not depend on how many there are."""
-
-    def cifar10(split, **where):
-        data = whole(split, **where)
-        few = slice(60 if split in ("val", "test") else None)
-        return replace(data, images=data.images[few], labels=data.labels[few])
-
-    whole = data_sets.cifar10
-    monkeypatch.setattr(sys.modules["qviz.nn.runs.prepare"], "cifar10", cifar10)
 
 
 @pytest.mark.usefixtures("few")
