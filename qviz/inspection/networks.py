@@ -87,7 +87,7 @@ def networks(
     n = size(batch, None)
     one = each(batch, lambda t: t[:1] if t.ndim and len(t) == n else t)
     with steady(twin):
-        notes = [] if not _has_batchnorm(twin) else [_folded(twin, one, pair, fold)]
+        note = _folded(twin, one, pair, fold)
     quantized = deepcopy(twin)
     with steady(quantized):
         torch.default_generator.manual_seed(0)  # ASQ's networks draw their start
@@ -96,7 +96,7 @@ def networks(
         if not layers:
             raise ValueError("no layer is quantized: pair=, skip= and first_last= leave them all as they are")
         calibrate(quantized, batch)
-    return Networks(quantized, twin, done, layers, tuple(notes))
+    return Networks(quantized, twin, done, layers, (note,) if note else ())
 
 
 def _converted(model: nn.Module, reference: nn.Module | None) -> Networks:
@@ -143,11 +143,15 @@ def _has_batchnorm(model: nn.Module) -> bool:
 
 
 def _folded(model: nn.Module, batch: Batch, pair: Pair | Mapping[str, Pair | None], fold: bool | None) -> str:
-    """Fold BatchNorm where that is right, and return the sentence that says so."""
+    """Fold BatchNorm where that is right, and return the sentence that says so; "" where there is none."""
+    pairs = pair.values() if isinstance(pair, Mapping) else (pair,)
+    in_unit = all(one is None or keeps_unit(one) for one in pairs)
+    if not _has_batchnorm(model):
+        lacks = "these quantizers give outputs a unit of their own, and no BatchNorm is there to take it away"
+        return "" if in_unit else lacks
     if fold is False:
         return "BatchNorm was left as it is"
-    pairs = pair.values() if isinstance(pair, Mapping) else (pair,)
-    if fold is None and not all(one is None or keeps_unit(one) for one in pairs):
+    if fold is None and not in_unit:
         return (
             "BatchNorm was not folded: it takes away the unit that these quantizers give their outputs; its "
             "statistics are those of the float network, and until training fits them the outputs are far off"

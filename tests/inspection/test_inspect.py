@@ -231,6 +231,8 @@ def test_a_converted_model_says_what_its_float_network_is():
     assert "better give the float network" in found.notes[0]
     assert "standardized" in found["0"].why
     assert found["0"].outputs.fitted
+    bare = inspect(small(), X, **{**QUICK, "recipe": "daq"})
+    assert "no BatchNorm is there to take it away" in bare.notes[0]
     with pytest.raises(ValueError, match="inspected as it is: leave out"):
         inspect(net, X, skip="0")
 

@@ -27,7 +27,7 @@ from qviz.nn.ptq import fold_batchnorm, ptq
 from tests.inspection import oracle
 
 EXACT = ("count", "channels", "dead", "bits", "levels", "used", "counts")
-OWN_UNIT = ("daq", "adq")
+OWN_UNIT = ("daq", "adq", "pact")
 
 
 def close(got, expected, what, **tolerance):
@@ -145,6 +145,18 @@ def test_a_depthwise_separable_net(name, tmp_path):
     found = inspect(net, given, pair=pair, first_last="quantized", top=0)
     plain, made = quantize(net, IMAGES, pair, first_last="quantized")
     check(found, plain, made, IMAGES, SEPARABLE, tmp_path, labels)
+
+
+def test_dorefa_weights_have_a_unit_of_their_own():
+    net, pair = separable(), pair_of("pact", 8)
+    found = inspect(net, IMAGES, pair=pair, first_last="quantized", top=0, sensitivity=False)
+    plain, made = quantize(net, IMAGES, pair, first_last="quantized")
+    _, read, _ = oracle.run(plain, IMAGES, SEPARABLE)
+    for name in SEPARABLE:
+        expected = oracle.outputs(made.get_submodule(name), plain.get_submodule(name), read[name], True)
+        close(found[name].outputs.local, expected["local"], name, rtol=0, atol=1e-3)
+        close(found[name].outputs.weight, expected["weight"], name, rtol=0, atol=1e-3)
+    assert found["8"].outputs.fitted
 
 
 def test_a_model_that_was_trained_is_inspected_as_it_is(tmp_path):
