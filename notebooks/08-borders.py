@@ -408,6 +408,7 @@ for bits in (2, 3, 4):
 # %% [markdown]
 # ## What to read next
 #
+# - [Look inside your model](10-look-inside-your-model.ipynb): which layer of a network needs a remedy at all, and why.
 # - `notebooks/training/ptq-aquant.ipynb`: the whole ladder from rounding to nearest to AQuant, with its own control,
 #   on the whole network.
 # - `qviz.methods.aquant`: the border, and the table of thresholds that it folds to, so that nobody computes a sigmoid
