@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map_only
 
 from qviz.core._text import some
+from qviz.export.packed import PackedLayer
 from qviz.nn.layers import QuantLayer
 
 
@@ -57,14 +58,18 @@ def spare(model: nn.Module) -> Iterator[nn.Module]:
 
     Raises:
         TypeError: It is no module, or cannot be copied.
-        ValueError: Some of its numbers are NaN or infinite.
+        ValueError: Some of its numbers are NaN or infinite; it was loaded from an exported file.
         RuntimeError: It is converted and not calibrated.
     """
     copy = copied(model)
     for name, layer in copy.named_modules():
         if isinstance(layer, QuantLayer) and not layer.calibrated:
             raise RuntimeError(f"layer {name!r} is not calibrated yet: call calibrate(model, images) first")
-    _check_weights(copy)
+        if isinstance(layer, PackedLayer):
+            raise ValueError(
+                "an exported model holds codes and no weights: inspect the one it was saved from"
+            )
+    _check_numbers(copy, "model")
     with steady(copy):
         yield copy
 
@@ -73,11 +78,12 @@ def check_reference(model: nn.Module, reference: nn.Module, layers: Iterable[str
     """Refuse a reference that is not the float network of a converted model.
 
     Raises:
-        ValueError: It is quantized itself, lacks a layer, has one of another kind or shape, or BatchNorm
-            where the model has none.
+        ValueError: It is quantized itself or has numbers that are NaN; it lacks a layer, or has one of another
+            kind or shape, or BatchNorm where the model has none.
     """
     if any(isinstance(module, QuantLayer) for module in reference.modules()):
         raise ValueError("the reference is quantized itself: give the float network")
+    _check_numbers(reference, "reference")
     theirs = dict(reference.named_modules())
     for name in layers:
         own, other = model.get_submodule(name), theirs.get(name)
@@ -98,7 +104,7 @@ def check_reference(model: nn.Module, reference: nn.Module, layers: Iterable[str
         )
 
 
-def _check_weights(model: nn.Module) -> None:
+def _check_numbers(model: nn.Module, what: str) -> None:
     """Refuse weights that are NaN or infinite, with each layer's count."""
     named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     masks = {key for key, _ in model.named_buffers()}  # which are minus infinity where nothing may pass
@@ -106,7 +112,7 @@ def _check_weights(model: nn.Module) -> None:
     bad = {key: n for key, n in counts.items() if n}
     if bad:
         texts = [f"{key} has {n:,} of {named[key].numel():,}" for key, n in bad.items()]
-        raise ValueError(f"numbers of the model are NaN or infinite: {some(texts)}")
+        raise ValueError(f"numbers of the {what} are NaN or infinite: {some(texts)}")
 
 
 def _unfinite(value: Tensor, *, masks: bool) -> int:

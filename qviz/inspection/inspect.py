@@ -107,6 +107,7 @@ def inspect(
         total = len(samples) + sensitivity * (len(nets.layers) + len(nets.layers) + 3)
         total += min(top, len(nets.layers))
         with steady(nets.reference, nets.quantized), steps(total, show=show) as step:
+            notes = beside(nets.reference, samples[0])
             ratio, agreement = outputs(samples, measured, step)
             judge = Judge(nets, samples[: -(-PROBES // CHUNK)])
             costs = judge.sensitivities(step) if sensitivity else {}
@@ -120,7 +121,7 @@ def inspect(
                 whole=Whole(ratio, agreement, judge.loss(nets.quantized) - judge.base),
                 size=packed,
                 budget=spent,
-                notes=(*nets.notes, *beside(nets.reference, samples[0]), *filter(None, [why])),
+                notes=(*nets.notes, *notes, *filter(None, [why])),
             )
             found = explained(found, nets, samples, top, step)
     return replace(found, seconds=time.monotonic() - began)
