@@ -78,7 +78,7 @@ def check_reference(model: nn.Module, reference: nn.Module, layers: Iterable[str
     """Refuse a reference that is not the float network of a converted model.
 
     Raises:
-        ValueError: It is quantized itself or has numbers that are NaN; it lacks a layer, or has one of another
+        ValueError: It is quantized itself or has numbers that are NaN; it lacks a layer, has one of another
             kind or shape, or BatchNorm where the model has none.
     """
     if any(isinstance(module, QuantLayer) for module in reference.modules()):
