@@ -100,16 +100,18 @@ def figure(scene: Scene, *, size: tuple[float, float] | None = None) -> Figure:
     Args:
         scene: What to draw.
         size: Width and height in inches; by default 6.4 x 4.0 for one panel, a 16:9 slide of 13.33 x 7.5 for
-            more.
+            more, and higher for a table of many rows.
     """
     parts = len(scene.panels) + (scene.table is not None)
     columns = 1 if parts == 1 else 2
     rows = -(-parts // columns)
+    more = _more(scene.table)
     fig = Figure(
-        figsize=size or ((6.4, 4.0) if parts == 1 else (13.33, 3.75 * rows)),
+        figsize=size or ((6.4, 4.0) if parts == 1 else (13.33, 3.75 * rows + more)),
         layout="constrained",
     )
-    axes = np.atleast_1d(fig.subplots(rows, columns)).ravel()
+    heights = [1.0] * (rows - 1) + [1.0 + more / 3.75]
+    axes = np.atleast_1d(fig.subplots(rows, columns, height_ratios=heights)).ravel()
     for ax, panel in zip(axes, scene.panels, strict=False):
         draw(panel, ax)
     rest = list(axes[len(scene.panels) :])
@@ -219,15 +221,18 @@ _DRAWERS: dict[type[Mark], Any] = {
 ROW, NOTE, BOLD = 12.0, 11.0, 1.15
 """Heights of a table's row and of a line below it, in points; how much wider bold letters are."""
 
-LETTERS, LEAST = 9.5, 7.0
-"""The size of a table's letters, and the least where it has many rows; rows beyond are counted."""
+LETTERS = 9.5
+"""The size of a table's letters, in points."""
+
+USUAL, MOST = 17, 30
+"""Up to so many rows there is room for; up to so many the picture grows; those beyond are counted."""
 
 
 def _table(ax: Axes, table: Table) -> None:
     """Write a table, each row's name in the color of its curves."""
     ax.set_axis_off()
     room = ax.figure.get_figheight() * 72 * ax.get_position().height
-    table = _cut(table, int((room - NOTE * (len(table.notes) + 1)) / (LEAST / LETTERS * ROW)) - 2)
+    table = _cut(table)
     ax.text(0.0, 0.0, "\n".join(table.notes), transform=ax.transAxes, fontsize="small", wrap=True)
     columns = zip(table.headers, *table.rows, strict=True)
     widths = [max(map(len, column)) + 2.0 for column in columns]
@@ -254,13 +259,20 @@ def _table(ax: Axes, table: Table) -> None:
             cell.get_text().set(color=LOOKS[table.roles[i - 1]].color, weight="bold")
 
 
-def _cut(table: Table, most: int) -> Table:
-    """Return a table of at most so many rows, with a note that counts the others."""
-    left = len(table.rows) - most
+def _more(table: Table | None) -> float:
+    """Return by how many inches a row of panels grows for a table of many rows."""
+    if table is None or len(table.rows) <= USUAL:
+        return 0.0
+    return (ROW * (min(len(table.rows), MOST) - USUAL) / 0.8 + NOTE * len(table.notes)) / 72
+
+
+def _cut(table: Table) -> Table:
+    """Return a table of at most 30 rows, with a note that counts the others."""
+    left = len(table.rows) - MOST
     if left <= 0:
         return table
     notes = (*table.notes, f"and {count(left, 'further row')}, which the table in the notebook has")
-    return replace(table, rows=table.rows[:most], roles=table.roles[:most], notes=notes)
+    return replace(table, rows=table.rows[:MOST], roles=table.roles[:MOST], notes=notes)
 
 
 def _picture(shown: Panel | Scene) -> tuple[dict[str, Any], dict[str, Any]]:

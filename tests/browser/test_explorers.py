@@ -207,6 +207,18 @@ def test_a_dot_can_be_dragged_and_undone(page):
     page.undo_to(seen)
 
 
+def test_a_row_of_the_table_opens_what_it_names(page):
+    row = page.locator("[data-opens]:not([aria-current])")
+    if not row.count():
+        pytest.skip(f"{page.name} has no table whose rows open")
+    before, seen, name = page.picture, page.seen, row.nth(2).get_attribute("value")
+    row.nth(2).press("Enter")
+    assert page.changed(before)
+    assert page.locator("[aria-current]").get_attribute("value") == name
+    assert page.lab.page.evaluate("() => document.activeElement.value") == name
+    page.undo_to(seen)
+
+
 def test_everything_has_a_name_and_a_ring_where_the_keys_go(page):
     assert page.lab.page.locator(ROOT).evaluate(NAMELESS) == []
     page.locator("select:visible, .noUi-handle:visible, input:visible").first.focus()
