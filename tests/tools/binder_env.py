@@ -53,7 +53,7 @@ def build_and_drive(folder: Path, python: str) -> int:
     size = sum(path.lstat().st_size for path in environment.rglob("*") if path.is_file())
     print(f"environment: {size / 1e9:.2f} GB", flush=True)
     drive = [sys.executable, "-m", "tests.browser.drive", repository / "notebooks" / "00-start-here.ipynb"]
-    drive += ["--slider", "Bits", "--slider", "Clip", "--repeat", "5"]
+    drive += ["--slider", "Bits", "--slider", "Clip", "--repeat", "2", "--warmup", "1"]
     drive += ["--python", environment / "bin" / "python"]
     return subprocess.run(drive, cwd=ROOT, check=False).returncode
 
