@@ -118,7 +118,7 @@ def channels(k: Look) -> Panel:
         marks.append(Rule("a", max(float(tops[0][0]), floor), "y", label="reach of the levels"))
     text = (
         f"{v.channels} channels; the widest reaches {v.widest:.3g}, the narrowest {v.narrowest:.3g}: "
-        f"{v.spread:.3g} times less. {v.dead} hold zeros only."
+        f"{v.spread:.3g} times less. {v.dead} hold next to nothing."
     )
     if tops:
         text += f" The levels reach from {tops[0].min():.3g} to {tops[0].max():.3g}."

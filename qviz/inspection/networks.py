@@ -95,7 +95,7 @@ def networks(
         layers = _quantized(quantized)
         if not layers:
             raise ValueError("no layer is quantized: pair=, skip= and first_last= leave them all as they are")
-        calibrate(quantized, batch)
+        calibrate(quantized, batch, batchnorm=_of_own_unit(pair) or None)
     return Networks(quantized, twin, done, layers, (note,) if note else ())
 
 
@@ -144,8 +144,7 @@ def _has_batchnorm(model: nn.Module) -> bool:
 
 def _folded(model: nn.Module, batch: Batch, pair: Pair | Mapping[str, Pair | None], fold: bool | None) -> str:
     """Fold BatchNorm where that is right, and return the sentence that says so; "" where there is none."""
-    pairs = pair.values() if isinstance(pair, Mapping) else (pair,)
-    in_unit = all(one is None or keeps_unit(one) for one in pairs)
+    in_unit = not _of_own_unit(pair)
     if not _has_batchnorm(model):
         lacks = "these quantizers give outputs a unit of their own, and no BatchNorm is there to take it away"
         return "" if in_unit else lacks
@@ -154,7 +153,7 @@ def _folded(model: nn.Module, batch: Batch, pair: Pair | Mapping[str, Pair | Non
     if fold is None and not in_unit:
         return (
             "BatchNorm was not folded: it takes away the unit that these quantizers give their outputs; its "
-            "statistics are those of the float network, and until training fits them the outputs are far off"
+            "statistics were estimated anew behind them"
         )
     try:
         fold_batchnorm(model, batch)
@@ -163,6 +162,11 @@ def _folded(model: nn.Module, batch: Batch, pair: Pair | Mapping[str, Pair | Non
             raise
         return f"BatchNorm was not folded: {problem}"
     return "BatchNorm was folded into the layers before it"
+
+
+def _of_own_unit(pair: Pair | Mapping[str, Pair | None]) -> bool:
+    pairs = pair.values() if isinstance(pair, Mapping) else (pair,)
+    return not all(one is None or keeps_unit(one) for one in pairs)
 
 
 def keeps_unit(pair: Pair) -> bool:

@@ -76,11 +76,11 @@ def _lost(side: Side) -> Cause | None:
 
 
 def _dead(side: Side) -> Cause | None:
-    figure = side.empty / side.values.channels
+    figure = side.values.dead / side.values.channels
     if figure < DEAD or (side.weight and not side.one_step):
         return None
     what = "output channels have weights of 0" if side.weight else "input channels are 0 in all samples"
-    text = f"{side.empty} of {side.values.channels} {what}, or next to it: the others set the step"
+    text = f"{side.values.dead} of {side.values.channels} {what}, or next to it: the others set the step"
     return Cause("dead channels", figure, DEAD, text)
 
 

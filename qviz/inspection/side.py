@@ -8,10 +8,6 @@ from dataclasses import dataclass
 from qviz.inspection.views import Codes, LayerView, Values
 from qviz.inspection.words import WORTH
 
-EMPTY = 1e-4
-"""A channel counts as 0 below this share of the widest; the ResNet-20 has weights of 1e-23 from its decay."""
-
-
 NORMAL = (4.4, 9.25, 14.27, 19.38, 24.57, 29.83, 35.13, 40.34)
 """In dB: the most that uniform levels of 1 to 8 bits give a normal distribution (Max, 1960)."""
 
@@ -58,11 +54,6 @@ class Side:
     def fair(self) -> float:
         """From so many dB on, the bits give what they can, and nothing else is wrong."""
         return self.normal - SHORT
-
-    @property
-    def empty(self) -> int:
-        """How many channels are 0, or next to it."""
-        return sum(r <= EMPTY * self.values.widest for r in self.values.ranges)
 
     @property
     def below_zero(self) -> float:

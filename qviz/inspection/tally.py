@@ -10,7 +10,7 @@ from torch import Tensor
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import Range
 from qviz.core.rounding import Stochastic
-from qviz.inspection.views import Codes, Values
+from qviz.inspection.views import EMPTY, Codes, Values
 from qviz.measure import metrics
 from qviz.measure.measured import run_once
 
@@ -76,7 +76,7 @@ class Tally:
         moments = [(x - mean).pow(k).mean() for k in (2, 4)]
         size = x.abs()
         largest, common = float(size.max()), float(size.kthvalue(max(1, round(0.999 * len(x)))).values)
-        alive = self._ranges[self._ranges > 0].double()
+        alive = self._ranges[self._ranges > EMPTY * self._ranges.max()].double()
         edges, heights = _histogram(shown)
         return Values(
             count=self.count,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+EMPTY = 1e-4
+"""A channel counts as 0 below this share of the widest; the ResNet-20 has weights of 1e-23 from its decay."""
+
 Floats = tuple[float, ...]
 Ints = tuple[int, ...]
 
@@ -54,7 +57,7 @@ class Values:
         tiny: The share of values below a millionth of the largest, exact zeros included.
         tail: The largest absolute value over the one that 99.9 % are below.
         channels: How many there are: output channels of a weight, input channels of an input.
-        dead: Channels with zeros only.
+        dead: Channels that hold zeros, or next to nothing: at most :data:`EMPTY` of the widest.
         narrowest, widest: The least and the greatest, over all other channels, of a channel's largest
             absolute value.
         ranges: Each channel's largest absolute value.

@@ -122,7 +122,7 @@ def _facts(values: Values) -> dict[str, str]:
         "largest / 99.9 % lie below": f"{values.tail:.4g}",
         "below a millionth of the largest": f"{values.tiny:.2%}",
         "channels": f"{values.channels:,}",
-        "channels of zeros only": f"{values.dead:,}",
+        "channels of next to nothing": f"{values.dead:,}",
         "narrowest to widest channel": f"{values.narrowest:.4g} to {values.widest:.4g}",
         "widest / narrowest": f"{values.spread:.4g}",
     }

@@ -29,7 +29,7 @@ def values(x: Tensor, axis: int) -> dict[str, float]:
     away, size = flat - flat.mean(), np.sort(np.abs(flat))
     place = 0.999 * (len(flat) - 1)
     below = size[math.floor(place)], size[min(math.ceil(place) + 1, len(flat) - 1)]
-    live = ranges[ranges > 0]
+    live = ranges[ranges > 1e-4 * ranges.max()]
     return {
         "count": len(flat),
         "low": flat.min(),
@@ -40,7 +40,7 @@ def values(x: Tensor, axis: int) -> dict[str, float]:
         "tiny": float((np.abs(flat) < 1e-6 * size[-1]).mean()),
         "tail": (size[-1] / below[1], size[-1] / below[0]),
         "channels": len(ranges),
-        "dead": int((ranges == 0).sum()),
+        "dead": len(ranges) - len(live),
         "narrowest": live.min(),
         "widest": live.max(),
         "spread": live.max() / live.min(),
