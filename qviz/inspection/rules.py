@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from qviz.inspection.side import EMPTY, Side, percent, would
+from qviz.inspection.side import Side, percent, would
 from qviz.inspection.trials import CHANNELS, INPUT_BIT, INPUT_STEP, WEIGHT_BIT, WEIGHT_STEP
-from qviz.inspection.views import Cause, Values
+from qviz.inspection.views import EMPTY, Cause, Values
 from qviz.inspection.words import WORTH
 
 SPREAD = 10.0
@@ -48,8 +48,7 @@ NOT_NEAREST = ("adaround_weight", "aquant_activation")
 
 
 def _spread(side: Side) -> Cause | None:
-    alive = [r for r in side.values.ranges if r > EMPTY * side.values.widest]
-    figure = max(alive) / min(alive) if alive else 1.0
+    figure = side.values.spread
     if figure < SPREAD or not side.weight or not side.one_step:
         return None
     each, one = side.gain(CHANNELS), side.gain(WEIGHT_STEP)

@@ -45,6 +45,8 @@ def sqnr_from(energy: float, sse: float) -> float:
         return math.nan
     if sse == 0.0:
         return math.inf
+    if math.isinf(sse):
+        return math.nan if math.isinf(energy) else -math.inf
     return 10.0 * math.log10(energy / sse) if energy > 0.0 else -math.inf
 
 

@@ -113,3 +113,8 @@ def test_entropy_refuses_what_is_no_count(counts, received):
     for values in (np.array(counts), torch.tensor(counts)):
         with pytest.raises(ValueError, match=received):
             metrics.entropy_bits(values)
+
+
+def test_an_infinite_error_has_a_ratio() -> None:
+    assert metrics.sqnr_from(2.0, math.inf) == -math.inf
+    assert math.isnan(metrics.sqnr_from(math.inf, math.inf))
