@@ -206,11 +206,12 @@ ALWAYS = (_lost,)
 
 
 def few_bits(side: Side) -> list[Cause]:
-    """Return that bits are few, where they give what they can."""
+    """Return that the bits give what they can, where they do."""
     figure = side.codes.sqnr_db
     if max(figure, side.db) < side.fair:
         return []
-    bits = "1 bit is" if side.bits < 1.5 else f"{round(side.bits)} bits are"
-    text = f"{bits} few: the {side.plural} have {figure:.1f} dB, a normal distribution has {side.normal:.1f}"
+    bits = "1 bit does what it" if side.bits < 1.5 else f"{round(side.bits)} bits do what they"
+    have = f"the {side.plural} have {figure:.1f} dB, a normal distribution would have {side.normal:.1f}"
+    text = f"{bits} can: {have}"
     more = would("one more", side.gain(WEIGHT_BIT, INPUT_BIT))
     return [Cause("few bits", figure, side.normal, text + more)]

@@ -138,7 +138,9 @@ def test_weight_or_input_is_to_blame() -> None:
 
 def test_bits_are_few_where_nothing_else_is_wrong() -> None:
     (found,) = layer(randn(64, 64), randn(64, 64, seed=1), Quantizer(uniform(3)), top=1).causes
-    assert found.text.startswith("3 bits are few: the weights have 13.5 dB, a normal distribution has 14.3")
+    assert found.text.startswith(
+        "3 bits do what they can: the weights have 13.5 dB, a normal distribution would have 14.3"
+    )
     assert ": one more would give +5" in found.text
 
 
