@@ -146,6 +146,7 @@ class _Trial:
         self.weights = [module.weight.detach() for module in self.modules]
         self._model, self._samples, self._loss = model, samples, loss
         self._quantizers: dict[tuple[int, int], Callable[[Tensor], Tensor]] = {}
+        self._measured: dict[tuple[int, ...], float] = {}
         self._base = self._mean()
 
     @torch.no_grad()
@@ -180,17 +181,18 @@ class _Trial:
         self, chosen: tuple[int, ...], sizes: list[int], bits: tuple[int, ...], omega: Matrix
     ) -> Choice:
         """Run the network with all layers at these bits."""
-        with ExitStack() as stack:
-            for at, b in enumerate(chosen):
-                stack.enter_context(changed(self.modules[at], "weight", self._quantizers[at, b]))
-            measured = self._mean() - self._base
+        if chosen not in self._measured:
+            with ExitStack() as stack:
+                for at, b in enumerate(chosen):
+                    stack.enter_context(changed(self.modules[at], "weight", self._quantizers[at, b]))
+                self._measured[chosen] = self._mean() - self._base
         spent = [n * b for n, b in zip(sizes, chosen, strict=True)]
         return Choice(
             bits=chosen,
             average=sum(spent) / sum(sizes),
             packed=sum(-(-n // 8) for n in spent),
             predicted=sum(row[bits.index(b)] for row, b in zip(omega, chosen, strict=True)),
-            measured=measured,
+            measured=self._measured[chosen],
         )
 
 
