@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from qviz.inspection.compare import Comparison as Comparison
+from qviz.inspection.compare import compare as compare
 from qviz.inspection.inspect import inspect as inspect
 from qviz.inspection.inspection import Inspection as Inspection
 from qviz.inspection.views import LayerView as LayerView

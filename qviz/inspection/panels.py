@@ -71,13 +71,19 @@ def _levels(at: np.ndarray, share: np.ndarray, low: float) -> list[Mark]:
     return marks
 
 
+def decibels(value: float) -> str:
+    """Return a ratio with its unit."""
+    return f"{db(value)} dB"
+
+
 def ratios(layers: Sequence[LayerView]) -> Panel | None:
     """Show the local and the cumulative ratio of every layer; None where there is no finite one."""
     found = {
         "local": [None if one.outputs is None else one.outputs.local for one in layers],
         "cumulative": [None if one.outputs is None else one.outputs.cumulative for one in layers],
     }
-    return _by_layer("Output of each layer", "signal to noise (dB)", found, layers, " dB", db)
+    names = [one.name for one in layers]
+    return by_layer("Output of each layer", "signal to noise (dB)", found, names, decibels)
 
 
 def costs(layers: Sequence[LayerView], loss: str) -> Panel | None:
@@ -92,7 +98,8 @@ def costs(layers: Sequence[LayerView], loss: str) -> Panel | None:
         "cost, quantized alone": [None if one is None else one.on for one in given],
         "gain, left in floating point": [None if one is None else one.off for one in given],
     }
-    return _by_layer("Cost of each layer, and gain of leaving it", LOSSES[loss], found, layers, "", cost)
+    names = [one.name for one in layers]
+    return by_layer("Cost of each layer, and gain of leaving it", LOSSES[loss], found, names, cost)
 
 
 def pareto(budget: Budget) -> Panel | None:
@@ -122,27 +129,35 @@ def pareto(budget: Budget) -> Panel | None:
     return Panel("What bits of weights buy", x, losses, tuple(marks), " ".join(words))
 
 
-def _by_layer(
+def by_layer(
     title: str,
     y: str,
     rows: Mapping[str, Sequence[float | None]],
-    layers: Sequence[LayerView],
-    unit: str,
-    said: Callable[[float | None], str],
+    names: Sequence[str],
+    said: Callable[[float], str],
 ) -> Panel | None:
+    """Show one or two figures of every layer; None where there is no finite one.
+
+    Args:
+        title: The title.
+        y: The label of the y axis.
+        rows: Names of the figures mapped to one number a layer; None and infinities are gaps.
+        names: Of the layers.
+        said: How a figure is written in the text.
+    """
     found = {name: np.array([np.nan if v is None else v for v in row]) for name, row in rows.items()}
     found = {name: np.where(np.isfinite(row), row, np.nan) for name, row in found.items()}
     found = {name: row for name, row in found.items() if not np.isnan(row).all()}
     if not found:
         return None
     power = _power(list(found.values()))
-    at = np.arange(1.0, len(layers) + 1)
+    at = np.arange(1.0, len(names) + 1)
     marks, words = [], []
     for role, (name, row) in zip("ab", found.items(), strict=False):
         seen, drawn = ~np.isnan(row), row / 10.0**power
         marks += [Line(role, at, drawn), Points(role, at[seen], drawn[seen], label=name)]
         ends = [
-            f"{said(float(row[i]))}{unit} (layer {i + 1}, {called(layers[i].name)})"
+            f"{said(float(row[i]))} (layer {i + 1}, {called(names[i])})"
             for i in (int(np.nanargmin(row)), int(np.nanargmax(row)))
         ]
         words.append(f"{name}: from {ends[0]} to {ends[1]}.")
@@ -150,7 +165,7 @@ def _by_layer(
     low, high = min(0.0, float(np.nanmin(held))), max(0.0, float(np.nanmax(held)))
     spare = 0.06 * (high - low) or 1.0
     shown = Axis(y + (f", in 1e{power}" if power else ""), low - spare * (low < 0), high + spare)
-    x = Axis("layer, in the table's order", 0.5, len(layers) + 0.5)
+    x = Axis("layer, in the table's order", 0.5, len(names) + 0.5)
     return Panel(title, x, shown, tuple(marks), " ".join(words))
 
 

@@ -40,16 +40,21 @@ def figures(layer: LayerView) -> tuple[float | None, ...]:
 
 def cells(layer: LayerView) -> tuple[str, ...]:
     """Return the line of a layer in the table."""
-    codes = [None if values is None else values.codes for values in (layer.weight, layer.input)]
     found = figures(layer)
     return (
         called(layer.name),
         layer.kind,
         "x".join(map(str, layer.shape)),
-        "/".join("fp" if one is None else str(one.bits) for one in codes),
+        widths(layer),
         *map(db, found[:4]),
         *map(cost, found[4:]),
     )
+
+
+def widths(layer: LayerView) -> str:
+    """Return the measured bits of weight and input; "fp" for what stays in floating point."""
+    codes = [None if values is None else values.codes for values in (layer.weight, layer.input)]
+    return "/".join("fp" if one is None else str(one.bits) for one in codes)
 
 
 def called(name: str) -> str:
