@@ -12,7 +12,7 @@ from qviz.inspection.choices import Budget
 from qviz.inspection.files import Filed
 from qviz.inspection.loss import UNITS
 from qviz.inspection.views import LayerView
-from qviz.inspection.words import HEAD, called, cells, heading, trials
+from qviz.inspection.words import HEAD, LEGEND, called, cells, heading, trials
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -123,7 +123,7 @@ class Inspection(Filed):
             top: How many layers.
         """
         worst = self.worst(top)
-        parts = [heading(self), self.table(worst)]
+        parts = [heading(self), f"{self.table(worst)}\n({LEGEND})"]
         for layer in worst:
             lines = [f"  {cause.text}" for cause in layer.causes]
             lines += [f"  {line}" for line in trials(layer)]

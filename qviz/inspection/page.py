@@ -14,7 +14,7 @@ from qviz.core._text import count
 from qviz.inspection import panels
 from qviz.inspection.choices import HEAD as CHOICES
 from qviz.inspection.views import LayerView
-from qviz.inspection.words import HEAD, called, cells, db, facts, figures, heading, outputs, trials
+from qviz.inspection.words import HEAD, LEGEND, called, cells, db, facts, figures, heading, outputs, trials
 from qviz.plot.html import PAGE
 from qviz.plot.picture import picture
 from qviz.plot.scene import Panel, Scene
@@ -61,7 +61,7 @@ def _worst(found: Inspection) -> str:
     parts = []
     for layer in found.worst(WORST):
         said = [f"<li>{escape(cause.text)}</li>" for cause in layer.causes]
-        said += [f"<li>tried: {escape(line)}</li>" for line in trials(layer)]
+        said += [f"<li>{escape(line)}</li>" for line in trials(layer)]
         if said:
             parts.append(f"<h3>{_link(found, layer)}</h3><ul>{''.join(said)}</ul>")
     none = "<p>No figure of a layer passed its threshold.</p>"
@@ -84,7 +84,8 @@ def _layers(found: Inspection) -> str:
     head = "".join(f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in HEAD)
     rows = "".join(_row(found, layer) for layer in found.layers)
     table = f'<table class="qviz-table layers"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
-    return f"<section><h2>All layers</h2>{_threshold(found)}{_wide('Table of all layers', table)}</section>"
+    shown = f"<p>{escape(LEGEND)}.</p>{_threshold(found)}{_wide('Table of all layers', table)}"
+    return f"<section><h2>All layers</h2>{shown}</section>"
 
 
 def _row(found: Inspection, layer: LayerView) -> str:
@@ -148,7 +149,7 @@ def _detail(found: Inspection, layer: LayerView, worst: bool) -> str:
     short = f"{layer.kind}, local {db(layer.outputs.local)} dB" if layer.outputs is not None else layer.kind
     tables = _table(("output and cost", ""), outputs(layer)) + _table(("", "weight", "input"), facts(layer))
     said = [layer.why] if layer.why else []
-    said += [cause.text for cause in layer.causes] + [f"tried: {line}" for line in trials(layer)]
+    said += [cause.text for cause in layer.causes] + trials(layer)
     return (
         f'<details id="{_id(found, layer)}"{" class=worst" if worst else ""}><summary>'
         f"<strong>{escape(called(layer.name))}</strong><small>{escape(short)}</small></summary>"

@@ -28,6 +28,12 @@ HEAD = (
 )
 """The columns of the table of layers."""
 
+LEGEND = (
+    "bits of weight/input; local: on the inputs of the float network; cumulative: in the quantized one;\n"
+    "alone: what the layer costs if it alone is quantized; without: what is gained if it alone is not"
+)
+"""What they mean."""
+
 
 def figures(layer: LayerView) -> tuple[float | None, ...]:
     """Return the numbers behind the last six columns: ratios in dB, and what the layer costs."""
