@@ -36,6 +36,7 @@ class LayerExplorer(Explorer):
         ValueError: There is no such layer, recipe or bit width, or only one of model and images is given.
 
     Example:
+        >>> import torch
         >>> e = LayerExplorer(nn.Sequential(nn.Linear(8, 4)), torch.randn(4, 8))
         >>> e.layer.value, list(e.data()["table"])
         ('0', ['0'])

@@ -150,8 +150,8 @@ def _numbers(axis: Axis) -> dict[str, Any]:
         parts = (1.0,) if decades > 2 else (1.0, 2.0, 5.0)
         at = np.asarray(LogLocator(subs=parts, numticks=8).tick_values(axis.low, axis.high))
         at = at[(at >= axis.low) & (at <= axis.high)]
-        long = len(at) > 0 and not 0.01 <= at[0] <= at[-1] < 1e5  # such figures would cover the axis's label
-        return {"label": axis.label, "tick_values": at, "tick_format": ".0e" if long else ".1g"}
+        long = len(at) > 0 and not 0.01 <= at[0] <= at[-1] < 1e4  # such figures would cover the axis's label
+        return {"label": axis.label, "tick_values": at, "tick_format": ".0e" if long else ".1r"}
     whole = {"integer": True, "min_n_ticks": 1} if axis.counts else {}
     at = MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10], **whole).tick_values(axis.low, axis.high)
     at = at[(at >= axis.low) & (at <= axis.high)]
