@@ -177,8 +177,23 @@ class Layers:
         """Return the float network, with BatchNorm folded in where an inspection would do that."""
         return self._folded if keeps_unit(made) else self._plain
 
-    @torch.no_grad()
     def _fitted(self, name: str, setting: Setting) -> Fit:
+        """Quantize a layer, with as many of the bits as its weight has distinct values for (ADQ)."""
+        why = None
+        for bits in range(setting.bits, 1, -1):
+            try:
+                fit = self._quantized(name, replace(setting, bits=bits))
+            except ValueError as problem:
+                why = why or problem
+                continue
+            if why is None:
+                return fit
+            fewer = f"its weight has {bits} bits, not {setting.bits}, as {why}"
+            return replace(fit, note="; ".join(filter(None, (fewer, fit.note))))
+        raise why
+
+    @torch.no_grad()
+    def _quantized(self, name: str, setting: Setting) -> Fit:
         made, x = self.pair(setting), self.inputs[name]
         twin = copy.deepcopy(self.network(made).get_submodule(name))
         with torch.random.fork_rng(devices=[]):

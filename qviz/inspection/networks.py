@@ -95,7 +95,7 @@ def networks(
         layers = _quantized(quantized)
         if not layers:
             raise ValueError("no layer is quantized: pair=, skip= and first_last= leave them all as they are")
-        calibrate(quantized, batch, batchnorm=_of_own_unit(pair) or None)
+        calibrate(quantized, batch)
     return Networks(quantized, twin, done, layers, (note,) if note else ())
 
 
@@ -153,7 +153,7 @@ def _folded(model: nn.Module, batch: Batch, pair: Pair | Mapping[str, Pair | Non
     if fold is None and not in_unit:
         return (
             "BatchNorm was not folded: it takes away the unit that these quantizers give their outputs; its "
-            "statistics were estimated anew behind them"
+            "statistics are those of the float network, and until training fits them the outputs are far off"
         )
     try:
         fold_batchnorm(model, batch)

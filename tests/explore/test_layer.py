@@ -189,3 +189,13 @@ def test_every_extreme_gives_a_finite_scene(name, recipe, bits, a_bits, ranges):
     )
     finite(MODEL.scene(c))
     assert np.isfinite(list(MODEL.headline(c).values())).all()
+
+
+def test_a_weight_of_few_values_gets_the_bits_that_it_has_values_for():
+    c = replace(MODEL.start, layer="0", recipe="adq", bits=8, ranges=TENSOR)
+    fit = MODEL.layers.fit("0", c.setting)
+    assert fit.weight.codes.levels == 127
+    assert (
+        "its weight has 7 bits, not 8, as 127 levels a sign need as many distinct values"
+        in MODEL.scene(c).about
+    )

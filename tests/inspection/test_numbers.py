@@ -120,14 +120,13 @@ LABELS = torch.tensor([3, 1, 4, 1, 5, 9])
 def quantize(net, images, pair, *, first_last="8bit"):
     """The float network as it is inspected, and what becomes of it; ASQ's networks draw from seed 0."""
     plain = copy.deepcopy(net).eval()
-    own = any(p.name in OWN_UNIT for p in (pair.values() if isinstance(pair, dict) else [pair]))
-    if not own:
+    if not any(p.name in OWN_UNIT for p in (pair.values() if isinstance(pair, dict) else [pair])):
         fold_batchnorm(plain, images[:1])
     made = copy.deepcopy(plain)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         convert(made, pair=pair, first_last=first_last, batch=images)
-    calibrate(made, images, batchnorm=own)
+    calibrate(made, images)
     return plain, made
 
 
