@@ -37,7 +37,7 @@ def picture(scene: Scene) -> str:
     # fixed margins: a layout engine takes longer
     fig.subplots_adjust(left=0.12, right=0.95, top=0.93, bottom=0.06, hspace=0.5)
     if len(scene.panels) == 1:
-        fig.subplots_adjust(top=0.85, bottom=0.17)
+        fig.subplots_adjust(top=0.8, bottom=0.17)  # a legend of one row fits above
     axes = fig.subplots(len(scene.panels), 1, squeeze=False).ravel()
     for ax, panel in zip(axes, scene.panels, strict=True):
         draw(panel, ax)

@@ -42,6 +42,10 @@ SPOILED = {
     "a number as text": (lambda top: top["whole"].update(db="high"), "whole.db must be a number, or"),
     "a broken number": (lambda top: top.update(samples=6.5), "samples must be a whole number, got 6.5"),
     "truth for a number": (lambda top: top.update(samples=True), "samples must be a whole number, got True"),
+    "truth for a ratio": (
+        lambda top: top["whole"].update(db=True),
+        "whole.db must be a number, or one of nan",
+    ),
     "no list": (lambda top: top.update(layers={}), "layers must be a list, got {}"),
     "nothing where something is": (lambda top: top.update(size=None), "size must be the fields of Size"),
 }

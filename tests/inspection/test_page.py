@@ -9,6 +9,7 @@ import pytest
 
 from qviz.inspection import panels
 from qviz.inspection.views import Cause, Outputs, Trial
+from tests.browser import axe, looks
 from tests.inspection.small import inspection
 
 
@@ -109,7 +110,10 @@ def test_nothing_outside_is_referred_to_and_every_picture_has_its_text(found, do
 
 
 def test_a_histogram_has_all_values_and_all_levels(found):
-    for values in (found["first"].weight, found["wide<b>"].weight):
+    whole = found["wide<b>"].weight
+    codes = replace(whole.codes, counts=tuple(2 * n for n in whole.codes.counts))
+    sampled = replace(whole, count=2 * whole.count, codes=codes)
+    for values in (found["first"].weight, whole, sampled):
         bars, levels, *unused = panels.histogram(values, "weight").marks
         seen = bars.heights[bars.heights * values.sample / 100 > 0.6]
         assert seen.sum() == pytest.approx(100)
@@ -126,3 +130,97 @@ def test_without_figures_there_are_no_empty_pictures(found):
     assert panels.ratios([replace(layer, outputs=perfect) for layer in bare]) is None
     nothing = [replace(choice, predicted=0.0, measured=-1.0) for choice in found.budget.choices]
     assert panels.pareto(replace(found.budget, choices=tuple(nothing), all_equal=())) is None
+
+
+# --- in a browser -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    from tests.browser.lab import find_chromium
+
+    with sync_playwright() as pw:
+        browser = pw.chromium.launch(executable_path=find_chromium(), args=["--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser, path):
+    """Return what opens the page from the file system without a network; any error of it fails the test."""
+    problems = []
+
+    def open_(width=1500, scheme="light"):
+        how = {"offline": True, "color_scheme": scheme, "viewport": {"width": width, "height": 900}}
+        tab = browser.new_context(**how).new_page()
+        tab.on("console", lambda message: problems.append(message.text))
+        tab.on("pageerror", lambda error: problems.append(str(error)))
+        tab.goto(path.as_uri())
+        return tab
+
+    yield open_
+    assert problems == []
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_it_sorts_marks_and_opens_by_keyboard(opened, found):
+    tab = opened()
+    rows = tab.locator(".layers tbody tr")
+
+    def names():
+        return [text.split("\t")[0] for text in rows.all_inner_texts()]
+
+    assert names() == [layer.name for layer in found.layers]
+    rising = sorted(found.quantized, key=lambda layer: layer.outputs.local)
+    button = tab.get_by_role("button", name="local dB")
+    for order, state in ((rising, "ascending"), (rising[::-1], "descending")):
+        button.press("Enter")
+        assert names() == [*(layer.name for layer in order), "up"], "a layer without the figure is last"
+        assert button.locator("xpath=..").get_attribute("aria-sort") == state
+    tab.get_by_role("button", name="layer").press("Enter")
+    assert names() == [layer.name for layer in found.layers]
+    assert tab.locator("[aria-sort]").count() == 1
+
+    slider = tab.get_by_role("slider", name="Mark layers whose local ratio is below")
+    slider.press("End")
+    assert tab.locator("#counted").inner_text() == "3 of 3 layers are below"
+    slider.press("Home")
+    slider.press("ArrowRight")
+    level = float(slider.get_attribute("aria-valuetext").removesuffix(" dB"))
+    below = [layer.name for layer in found.quantized if layer.outputs.local < level]
+    assert tab.locator("#counted").inner_text() == f"{len(below)} of 3 layers are below"
+    slider.press("End")
+    tab.get_by_role("checkbox", name="show only these").press("Space")
+    assert rows.locator("visible=true").count() == 3
+
+    tab.get_by_role("table").get_by_role("link", name="wide<b>").press("Enter")
+    assert tab.locator("details[open] summary strong").all_inner_texts() == ["wide<b>"]
+    tab.locator("summary").first.press("Tab")
+    assert tab.evaluate(looks.RING) >= 2
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_it_whole_and_axe_finds_nothing(opened, scheme, tmp_path):
+    tab = opened(400, scheme)
+    tab.locator("details").evaluate_all("(all) => all.forEach((e) => { e.open = true; })")
+    assert tab.evaluate("() => document.documentElement.scrollWidth") <= 400
+    ground = tab.evaluate("() => getComputedStyle(document.body).backgroundColor")
+    assert (ground == "rgb(17, 17, 17)") == (scheme == "dark")
+    script = axe.fetched(tmp_path) or pytest.skip("axe-core cannot be fetched from the npm registry")
+    tab.evaluate(script)
+    assert tab.evaluate(axe.RUN, "body") == []
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_print_shows_the_layers_and_no_controls(opened):
+    tab = opened()
+    assert not tab.locator("details img").first.is_visible()
+    tab.emulate_media(media="print")
+    assert not tab.get_by_role("slider").is_visible()
+    assert tab.locator("details img").first.is_visible()
