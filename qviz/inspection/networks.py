@@ -144,7 +144,8 @@ def _has_batchnorm(model: nn.Module) -> bool:
 
 def _folded(model: nn.Module, batch: Batch, pair: Pair | Mapping[str, Pair | None], fold: bool | None) -> str:
     """Fold BatchNorm where that is right, and return the sentence that says so; "" where there is none."""
-    in_unit = not _of_own_unit(pair)
+    pairs = pair.values() if isinstance(pair, Mapping) else (pair,)
+    in_unit = all(one is None or keeps_unit(one) for one in pairs)
     if not _has_batchnorm(model):
         lacks = "these quantizers give outputs a unit of their own, and no BatchNorm is there to take it away"
         return "" if in_unit else lacks
@@ -162,11 +163,6 @@ def _folded(model: nn.Module, batch: Batch, pair: Pair | Mapping[str, Pair | Non
             raise
         return f"BatchNorm was not folded: {problem}"
     return "BatchNorm was folded into the layers before it"
-
-
-def _of_own_unit(pair: Pair | Mapping[str, Pair | None]) -> bool:
-    pairs = pair.values() if isinstance(pair, Mapping) else (pair,)
-    return not all(one is None or keeps_unit(one) for one in pairs)
 
 
 def keeps_unit(pair: Pair) -> bool:
