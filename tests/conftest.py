@@ -42,7 +42,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
         rows = slice(60 if split in ("val", "test") else None)
         return replace(data, images=data.images[rows], labels=data.labels[rows])
 
-    for module in ("prepare", "ptq_run"):
+    for module in ("prepare", "ptq_prepare"):
         monkeypatch.setattr(importlib.import_module(f"qviz.nn.runs.{module}"), "cifar10", some)
 
 

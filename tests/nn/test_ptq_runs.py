@@ -32,6 +32,7 @@ from qviz.nn.weights import load_weights
 from tests.nn.test_contract import entry, row
 
 MODULE = sys.modules["qviz.nn.runs.ptq_run"]
+PREPARE = sys.modules["qviz.nn.runs.ptq_prepare"]
 
 
 def tiny(method="nearest", **fields):
@@ -255,7 +256,7 @@ def test_a_seed_is_done_again_by_other_code_only(tmp_path, quantizations, monkey
 @pytest.mark.usefixtures("few")
 def test_the_figures_of_a_row_are_those_of_its_networks(tmp_path, quantizations):
     got = run_ptq(tiny("qdrop", seeds=(0, 1, 2)), folder=tmp_path, progress=False)
-    loader = CifarLoader(MODULE.cifar10("test", source="sample"), 60)
+    loader = CifarLoader(PREPARE.cifar10("test", source="sample"), 60)
     whole = load_weights(create("resnet20"), tiny().weights())
     top1 = []
     for seed in (0, 1, 2):
@@ -284,7 +285,7 @@ def test_a_real_run_keeps_a_network_that_can_be_loaded(tmp_path):
     fold_batchnorm(net, images[:1])
     convert(net, pair=experiment.settings(0).pair, first_last="8bit", batch=images)
     net.load_state_dict(load_file(file))
-    loader = CifarLoader(MODULE.cifar10("test", source="sample"), 60)
+    loader = CifarLoader(PREPARE.cifar10("test", source="sample"), 60)
     assert got.top1_mean == pytest.approx(100 * evaluate(net, loader)["top1"], abs=1e-3)
     assert got.fp_top1 - got.top1_mean > 5.0
     codes = [q.codes(w).unique().numel() for q, w in _weights(net)]

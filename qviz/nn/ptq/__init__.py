@@ -12,8 +12,8 @@ from qviz.nn.ptq.fold import fold_batchnorm as fold_batchnorm
 from qviz.nn.ptq.front import ptq as ptq
 from qviz.nn.ptq.gate import Gate as Gate
 from qviz.nn.ptq.gptq import gptq as gptq
-from qviz.nn.ptq.learn import Options as Options
 from qviz.nn.ptq.nearest import nearest as nearest
+from qviz.nn.ptq.options import Options as Options
 from qviz.nn.ptq.reconstruct import reconstruct as reconstruct
 from qviz.nn.ptq.report import PTQReport as PTQReport
 from qviz.nn.ptq.room import Room as Room

@@ -24,8 +24,8 @@ from qviz.nn.ptq.gate import Gate
 from qviz.nn.ptq.gptq import gptq
 from qviz.nn.ptq.inputs import quantized_layers
 from qviz.nn.ptq.layerwise import SEEN
-from qviz.nn.ptq.learn import Options
 from qviz.nn.ptq.nearest import nearest
+from qviz.nn.ptq.options import Options
 from qviz.nn.ptq.progress import Stopped
 from qviz.nn.ptq.reconstruct import jobs, reconstruct, whole
 from qviz.nn.ptq.report import PTQReport

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,73 +11,13 @@ from torch import Tensor, nn
 
 from qviz.core.quantizer import Quantizer
 from qviz.nn.layers import QuantLayer, adapt, mixed
+from qviz.nn.ptq.during import dropping, only, swapped
+from qviz.nn.ptq.options import Options
 from qviz.nn.ptq.undecided import Undecided, beta
 from qviz.nn.ptq.windows import Windows
 
 Tell = Callable[[int, float], None]
 """Is told the number of a step and its loss."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How a block is reconstructed.
-
-    Attributes:
-        iterations: Steps of Adam, at least 1.
-        batch: Images a step, drawn with replacement.
-        drop: The probability that a value stays unquantized in a step (QDrop): of the block's input, and
-            inside the block; 0 for BRECQ.
-        round_lr: The learning rate of V, which has no unit; it stays, all others fall to 0 as a cosine.
-        step_lr: Of the activations' steps, as a share of each step.
-        border_lr: Of the borders' coefficients, which have no unit.
-        bias_lr: Of the biases, as a share of the standard deviation of their layer's output; 0 keeps them.
-        weights: Whether roundings are learned; False keeps the weights.
-        regularizer: The weight of AdaRound's regularizer: so many times the block's first loss if all weights
-            were undecided. Relative, because an absolute one wants another value for each network.
-        warm_up: The share of the steps before it sets in.
-        windows: Whether to work on half-size windows where a block allows it (see
-            :class:`~qviz.nn.ptq.windows.Windows`, and no input quantizer looks at more than the value).
-        borders_after: So many steps more in which borders are learned by themselves, after the rest; None
-            learns them together with it.
-
-    Raises:
-        ValueError: A number is out of range.
-    """
-
-    iterations: int = 2000
-    batch: int = 32
-    drop: float = 0.0
-    round_lr: float = 1e-1
-    step_lr: float = 5e-3
-    border_lr: float = 3e-2
-    bias_lr: float = 0.0
-    weights: bool = True
-    regularizer: float = 3.0
-    warm_up: float = 0.2
-    windows: bool = True
-    borders_after: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("iterations", "batch", "borders_after"):
-            value = getattr(self, name)
-            if value is None and name == "borders_after":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        for name in ("drop", "warm_up"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)!r}")
-        for name in ("round_lr", "step_lr", "border_lr", "bias_lr", "regularizer"):
-            if not 0.0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)!r}")
-
-    @property
-    def stages(self) -> tuple[Options, ...]:
-        """What is learned one after the other, each without ``borders_after``."""
-        if self.borders_after is None:
-            return (self,)
-        alone = {"weights": False, "step_lr": 0.0, "bias_lr": 0.0, "iterations": self.borders_after}
-        return tuple(replace(self, borders_after=None, **what) for what in ({"border_lr": 0.0}, alone))
 
 
 @dataclass(frozen=True)
@@ -159,24 +98,26 @@ def learn(task: Task, options: Options, generator: torch.Generator, tell: Tell |
 def _stage(task: Task, options: Options, generator: torch.Generator, tell: Tell | None) -> Learned:
     some = task.x[:256], task.y[:256]
     first = error(task.block, *some)
-    undecided = {}
-    if options.weights:
-        undecided = {
-            layer: Undecided(layer.weight_quantizer, w)
-            for layer, w in task.layers.items()
-            if layer.weight_quantizer is not None
-        }
-    free = sum(int(u.free.sum()) for u in undecided.values())
-    groups = _groups(task, list(undecided.values()), options)
-    with _swapped(undecided), _dropping(task, options.drop, generator), _only(task.block, groups):
-        _descend(task, list(undecided.values()), groups, first, options, generator, tell)
-    with _swapped(undecided):
+    undecided = {
+        layer: Undecided(layer.weight_quantizer, w)
+        for layer, w in task.layers.items()
+        if options.weights and layer.weight_quantizer is not None
+    }
+    roundings = list(undecided.values())
+    groups = _groups(task, roundings, options)
+    with swapped(undecided):
+        with dropping(task.layers, options.drop, generator), only(task.block, groups):
+            _descend(task, roundings, groups, first, options, generator, tell)
         soft = error(task.block, *some)
     with torch.no_grad():
         for layer, one in undecided.items():
             layer.weight.copy_(one.hard())
     hard = error(task.block, *some)
-    return Learned(first, soft, hard, sum(u.open() for u in undecided.values()) / max(free, 1))
+    return Learned(first, soft, hard, sum(u.open() for u in roundings) / _free(roundings))
+
+
+def _free(undecided: list[Undecided]) -> int:
+    return max(sum(int(u.free.sum()) for u in undecided), 1)
 
 
 def _descend(
@@ -191,7 +132,7 @@ def _descend(
     if not groups:
         return
     optimizer = torch.optim.Adam(groups)
-    free = max(sum(int(u.free.sum()) for u in undecided), 1)
+    free = _free(undecided)
     windows = None
     if options.windows and all(_by_itself(layer.input_quantizer) for layer in task.layers):
         windows = Windows.of(task.float_block, task.x_float[:2])
@@ -270,46 +211,3 @@ def _spread(task: Task) -> dict[QuantLayer, float]:
         for handle in handles:
             handle.remove()
     return found
-
-
-@contextmanager
-def _swapped(undecided: Mapping[QuantLayer, Undecided]) -> Iterator[None]:
-    """Let undecided weights stand in the layers."""
-    own = {layer: layer.weight_quantizer for layer in undecided}
-    try:
-        for layer, one in undecided.items():
-            layer._modules["weight_quantizer"] = one
-        yield
-    finally:
-        for layer, quantizer in own.items():
-            layer._modules["weight_quantizer"] = quantizer
-
-
-@contextmanager
-def _only(block: nn.Module, groups: list[dict]) -> Iterator[None]:
-    """Let autograd follow the parameters in the groups, and no others of the block."""
-    learned = {p for group in groups for p in group["params"]}
-    before = {p: p.requires_grad for p in learned | set(block.parameters())}
-    try:
-        for p in before:
-            p.requires_grad_(p in learned)
-        yield
-    finally:
-        for p, followed in before.items():
-            p.requires_grad_(followed)
-            p.grad = None
-
-
-@contextmanager
-def _dropping(task: Task, drop: float, generator: torch.Generator) -> Iterator[None]:
-    """Let the layers mix float values into their quantized inputs (QDrop); all else stays in eval mode."""
-    mixed = [layer for layer in task.layers if drop and layer.input_quantizer is not None]
-    try:
-        for layer in mixed:
-            layer.mix(drop, generator)
-            layer.training = True
-        yield
-    finally:
-        for layer in mixed:
-            layer.training = False
-            layer.mix(0.0)

@@ -16,7 +16,8 @@ from qviz.nn.ptq.errors import Errors, errors
 from qviz.nn.ptq.gate import Gate, Verdict
 from qviz.nn.ptq.inputs import collect, quantized_layers
 from qviz.nn.ptq.layerwise import SEEN
-from qviz.nn.ptq.learn import Learned, Options, Task, learn
+from qviz.nn.ptq.learn import Learned, Task, learn
+from qviz.nn.ptq.options import Options
 from qviz.nn.ptq.progress import Bar, Stopped
 from qviz.nn.train.interrupt import Interrupt
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from qviz.methods.lsq import lsq, lsq_plus
 from qviz.methods.method import Method, Pair, outputs
 from qviz.nn.ptq.borders import KINDS
-from qviz.nn.ptq.learn import Options
+from qviz.nn.ptq.options import Options
 
 LEARNED = {"brecq": Options(), "qdrop": Options(drop=0.5), "aquant": Options(drop=0.5)}
 """The methods that reconstruct, and how."""

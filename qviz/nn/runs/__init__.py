@@ -13,10 +13,10 @@ from qviz.nn.runs.prepare import prepare as prepare
 from qviz.nn.runs.prepare import source_of as source_of
 from qviz.nn.runs.ptq_contract import ptq_contract as ptq_contract
 from qviz.nn.runs.ptq_experiment import PTQExperiment as PTQExperiment
-from qviz.nn.runs.ptq_run import PTQPrepared as PTQPrepared
-from qviz.nn.runs.ptq_run import prepare_ptq as prepare_ptq
+from qviz.nn.runs.ptq_prepare import PTQPrepared as PTQPrepared
+from qviz.nn.runs.ptq_prepare import prepare_ptq as prepare_ptq
+from qviz.nn.runs.ptq_prepare import source_of_ptq as source_of_ptq
 from qviz.nn.runs.ptq_run import run_ptq as run_ptq
-from qviz.nn.runs.ptq_run import source_of_ptq as source_of_ptq
 from qviz.nn.runs.queue import read_queue as read_queue
 from qviz.nn.runs.run import folder_of as folder_of
 from qviz.nn.runs.run import known as known

@@ -8,7 +8,7 @@ from qviz.core._text import count
 from qviz.nn.runs.contract import IMAGES, POLICIES, STARTS, accuracy, line, minutes, row_of
 from qviz.nn.runs.ledger import Ledger, Row, with_shipped
 from qviz.nn.runs.ptq_experiment import PTQExperiment
-from qviz.nn.runs.ptq_run import origin_of, source_of_ptq
+from qviz.nn.runs.ptq_prepare import origin_of, source_of_ptq
 from qviz.nn.runs.tables import PTQ, named, top1
 
 

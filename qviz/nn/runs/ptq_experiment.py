@@ -14,7 +14,7 @@ from typing import Any
 from qviz.core._files import file_sha256
 from qviz.nn.convert import POLICIES
 from qviz.nn.models import NAMES as MODELS
-from qviz.nn.ptq.learn import Options
+from qviz.nn.ptq.options import Options
 from qviz.nn.ptq.settings import LEARNED, LEAST, METHODS, Settings, pair_of
 from qviz.nn.runs.experiment import SHIPPED, checked_seeds
 from qviz.shipped import checkpoint

@@ -11,7 +11,8 @@ from qviz import recipes
 from qviz.nn import calibrate, convert
 from qviz.nn.layers import mixed
 from qviz.nn.ptq import add_borders
-from qviz.nn.ptq.learn import Options, Task, error, learn, loss
+from qviz.nn.ptq.learn import Task, error, learn, loss
+from qviz.nn.ptq.options import Options
 from qviz.nn.ptq.undecided import Undecided, beta
 from qviz.nn.ptq.windows import Windows
 from tests.nn.ptq import oracles

@@ -107,6 +107,26 @@ def test_every_method_gives_an_ordinary_converted_network(method):
     assert type(deconvert(net).stem) is nn.Conv2d
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_network_of_linear_layers_alone(method):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
+    for layer in net[::2]:
+        nn.init.kaiming_normal_(layer.weight)
+    x = torch.randn(128, 12)
+    with torch.no_grad():
+        wanted = net(x)
+    how = {"options": Options(iterations=200)} if method in LEARNED else {}
+    done = ptq(net, x, w_bits=3, method=method, first_last="quantized", show=False, **how)
+    assert done.finished
+    assert max(len(row.unique()) for layer in net[::2] for row in layer.quantized_weight()) == 8
+    with torch.no_grad():
+        assert (net(x) - wanted).square().mean() < 0.2 * wanted.var(0).mean()
+    if method in LEARNED:
+        assert [result.name for result in done.results] == ["0", "2", "4"]
+        assert all(result.learned.hard < result.learned.first for result in done.results)
+
+
 @pytest.mark.parametrize("pair", ["post", "lsq", "pact", "asq"])
 def test_other_grids(pair):
     done = run(network(), "brecq", w_bits=None, pair=recipes.pair(pair, 4), gate=False)
