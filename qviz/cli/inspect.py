@@ -12,6 +12,8 @@ from qviz.cli.images import images_of
 from qviz.cli.usage import UsageError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from qviz.export.source import Source
     from qviz.methods.method import Pair
 
@@ -32,6 +34,17 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--model", help="resnet20, resnet18, resnet34 or mobilenet_v2, to insist on one")
     parser.add_argument("--recipe", help="of a network in floating point: what quantizes it, such as post")
     parser.add_argument("--bits", metavar="W[,A]", help="bits of weights and inputs, such as 4 or 4,8")
+    parser.add_argument(
+        "--per-channel",
+        dest="per_channel",
+        action="store_true",
+        help="with a --recipe: a step for each output channel of a weight",
+    )
+    parser.add_argument(
+        "--reference",
+        metavar="CHECKPOINT|MODEL",
+        help="of a quantized network: the float one that it was made of, to compare with",
+    )
     parser.add_argument(
         "--first-last",
         dest="first_last",
@@ -92,16 +105,19 @@ def _check_file(option: str, path: Path) -> None:
 
 def _pair(options: argparse.Namespace, bits: list[int] | None) -> Pair | None:
     from qviz.methods.pairs import pair
+    from qviz.methods.ranges import each_channel
 
     if options.recipe is None:
-        if bits is not None:
-            raise UsageError("--bits belong to a --recipe, such as post")
+        for name in ("bits", "per-channel"):
+            if getattr(options, name.replace("-", "_")):
+                raise UsageError(f"--{name} belongs to a --recipe, such as lsq")
         return None
     if options.recipe == "fp32":
         raise UsageError("--recipe fp32 quantizes nothing; give one that does, such as post")
     if bits is None:
         raise UsageError(f"--recipe {options.recipe} needs --bits, such as 4 or 4,8")
-    return pair(options.recipe, *bits)
+    made = pair(options.recipe, *bits)
+    return each_channel(made) if options.per_channel else made
 
 
 def _open(source: str, model: str | None) -> Source:
@@ -144,9 +160,13 @@ def _inspect(options: argparse.Namespace, source: Source, pair: Pair | None) -> 
     if any(isinstance(module, QuantLayer) for module in source.model.modules()):
         if pair is not None or options.first_last is not None:
             raise UsageError(
-                f"{source.file} is quantized already and is inspected as it is: leave out --recipe, --bits "
-                "and --first-last"
+                f"{source.file} is quantized already and is inspected as it is: leave out --recipe, --bits, "
+                "--per-channel and --first-last"
             )
+    elif options.reference is not None:
+        raise UsageError(
+            f"--reference belongs to a quantized network, and {source.name} is in floating point"
+        )
     elif pair is None:
         raise UsageError(
             f"{source.name} is in floating point: say how to quantize it, such as --recipe post --bits 4"
@@ -157,11 +177,26 @@ def _inspect(options: argparse.Namespace, source: Source, pair: Pair | None) -> 
         images,
         pair=pair,
         first_last=options.first_last or "8bit",
+        reference=_reference(options.reference, source, images),
         name=source.name,
         top=options.top,
         show=True,
     )
     return images, found
+
+
+def _reference(given: str | None, source: Source, images: Any) -> nn.Module | None:
+    """Return the float network, its BatchNorm folded where the quantized one has none."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    from qviz.nn.ptq.fold import fold_batchnorm
+
+    if given is None:
+        return None
+    model = _open(given, None).model
+    if not any(isinstance(module, _BatchNorm) for module in source.model.modules()):
+        fold_batchnorm(model, (images[0] if isinstance(images, tuple) else images)[:1])
+    return model
 
 
 def _images(options: argparse.Namespace, source: Source) -> Any:

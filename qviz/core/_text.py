@@ -1,4 +1,4 @@
-"""Text: counted nouns, lists that end in "and 3 more", and tables."""
+"""Text: counted nouns, nouns with their article, lists that end in "and 3 more", and tables."""
 
 from __future__ import annotations
 
@@ -13,6 +13,17 @@ def count(number: int, noun: str) -> str:
         ('1 bit', '1,800 images')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def article(noun: str) -> str:
+    """Return a word or the name of a class with its article, as it is read aloud: "LSTM" letter by letter.
+
+    Example:
+        >>> article("LSTM"), article("GRU"), article("UNet"), article("Embedding")
+        ('an LSTM', 'a GRU', 'a UNet', 'an Embedding')
+    """
+    spelled = noun[:2].isupper()
+    return f"{'an' if noun[:1] in ('AEFHILMNORSX' if spelled else 'AEIOUaeiou') else 'a'} {noun}"
 
 
 def some(names: Sequence[str], most: int = 3) -> str:

@@ -14,11 +14,12 @@ from qviz.core import _check
 from qviz.explore import layer_panels as panels
 from qviz.explore import network
 from qviz.explore.controls import Pick, Slide, control
-from qviz.explore.layer_fit import CHANNEL, EITHER, SAMPLES, TENSOR, Layers, Setting, own_range
+from qviz.explore.layer_fit import CHANNEL, SAMPLES, TENSOR, Layers, Setting, own_range
 from qviz.explore.layer_panels import Look, ratios
 from qviz.explore.model import USUAL_PICTURES, Action, Model, Progress, changed
 from qviz.explore.tensors import Offer
 from qviz.methods.pairs import METHODS
+from qviz.methods.ranges import EITHER
 from qviz.nn.batches import Batch
 from qviz.plot.scene import Scene
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,17 +14,14 @@ from torch import Tensor, nn
 
 from qviz.core._text import count, some
 from qviz.core.quantizer import Quantizer
-from qviz.core.range import MSE, Range
+from qviz.core.range import Range
 from qviz.inspection.networks import Networks, keeps_unit
 from qviz.inspection.passes import Measurement
 from qviz.inspection.samples import chunks
 from qviz.inspection.views import Outputs, Values
-from qviz.methods.adaround import adaround_weight
-from qviz.methods.asq import post_weight, pot_weight
-from qviz.methods.lsq import lsq
 from qviz.methods.method import Pair, outputs
 from qviz.methods.pairs import pair
-from qviz.methods.ste import ste
+from qviz.methods.ranges import EACH, EITHER
 from qviz.nn.batches import Batch, forward
 from qviz.nn.capture import tap
 from qviz.nn.convert import deconvert
@@ -42,23 +39,7 @@ KEPT = 400
 TENSOR, CHANNEL = "per tensor", "per channel"
 
 
-def _lsq(bits: int, layer: nn.Module, channels: int | None) -> Quantizer:
-    return lsq(bits, channels=channels)
-
-
-EITHER: dict[str, Callable[[int, nn.Module, int | None], Quantizer]] = {
-    "ste": lambda bits, layer, n: ste(bits, range=MSE(None if n is None else 0)),
-    "lsq": _lsq,
-    "lsq_plus": _lsq,
-    "asq": _lsq,
-    "aquant": _lsq,
-    "pot": lambda bits, layer, n: pot_weight(bits, channels=n),
-    "post": lambda bits, layer, n: post_weight(bits, channels=n),
-    "adaround": lambda bits, layer, n: adaround_weight(bits, layer.weight, axis=None if n is None else 0),
-}
-"""Weights of the methods that can have one range in all, or one for each output channel."""
-
-OWN = {**dict.fromkeys(("asq", "pot", "post", "aquant", "adaround"), CHANNEL)}
+OWN = dict.fromkeys(EACH, CHANNEL)
 """The ranges of weights that a method has by itself, where they are not one in all."""
 
 

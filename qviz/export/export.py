@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qviz.core._text import some
+from qviz.core._text import article, some
 from qviz.export.check import DTYPES, dtype_of
 from qviz.export.exported import Exported
 from qviz.export.fold import layer_tables
@@ -141,10 +141,15 @@ def _parts(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, Tensor]]:
         if any(name.startswith(f"{layer}.") for layer in layers):
             continue
         if type(module) in _LAYERS:
+            if not name:
+                raise ValueError(
+                    f"the model is {article(type(module).__name__)} itself, and a file has names for "
+                    "layers: put it into an nn.Sequential"
+                )
             layers[name] = module
         elif isinstance(module, QuantLayer):
-            kind = type(module).__name__
-            raise ValueError(f"layer {name!r} is a {kind}, which has a forward pass of its own")
+            kind = article(type(module).__name__)
+            raise ValueError(f"layer {name!r} is {kind}, which has a forward pass of its own")
         else:
             tensors |= {f"{name}.{key}".lstrip("."): value for key, value in _state(module).items()}
     return layers, tensors

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import fx, nn
 
+from qviz.core._text import article
 from qviz.export.calls import CALLS, called, changes_its_input, of_a_shape
 from qviz.export.exported import Step
 from qviz.export.packed import PackedConv2d, PackedLinear
@@ -88,12 +89,12 @@ class _Tracer(fx.Tracer):
             return True
         torchs = type(module).__module__.startswith("torch.nn") and not isinstance(module, nn.Sequential)
         if torchs or isinstance(module, (nn.Conv2d, nn.Linear)):
-            raise Unknown(f"the module {name} is a {type(module).__name__}, which no step stands for")
+            raise Unknown(f"the module {name} is {article(type(module).__name__)}, which no step stands for")
         return False
 
     def trace(self, root: nn.Module, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
         if type(root) in _LEAVES:
-            raise Unknown(f"a {type(root).__name__} by itself is a layer and no network")
+            raise Unknown(f"{article(type(root).__name__)} by itself is a layer and no network")
         try:
             return super().trace(root, concrete_args)
         except Unknown:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from qviz.core._text import article
 from qviz.nn.train.batch import LOGITS, logits
 
 
@@ -26,7 +27,9 @@ def answer(output: Any) -> Tensor:
         return logits(output)
     for tensor in _tensors(output):
         return tensor.float()
-    raise TypeError(f"the model returned a {type(output).__name__}, in which there is no tensor to compare")
+    raise TypeError(
+        f"the model returned {article(type(output).__name__)}, in which there is no tensor to compare"
+    )
 
 
 def scored(output: Any) -> bool:

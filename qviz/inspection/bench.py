@@ -22,7 +22,12 @@ from qviz.nn.ptq.gptq import gptq
 from qviz.nn.ptq.nearest import nearest
 
 LARGEST = 2**28
-"""Outputs times squared inputs of an output, up to which the closed form is tried."""
+"""Outputs times squared inputs of an output, up to which the closed form is tried: above it, a 3 x 3 layer of
+256 channels takes 18 s."""
+
+
+class Same(Exception):
+    """What is asked for is what the layer has."""
 
 
 class Bench:
@@ -74,13 +79,14 @@ class Bench:
 
         Raises:
             ValueError: It cannot be had.
+            Same: The layer has these levels.
         """
         layer = self._copy()
         q, w = _given(layer.weight_quantizer, "weight"), layer.normalized_weight()
         if grid:
             book = build_grid(grid, w / q.range(q.range.transform(w))[0], q.bits)
             if torch.equal(book.levels, q.levels):
-                raise ValueError("they are what it has")
+                raise Same
             layer.weight_quantizer = Quantizer(book, range=_range(q.range)).observe(w)
         else:
             layer.weight_quantizer = _changed(q, more, channels).observe(w)

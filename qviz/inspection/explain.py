@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from qviz.inspection.causes import causes
+from qviz.inspection.causes import causes, once
 from qviz.inspection.inspection import Inspection
 from qviz.inspection.networks import Networks
 from qviz.inspection.samples import Chunk
@@ -41,7 +41,8 @@ def explained(
     for layer in found.layers:
         layer = replace(layer, trials=tried.get(layer.name, ()))
         layers.append(replace(layer, causes=causes(layer)))
-    return replace(found, layers=tuple(layers))
+    told, note = once(layers)
+    return replace(found, layers=told, notes=(*found.notes, *filter(None, [note])))
 
 
 @torch.no_grad()

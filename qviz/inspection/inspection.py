@@ -12,7 +12,7 @@ from qviz.inspection.choices import Budget
 from qviz.inspection.files import Filed
 from qviz.inspection.loss import UNITS
 from qviz.inspection.views import LayerView
-from qviz.inspection.words import HEAD, LEGEND, called, cells, heading, trials
+from qviz.inspection.words import HEAD, bought, called, cells, heading, legend, trials
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -123,15 +123,16 @@ class Inspection(Filed):
             top: How many layers.
         """
         worst = self.worst(top)
-        parts = [heading(self), f"{self.table(worst)}\n({LEGEND})"]
+        parts = [heading(self), f"{self.table(worst)}\n({legend(self)})"]
         for layer in worst:
             lines = [f"  {cause.text}" for cause in layer.causes]
             lines += [f"  {line}" for line in trials(layer)]
             if lines:
                 parts.append("\n".join([called(layer.name), *lines]))
         if self.budget is not None:
-            title = f"What bits of weights buy, by the estimate {self.budget.by!r}"
-            parts.append(f"{title}\n{self.budget.table()}")
+            title, unit = bought(self.budget)
+            alike = "; ".join(self.budget.correlations())
+            parts.append(f"{title}\n{self.budget.table()}\n({unit};\nrank correlations: {alike})")
         left = [layer for layer in self.layers if not layer.quantized]
         if left:
             parts.append(

@@ -109,10 +109,14 @@ def _converted(model: nn.Module, reference: nn.Module | None) -> Networks:
         twin = copied(reference)
         check_reference(quantized, twin, layers)
         notes = ["the float network is the one that was given as reference"]
-    if on_grid := sum(_on_grid(quantized.get_submodule(name)) for name in layers):
+    if placed := sum(on_grid(quantized.get_submodule(name)) for name in layers):
+        what = (
+            "so that what they cost is not to be seen: give the float network as reference"
+            if reference is None
+            else "and what is said of a weight is said of the reference's, with the codes that it got"
+        )
         notes.append(
-            f"the weights of {count(on_grid, 'layer')} lie on their grids, as PTQ leaves them: they have no "
-            "error of their own, and what they cost stands in the ratios of the outputs"
+            f"the weights of {count(placed, 'layer')} lie on their grids, as PTQ leaves them, {what}"
         )
     return Networks(quantized, twin, report(quantized), layers, tuple(notes))
 
@@ -130,8 +134,10 @@ def _without_reference(model: nn.Module) -> str:
 
 
 @torch.no_grad()
-def _on_grid(layer: QuantLayer) -> bool:
-    return layer.weight_quantizer is not None and torch.equal(layer.quantized_weight(), layer.weight)
+def on_grid(layer: QuantLayer) -> bool:
+    """Whether the weight of a layer is one of levels, as PTQ leaves it."""
+    q = layer.weight_quantizer
+    return q is not None and same_unit(q) and torch.equal(layer.quantized_weight(), layer.weight)
 
 
 def _quantized(model: nn.Module) -> tuple[str, ...]:

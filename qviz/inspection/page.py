@@ -14,7 +14,19 @@ from qviz.core._text import count
 from qviz.inspection import panels
 from qviz.inspection.choices import HEAD as CHOICES
 from qviz.inspection.views import LayerView
-from qviz.inspection.words import HEAD, LEGEND, called, cells, db, facts, figures, heading, outputs, trials
+from qviz.inspection.words import (
+    HEAD,
+    bought,
+    called,
+    cells,
+    db,
+    facts,
+    figures,
+    heading,
+    legend,
+    outputs,
+    trials,
+)
 from qviz.plot.html import PAGE
 from qviz.plot.picture import picture
 from qviz.plot.scene import Panel, Scene
@@ -84,7 +96,7 @@ def _layers(found: Inspection) -> str:
     head = "".join(f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in HEAD)
     rows = "".join(_row(found, layer) for layer in found.layers)
     table = f'<table class="qviz-table layers"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
-    shown = f"<p>{escape(LEGEND)}.</p>{_threshold(found)}{_wide('Table of all layers', table)}"
+    shown = f"<p>{escape(legend(found))}.</p>{_threshold(found)}{_wide('Table of all layers', table)}"
     return f"<section><h2>All layers</h2>{shown}</section>"
 
 
@@ -127,8 +139,9 @@ def _budget(found: Inspection) -> str:
     shown = "" if panel is None else _figure(panel)
     alike = "".join(f"<li>{escape(line)}</li>" for line in found.budget.correlations())
     table = _wide("What bits of weights buy", _table(CHOICES, found.budget.cells()), "left")
+    title, unit = map(escape, bought(found.budget))
     return (
-        f"<section><h2>What bits of weights buy, by the estimate {escape(repr(found.budget.by))}</h2>"
+        f"<section><h2>{title}</h2><p>{unit}.</p>"
         f'<div class="pictures">{shown}{table}</div><p>Rank correlations of the estimates</p>'
         f"<ul>{alike}</ul></section>"
     )

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qviz.inspection.networks import Networks, same_unit
+from qviz.inspection.networks import Networks, on_grid, same_unit
 from qviz.inspection.noise import Noise
 from qviz.inspection.tally import Tally
 from qviz.inspection.views import Outputs, Values
@@ -104,7 +104,11 @@ class _Layer:
 
     def result(self) -> tuple[Values, Values | None, Outputs | None, str]:
         weight = Tally(self.layer.weight_quantizer, 0)
-        weight.add(self.layer.normalized_weight())
+        own, w = self.layer.normalized_weight(), self.twin.weight
+        if on_grid(self.layer) and not torch.equal(own, w):
+            weight.add(w, placed=own)
+        else:
+            weight.add(own)
         if self._input.count == 0:
             return weight.values(), None, None, "the images do not reach it"
         ratios = {what: noise.db for what, noise in self._noise.items()}

@@ -54,13 +54,16 @@ def _spread(side: Side) -> Cause | None:
     each, one = side.gain(CHANNELS), side.gain(WEIGHT_STEP)
     if each is not None and each - max(one or 0.0, 0.0) < WORTH and _lost(side) is None:
         return None
-    text = f"one channel is {figure:,.0f} times wider than the narrowest, and all share one step"
-    return Cause("channel spread", figure, SPREAD, text + would("a step for each", each))
+    wide = (
+        f"one channel of the weight is {figure:,.0f} times wider than the narrowest, and all share one step"
+    )
+    return Cause("channel spread", figure, SPREAD, wide + would("a step for each", each))
 
 
 def _lost(side: Side) -> Cause | None:
     codes = side.codes
-    if not side.one_step or codes.zeros is None or codes.recipe.partition("(")[0] in NOT_NEAREST:
+    nearest = not codes.note and codes.recipe.partition("(")[0] not in NOT_NEAREST
+    if not (side.one_step and nearest) or codes.zeros is None:
         return None
     border = min(abs(p) for p in codes.positions if p != 0) / 2
     lost = sum(EMPTY * side.values.widest < r <= border for r in side.values.ranges)
@@ -69,7 +72,8 @@ def _lost(side: Side) -> Cause | None:
         return None
     kind = "output" if side.weight else "input"
     text = (
-        f"{lost} of {side.values.channels} {kind} channels are read as 0 altogether, as half a step is wider"
+        f"{lost} of {side.values.channels} {kind} channels are read as 0 altogether: no value in "
+        "them reaches half a step"
     )
     return Cause("lost channels", figure, LOST, text)
 
@@ -110,9 +114,8 @@ def _unserved(side: Side) -> Cause | None:
     if figure < UNSERVED or side.values.count < 8 * codes.levels:
         return None
     gain = side.gain(WEIGHT_STEP, INPUT_STEP)
-    text = f"{unserved} of {codes.levels} levels serve no value" + would(
-        "the step of least squared error", gain
-    )
+    text = f"{unserved} of {codes.levels} levels of the {side.name} serve no value"
+    text += would("the step of least squared error", gain)
     return Cause("unserved levels", figure, UNSERVED, text)
 
 
@@ -182,7 +185,8 @@ def _grid(side: Side) -> Cause | None:
     best = max(tried, key=lambda t: t.gain, default=None)
     if best is None or best.gain - max(side.gain(WEIGHT_STEP) or 0.0, 0.0) < GRID:
         return None
-    return Cause("grid", best.gain, GRID, f"{best.what} would give {best.gain:+.1f} dB at the same bits")
+    text = f"{best.what} for the weight would give {best.gain:+.1f} dB at the same bits"
+    return Cause("grid", best.gain, GRID, text)
 
 
 RULES: tuple[Callable[[Side], Cause | None], ...] = (
@@ -207,11 +211,12 @@ ALWAYS = (_lost,)
 
 def few_bits(side: Side) -> list[Cause]:
     """Return that the bits give what they can, where they do."""
-    figure = side.codes.sqnr_db
-    if max(figure, side.db) < side.fair:
+    own = side.codes.sqnr_db
+    figure = max(own, side.db)
+    if figure < side.fair:
         return []
     bits = "1 bit does what it" if side.bits < 1.5 else f"{round(side.bits)} bits do what they"
-    have = f"the {side.plural} have {figure:.1f} dB, a normal distribution would have {side.normal:.1f}"
-    text = f"{bits} can: {have}"
+    what = f"the {side.plural} have" if own == figure else f"with the {side.name} alone the output has"
+    text = f"{bits} can: {what} {figure:.1f} dB, a normal distribution would have {side.normal:.1f}"
     more = would("one more", side.gain(WEIGHT_BIT, INPUT_BIT))
     return [Cause("few bits", figure, side.normal, text + more)]

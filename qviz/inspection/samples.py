@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qviz.core._text import some
+from qviz.core._text import article, some
 from qviz.nn.batches import Batch, batches_of
 from qviz.nn.train.batch import TARGETS, each, size
 
@@ -111,7 +111,9 @@ def _labels(labels: Any) -> Tensor | None:
     try:
         labels = torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError) as problem:
-        raise TypeError(f"labels must be numbers, got a {type(labels).__name__}: {problem}") from problem
+        raise TypeError(
+            f"labels must be numbers, got {article(type(labels).__name__)}: {problem}"
+        ) from problem
     if labels.ndim == 0:
         raise TypeError(f"there must be a label for each image, got {labels.item()!r}")
     whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from qviz.inspection.views import Codes, LayerView, Values
+from qviz.inspection.views import PLACED, Codes, LayerView, Values
 from qviz.inspection.words import WORTH
 
 NORMAL = (4.4, 9.25, 14.27, 19.38, 24.57, 29.83, 35.13, 40.34)
@@ -38,7 +38,7 @@ class Side:
     @property
     def one_step(self) -> bool:
         """Whether all values share one step, in their own unit."""
-        return self.values.unit == "value" and not self.codes.note
+        return self.values.unit == "value" and self.codes.note in ("", PLACED)
 
     @property
     def bits(self) -> float:

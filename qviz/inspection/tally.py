@@ -10,7 +10,7 @@ from torch import Tensor
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import Range
 from qviz.core.rounding import Stochastic
-from qviz.inspection.views import EMPTY, Codes, Values
+from qviz.inspection.views import EMPTY, PLACED, Codes, Values
 from qviz.measure import metrics
 from qviz.measure.measured import run_once
 
@@ -32,16 +32,22 @@ class Tally:
     def __init__(self, quantizer: Quantizer | None, axis: int) -> None:
         self.q, self.axis = quantizer, axis
         self.count, self._energy, self._sse = 0, 0.0, 0.0
-        self._saturated = 0
+        self._saturated, self._placed = 0, False
         self._ranges: Tensor | None = None
         self._low, self._high = torch.inf, -torch.inf
         self._kept: list[tuple[Tensor, Tensor]] = []
         self._counts = torch.zeros(0 if quantizer is None else len(quantizer.codebook), dtype=torch.int64)
 
     @torch.no_grad()
-    def add(self, x: Tensor) -> None:
-        """Take in a chunk of finite values, with its channels along the axis."""
+    def add(self, x: Tensor, placed: Tensor | None = None) -> None:
+        """Take in a chunk of finite values, with its channels along the axis.
+
+        Args:
+            x: The values.
+            placed: The levels that PTQ has chosen for them, where it has.
+        """
         x = x.detach()
+        self._placed |= placed is not None
         self.count += x.numel()
         self._low, self._high = min(self._low, float(x.min())), max(self._high, float(x.max()))
         others = [i for i in range(x.ndim) if i != self.axis % x.ndim]
@@ -50,10 +56,11 @@ class Tally:
         u = x
         if self.q is not None:
             u = self.q._normalise(x)[0]
-            run = run_once(self.q, x, "")
+            run = run_once(self.q, x if placed is None else placed.detach(), "")
+            error = run.error if placed is None else (placed.detach().double() - x.double()).flatten().cpu()
             self._counts += torch.bincount(run.codes, minlength=run.levels)
-            self._energy += run.energy
-            self._sse += float(run.error.square().sum())
+            self._energy += run.energy if placed is None else float(x.double().square().sum())
+            self._sse += float(error.square().sum())
             self._saturated += int(_saturated(self.q, u))
         stride = -(-x.numel() // SAMPLE)
         while math.gcd(stride, x.numel()) > 1:  # or only some channels, or taps of a kernel, would be seen
@@ -118,7 +125,7 @@ class Tally:
             zeros=None if len(zero) != 1 or offset else float(self._counts[zero]) / self.count,
             positions=tuple(_positions(q, self._unit).tolist()),
             counts=tuple(self._counts.tolist()),
-            note=_note(q),
+            note="; ".join(filter(None, (PLACED if self._placed else "", _note(q)))),
         )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from torch import Tensor
 
 from qviz.core.quantizer import Quantizer
 from qviz.core.rounding import Nearest
-from qviz.inspection.bench import Bench
+from qviz.inspection.bench import Bench, Same
 from qviz.inspection.networks import Networks
 from qviz.inspection.views import Trial
 from qviz.measure.compare import grid_names
@@ -48,7 +49,11 @@ def trials(nets: Networks, name: str, x: Tensor, fitted: bool) -> tuple[Trial, .
     if a is not None:
         changes[INPUT_STEP] = bench.input, ""
         changes[INPUT_BIT] = lambda: bench.input(more=1), _rounded(a)
-    return tuple(_tried(bench, what, change, note) for what, (change, note) in changes.items())
+    found = []
+    for what, (change, note) in changes.items():
+        with suppress(Same):
+            found.append(_tried(bench, what, change, note))
+    return tuple(found)
 
 
 def _tried(bench: Bench, what: str, change: Callable[[], QuantLayer], note: str) -> Trial:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 EMPTY = 1e-4
 """A channel counts as 0 below this share of the widest; the ResNet-20 has weights of 1e-23 from its decay."""
 
+PLACED = "PTQ chose the levels for the layer's output; the error is that against the float weight"
+"""What is to be known of the codes of a weight that lies on its grid, where the float weight is given."""
+
 Floats = tuple[float, ...]
 Ints = tuple[int, ...]
 
@@ -172,7 +175,8 @@ class LayerView:
         parameters: That the float layer has.
         quantized: Whether weight or input is.
         why: Why not, or remarks; "" for none.
-        weight: The weight, standardized where the layer reads it so; None of a layer that is not quantized.
+        weight: The weight, standardized where the layer reads it so, or, of one that PTQ has put on its grid,
+            the float one with the codes that it got; None of a layer that is not quantized.
         input: What the layer read in the float network; None likewise, and where no image reached it.
         outputs: Ratios of its output; None where it is not quantized.
         sensitivity: None where it was not asked for, or the layer is not quantized.

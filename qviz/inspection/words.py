@@ -9,6 +9,7 @@ from qviz.inspection.loss import UNITS
 from qviz.inspection.views import Codes, LayerView, Trial, Values
 
 if TYPE_CHECKING:
+    from qviz.inspection.choices import Budget
     from qviz.inspection.inspection import Inspection
 
 WORTH = 1.0
@@ -28,11 +29,20 @@ HEAD = (
 )
 """The columns of the table of layers."""
 
-LEGEND = (
-    "bits of weight/input; local: on the inputs of the float network; cumulative: in the quantized one;\n"
-    "alone: what the layer costs if it alone is quantized; without: what is gained if it alone is not"
-)
-"""What they mean."""
+
+def legend(found: Inspection) -> str:
+    """Return what the columns mean, in two lines."""
+    costs = "alone: what the layer costs if it alone is quantized; without: what is gained if it alone is not"
+    return (
+        "bits of weight/input; local: on the inputs of the float network; cumulative: in the quantized one;\n"
+        f"{costs}; both in {UNITS[found.loss]}"
+    )
+
+
+def bought(budget: Budget) -> tuple[str, str]:
+    """Return the title of a bit budget, and what its losses are."""
+    unit = UNITS.get(budget.loss, "the loss that was given")
+    return f"What bits of weights buy, by the estimate {budget.by!r}", f"predicted and measured: {unit}"
 
 
 def figures(layer: LayerView) -> tuple[float | None, ...]:
@@ -70,7 +80,7 @@ def called(name: str) -> str:
 
 def db(value: float | None) -> str:
     """Return a ratio to a tenth of a decibel; "" where there is none."""
-    return "" if value is None else f"{value:.1f}"
+    return "" if value is None else f"{value:z.1f}"
 
 
 def cost(value: float | None) -> str:
@@ -82,7 +92,7 @@ def tried(trial: Trial) -> str:
     """Return what was tried on a layer, and what it gained."""
     if trial.gain is None:
         return f"{trial.what}: {trial.note}"
-    return f"{trial.what}: {trial.gain:+.1f} dB" + (f" ({trial.note})" if trial.note else "")
+    return f"{trial.what}: {trial.gain:+z.1f} dB" + (f" ({trial.note})" if trial.note else "")
 
 
 def trials(layer: LayerView) -> list[str]:
@@ -91,7 +101,7 @@ def trials(layer: LayerView) -> list[str]:
     good, idle = ([trial for trial in had if (trial.gain >= WORTH) is worth] for worth in (True, False))
     lines = [f"tried: {'; '.join(map(tried, good))}"] if good else []
     if idle:
-        ends = dict.fromkeys(f"{trial.gain:+.1f}" for trial in (idle[-1], idle[0]))
+        ends = dict.fromkeys(f"{trial.gain:+z.1f}" for trial in (idle[-1], idle[0]))
         lines.append(f"tried, {' to '.join(ends)} dB: {'; '.join(trial.what for trial in idle)}")
     whys: dict[str, list[str]] = {}
     for trial in layer.trials:
@@ -111,7 +121,7 @@ def heading(found: Inspection) -> str:
     return (
         f"{found.model}, {found.pair}: {len(found.quantized)} of {count(len(found.layers), 'layer')} "
         f"quantized, {count(found.samples, 'sample')}\n"
-        f"outputs: {found.whole.db:.1f} dB{agree}; {UNITS[found.loss]}: {found.whole.loss:+.4g}\n"
+        f"outputs: {found.whole.db:z.1f} dB{agree}; {UNITS[found.loss]}: {found.whole.loss:+.4g}\n"
         f"{found.size.floats:,} bytes in float32, {packed}"
     )
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
+from qviz.core._text import article
 from qviz.core.quantizer import Quantizer
 from qviz.nn.layers import QuantLayer
 
@@ -221,7 +222,7 @@ def _obstacle(
         for base in (nn.Conv2d, nn.Linear):
             if isinstance(module, base):
                 return f"not quantized: {kind.__name__}, a subclass of {base.__name__}, is not named by also="
-        return f"not quantized: only Conv2d and Linear are, this is a {kind.__name__}"
+        return f"not quantized: only Conv2d and Linear are, this is {article(kind.__name__)}"
     if "forward" in vars(module):
         return OWN_FORWARD
     if "weight" not in _held(module):

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from qviz.core._files import file_sha256
+from qviz.core._text import article
 from qviz.nn.download import cache_dir as cache_dir
 from qviz.nn.download import check_digits
 from qviz.nn.download import fetch as fetch
@@ -105,7 +106,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _kind(state: object) -> str:
-    return f"a {type(state).__name__}"
+    return article(type(state).__name__)
 
 
 def _compare(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:

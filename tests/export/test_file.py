@@ -201,3 +201,13 @@ def test_equal_networks_have_equal_bytes_which_the_library_reads(tmp_path, image
     held, tables = safetensors_load(first), read(tmp_path / "0.safetensors").layers["layer1.0.conv1"]
     assert torch.equal(held["layer1.0.conv1.levels"], tables.weight.levels)
     assert torch.equal(held["layer1.0.conv1.borders"], tables.input.borders)
+
+
+@pytest.mark.parametrize("kind", ["Linear", "QuantLinear"])
+def test_a_layer_that_is_the_whole_model_has_no_name_in_a_file(tmp_path, kind):
+    layer, x = nn.Linear(4, 2), torch.rand(3, 4)
+    if kind == "QuantLinear":
+        convert(layer, pair=qviz.recipes.pair("lsq", 4), first_last="quantized", batch=x)
+        calibrate(layer, x)
+    with pytest.raises(ValueError, match=f"is a {kind} itself, .* put it into an nn.Sequential"):
+        save(layer, tmp_path / "layer.safetensors")

@@ -48,9 +48,12 @@ def values(x: Tensor, axis: int) -> dict[str, float]:
     }
 
 
-def codes(q: Quantizer, x: Tensor) -> dict[str, Any]:
-    """What a quantizer makes of x; where it maps to a unit of its own, the error is that of its knots."""
-    code = q.codes(x).numpy().astype(np.int64)
+def codes(q: Quantizer, x: Tensor, placed: Tensor | None = None) -> dict[str, Any]:
+    """What a quantizer makes of x; where it maps to a unit of its own, the error is that of its knots.
+
+    ``placed`` is what PTQ has made of x.
+    """
+    code = q.codes(x if placed is None else placed).numpy().astype(np.int64)
     scale, offset = (0.0 if t is None else t.detach().double().numpy() for t in q.range(x))
     knots, levels = q.codebook.knots.detach().double().numpy(), q.codebook.levels.detach().double().numpy()
     read = levels[code] * scale + offset if q.range.rescale else levels[code]

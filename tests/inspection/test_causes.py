@@ -1,6 +1,7 @@
 """Layers that were made to have a fault each, and the sentence that names it."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from qviz.core.grids import uniform
 from qviz.core.groups import Grouped
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import MSE, Fixed, MinMax
-from qviz.inspection.views import Cause, LayerView
+from qviz.inspection.causes import causes, once
+from qviz.inspection.views import Cause, LayerView, Outputs
 from qviz.methods.daq import daq_weight
 from qviz.methods.lsq import lsq
 from tests.inspection.made import layer, randn
@@ -40,8 +42,8 @@ def test_one_channel_is_380_times_wider() -> None:
     found = cause(view, "channel spread")
     assert math.isclose(found.figure, 380, rel_tol=1e-5)
     gain = next(trial.gain for trial in view.trials if trial.what == "a step for each output channel")
-    text = "one channel is 380 times wider than the narrowest, and all share one step: a step for each would"
-    assert found.text == f"{text} give {gain:+.1f} dB"
+    text = "one channel of the weight is 380 times wider than the narrowest, and all share one step: "
+    assert found.text == f"{text}a step for each would give {gain:+.1f} dB"
     assert gain > 10
 
 
@@ -57,7 +59,9 @@ def test_channels_that_become_0() -> None:
     w[5:9] *= 0.55
     found = cause(layer(w, randn(64, 64, seed=1), Quantizer(uniform(4), range=Fixed(1.0))), "lost channels")
     assert found.figure == 5 / 16
-    assert found.text.startswith("5 of 16 output channels are read as 0 altogether")
+    assert found.text == (
+        "5 of 16 output channels are read as 0 altogether: no value in them reaches half a step"
+    )
 
 
 def test_41_percent_of_the_inputs_saturate() -> None:
@@ -72,7 +76,7 @@ def test_41_percent_of_the_inputs_saturate() -> None:
 def test_7_of_16_levels_serve_no_value() -> None:
     w = 1.5 * randn(32, 64).clamp(-2.9, 2.9)
     found = cause(layer(w, randn(64, 64, seed=1), Quantizer(uniform(4), range=Fixed(1.0))), "unserved levels")
-    assert (found.figure, found.text) == (7 / 16, "7 of 16 levels serve no value")
+    assert (found.figure, found.text) == (7 / 16, "7 of 16 levels of the weight serve no value")
 
 
 def test_86_percent_of_the_weights_are_next_to_nothing() -> None:
@@ -149,6 +153,24 @@ def test_error_that_comes_from_before() -> None:
     assert kinds(view)[-1] == "before it"
     o = view.outputs
     assert f"{o.cumulative:.1f} dB behind them, {o.local:.1f} dB by itself" in view.causes[-1].text
+
+
+def from_before(*local: float) -> tuple[tuple[LayerView, ...], str]:
+    """Layers of these local ratios, 5 dB behind each other, with their causes."""
+    views = [
+        LayerView(f"{i}", "Linear", (4, 4), 16, True, outputs=Outputs(db, 5.0, db, db))
+        for i, db in enumerate(local)
+    ]
+    return once([replace(view, causes=causes(view)) for view in views])
+
+
+def test_error_from_before_is_said_once_where_most_layers_have_it() -> None:
+    few, note = from_before(7.0, 6.0, 16.0, 17.0)
+    assert ([kinds(view) for view in few], note) == ([[], [], ["before it"], ["before it"]], "")
+    most, note = from_before(7.0, 16.0, 17.0)
+    assert not any(map(kinds, most))
+    text = "Most of the error of 2 of 3 layers comes from the layers before them; by itself the worst is 0, "
+    assert note == f"{text}7.0 dB."
 
 
 def test_what_eight_bits_serve_well_has_no_cause() -> None:

@@ -19,6 +19,7 @@ from qviz.nn.data import cifar10
 from qviz.nn.data.augment import CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, IMAGENET_STD, normalize
 from qviz.nn.data.photos import photo
 from qviz.nn.models import create
+from qviz.nn.ptq.fold import fold_batchnorm
 from qviz.nn.train.packing import pack_weights
 
 POST = ("--recipe", "post", "--bits", "4")
@@ -151,6 +152,29 @@ def test_a_quantized_run_is_inspected_as_it_is(capsys, quantized, found):
     assert "is quantized already and is inspected as it is: leave out --recipe, --bits" in err
 
 
+def test_a_step_for_each_channel(capsys, found):
+    assert run(capsys, "resnet20", "--recipe", "lsq", "--bits", "3,8", "--per-channel")[0] == 0
+    pair = found.how["pair"]
+    assert (pair.name, pair.w_bits, pair.a_bits) == ("lsq per channel", 3, 8)
+    assert pair.weight(torch.nn.Linear(4, 7)).range.axis == 0
+
+
+def test_the_reference_is_folded_where_the_quantized_network_is(capsys, tmp_path, quantized, found):
+    assert run(capsys, quantized, "--reference", "resnet20")[0] == 0
+    weights = shipped_weights()
+    assert torch.equal(found.how["reference"].conv1.weight, weights["conv1.weight"])
+    net, images = create("resnet20"), torch.rand(2, 3, 32, 32)
+    convert(fold_batchnorm(net.eval(), images), pair=recipes.pair("lsq", 3), batch=images)
+    calibrate(net, images)
+    folded = saved(tmp_path, net.state_dict())
+    assert run(capsys, folded, "--reference", "resnet20")[0] == 0
+    factor = weights["bn1.weight"] / (weights["bn1.running_var"] + 1e-5).sqrt()
+    expected = weights["conv1.weight"] * factor.view(-1, 1, 1, 1)
+    torch.testing.assert_close(found.how["reference"].conv1.weight, expected)
+    assert run(capsys, folded)[0] == 0
+    assert found.how["reference"] is None
+
+
 def hostile(folder):
     (folder / "hostile.pth").write_bytes(pickle.dumps(Bomb(folder / "exploded")))
     return folder / "hostile.pth"
@@ -209,7 +233,19 @@ REFUSED = {
     "no recipe": (lambda f: ("resnet20",), "say how to quantize it, such as --recipe post --bits 4"),
     "no bits": (lambda f: ("resnet20", "--recipe", "post"), "--recipe post needs --bits"),
     "nothing to quantize": (lambda f: ("resnet20", "--recipe", "fp32", "--bits", "8"), "quantizes nothing"),
-    "bits without a recipe": (lambda f: ("resnet20", "--bits", "4"), "--bits belong to a --recipe"),
+    "bits without a recipe": (lambda f: ("resnet20", "--bits", "4"), "--bits belongs to a --recipe"),
+    "channels without a recipe": (
+        lambda f: ("resnet20", "--per-channel"),
+        "--per-channel belongs to a --recipe",
+    ),
+    "no ranges by channel": (
+        lambda f: ("resnet20", "--recipe", "adq", "--bits", "4", "--per-channel"),
+        "weights of adq have ranges of their own; per channel goes with ste, lsq",
+    ),
+    "a reference for nothing": (
+        lambda f: ("resnet20", *POST, "--reference", "resnet20"),
+        "--reference belongs to a quantized network, and resnet20 is in floating point",
+    ),
     "too many bits": (lambda f: ("resnet20", "--recipe", "post", "--bits", "12"), "12"),
     "bits in words": (lambda f: ("resnet20", "--recipe", "post", "--bits", "four"), "whole numbers"),
     "an unknown recipe": (lambda f: ("resnet20", "--recipe", "posst", "--bits", "4"), "got 'posst'"),

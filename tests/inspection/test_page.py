@@ -80,10 +80,23 @@ def test_json_page_and_text_say_the_same(found, document):
             assert row[8:] == [f"{layer['sensitivity'][key]:.3g}" for key in ("on", "off")]
 
 
-def test_the_bit_budget_is_that_of_the_text(found, document):
+def test_the_bit_budget_is_that_of_the_text(found, document, path):
+    page = path.read_text("utf-8")
     rows = document.tables["What bits of weights buy"]
     lines = [re.split(r"\s{2,}", line.strip()) for line in found.budget.table().splitlines()]
     assert rows == lines
+    assert all(f"<li>{line}</li>" in page and line in found.text() for line in found.budget.correlations())
+
+
+def test_losses_stand_with_their_units(found, path):
+    page, text = path.read_text("utf-8"), " ".join(found.text().split())
+    kl = "KL divergence of the outputs from those of the float network, in nats"
+    for said in (f"what is gained if it alone is not; both in {kl}", f"predicted and measured: {kl}"):
+        assert said in " ".join(page.split())
+        assert said in text
+    with_labels = replace(found, loss="cross-entropy").text()
+    assert "both in cross-entropy of the outputs, in nats)" in with_labels
+    assert f"(predicted and measured: {kl};" in with_labels
 
 
 def test_causes_and_what_was_tried_stand_at_the_top_and_with_the_layer(found, path):

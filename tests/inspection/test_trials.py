@@ -87,6 +87,12 @@ def test_each_recipe_has_a_gain_or_a_sentence(recipe: str) -> None:
             assert one.gain is None or view.name != "wide" or one.gain > -8
 
 
+def test_the_grid_that_a_layer_has_is_no_trial() -> None:
+    tried = {one.what for one in inspection("ste", 4)["wide"].trials if one.what.endswith(" levels")}
+    assert tried == {"POT levels", "POST levels", "APoT levels", "Lloyd levels"}
+    assert "uniform levels" in {one.what for one in inspection("post", 4)["wide"].trials}
+
+
 def test_why_something_cannot_be_had() -> None:
     whys = {one.what: one.note for one in inspection("daq", 4)["wide"].trials if one.gain is None}
     assert whys["one bit more for the weight"] == "its quantizer gives what it reads a unit of its own"
@@ -94,7 +100,6 @@ def test_why_something_cannot_be_had() -> None:
     assert (
         whys["one bit more for the weight"] == whys["one bit more for the input"] == "it has 8 bits already"
     )
-    assert whys["uniform levels"] == "they are what it has"
     view = layer(randn(8, 32), randn(80, 32, seed=1), Quantizer(uniform(4), range=MSE(0)), top=1)
     assert trial(view, "a step for each output channel").note == "it has steps of that kind already"
 

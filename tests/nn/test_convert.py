@@ -290,7 +290,7 @@ def test_what_cannot_be_quantized_is_in_the_report_with_the_reason():
         "plain": "first and last layer",
         "up": "only Conv2d and Linear are, this is a ConvTranspose2d",
         "line": "only Conv2d and Linear are, this is a Conv1d",
-        "words": "only Conv2d and Linear are, this is a Embedding",
+        "words": "only Conv2d and Linear are, this is an Embedding",
         "odd": "Odd, a subclass of Conv2d, is not named by also=",
         "attention": "only Conv2d and Linear are, this is a MultiheadAttention",
         "attention.out_proj": "nn.MultiheadAttention reads this weight past the layer",

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qviz.core._text import article
 from qviz.nn.batches import Batch, batches_of, forward
 from qviz.nn.modules import evaluating
 
@@ -77,7 +78,7 @@ def find_blocks(
     notes = [f"{name!r} runs {len(calls[name])} times and is left out" for name in several]
     order = [name for name in calls if name in set(layers) and len(calls[name]) == 1]
     if not isinstance(out, Tensor):
-        return _alone(order), [*notes, f"the output is a {type(out).__name__}: no blocks, layers only"]
+        return _alone(order), [*notes, f"the output is {article(type(out).__name__)}: no blocks, layers only"]
     position = _positions(out.grad_fn, source)
     groups: dict[int, list[str]] = {}
     for name in order:

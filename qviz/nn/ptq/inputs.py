@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qviz.core._text import article
 from qviz.nn.layers import QuantLayer
 from qviz.nn.modules import evaluating
 
@@ -98,7 +99,7 @@ def collect(model: nn.Module, images: Tensor, name: str, *, batch: int = BATCH) 
         ("input", "output"), zip(*reads(model, images, name, batch=batch), strict=True), strict=True
     ):
         if not all(isinstance(value, Tensor) for value in values):
-            raise ValueError(f"the {what} of {name!r} is a {type(values[0]).__name__} and no tensor")
+            raise ValueError(f"the {what} of {name!r} is {article(type(values[0]).__name__)} and no tensor")
         found.append(torch.cat(values))
         if len(found[-1]) != len(images):
             raise ValueError(f"the {what} of {name!r} has {len(found[-1])} rows for {len(images)} images")

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qviz.core._text import article
+
 TARGETS = ("labels", "label", "targets", "target", "y")
 """Keys under which a mapping may hold what is to be predicted."""
 
@@ -89,8 +91,8 @@ def logits(output: Any) -> Tensor:
             output = getattr(output, name)
     if not isinstance(output, Tensor):
         raise TypeError(
-            f"the model returned a {type(output).__name__} without {' or '.join(LOGITS)}; give loss= and "
-            "metric=, which take it as it is"
+            f"the model returned {article(type(output).__name__)} without {' or '.join(LOGITS)}; give loss= "
+            "and metric=, which take it as it is"
         )
     return output.float()
 
