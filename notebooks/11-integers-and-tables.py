@@ -294,7 +294,7 @@ for name, agreement in found.items():
 # %%
 # NBVAL_CHECK_OUTPUT
 for name in ("LSQ", "ADQ, N2UQ", "AQuant"):
-    real = compare_codes(exported[name], [test], double=True)
+    real = compare_codes(exported[name], [test], reference="real")
     print(
         f"{name:12} codes that differ from those in float64: {round((1 - real.codes_equal) * real.total('codes'))}"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 DATA = (
     "cifar10 (the test set, in the cache folder), sample (the 2,000 test images that come along), or a .npy"
 )
-BATCH = 100
 
 
 def images_of(data: str, about: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
@@ -76,11 +75,10 @@ def _normalized(pixels: Tensor, about: Mapping[str, Any]) -> Tensor:
     return normalize(pixels, mean, std).contiguous()
 
 
-def batches(images: Tensor) -> Iterable[Tensor]:
+def bar(parts: Sequence[Tensor]) -> Iterable[Tensor]:
     """Return batches of images; a bar shows them where tqdm is installed and somebody looks."""
-    parts = images.split(BATCH)
     if not sys.stderr.isatty() or importlib.util.find_spec("tqdm") is None:
         return parts
     from tqdm import tqdm
 
-    return tqdm(parts, unit_scale=BATCH, unit="image", leave=False)
+    return tqdm(parts, unit_scale=len(parts[0]), unit="image", leave=False)

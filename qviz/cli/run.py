@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qviz.cli.images import DATA, batches, images_of
+from qviz.cli.images import DATA, bar, images_of
 from qviz.cli.usage import UsageError, require_onnx
 
 
@@ -30,11 +30,13 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"--integer is of .safetensors files, got {options.file}")
     import torch
 
+    from qviz.export.outputs import batches
+
     try:
         answer, about = _network(options.file, options.integer)
         images, labels = images_of(options.data, about)
         begin = time.perf_counter()
-        classes = torch.cat([answer(batch).argmax(1) for batch in batches(images)])
+        classes = torch.cat([answer(batch).argmax(1) for batch in bar(batches(images))])
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(str(error)) from error
     if labels is None:

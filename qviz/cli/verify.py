@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from qviz.cli.images import DATA, images_of
+from qviz.cli.images import DATA, bar, images_of
 from qviz.cli.usage import UsageError, require_onnx
 
 IMAGES = 200
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         against, model = open_reference(options.against, options.model) if options.against else (None, None)
         known = subject.about if subject.about.get("shape") or against is None else against.about
         images = _images(options.data, known)
-        proof = prove(subject, against, images, model=model)
+        proof = prove(subject, against, images, model=model, bar=bar)
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(str(error)) from error
     print(proof)

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from qviz.core.codebook import take
 from qviz.export.exported import Step
-from qviz.export.fixed import adaptive_steps, below, half, multiplier, thresholds
-from qviz.export.plan import STEPS, Product
+from qviz.export.fixed import below, half, multiplier, thresholds
+from qviz.export.plan import Product, sample_steps
 from qviz.export.program import product
 from qviz.export.tables import Adapter, InputTable
 
@@ -79,14 +79,10 @@ class CodesLayer:
 
     def _adaptive(self, x: Tensor, adapter: Adapter) -> Tensor:
         """Return the output where each sample has its own step: thresholds and multipliers from it."""
-        real = x.double() if x.is_floating_point() else x.double() * 2.0**-self.f
-        steps = adaptive_steps(adapter, real.flatten(2).mean(2).numpy() if x.ndim > 2 else real.numpy())
-        largest = STEPS * float(adapter.step)
-        if not steps.max(initial=0) <= largest:
-            raise ValueError(f"layer {self.step.name}: a step of {steps.max()} is above {largest}")
+        steps = sample_steps(self.step.name, adapter, x.numpy(), self.f)
         borders = np.asarray(self.read.borders, np.float64)[:, None, None] * steps
         if x.is_floating_point():
-            self.codes = _below(real, borders)
+            self.codes = _below(x.double(), borders)
         else:
             self.codes = _below(x, thresholds(borders, self.f))
         times, shift = multiplier(np.ldexp(self.made.factor[:, None] * steps, self.f))

@@ -95,14 +95,22 @@ def mean(v: np.ndarray) -> np.ndarray:
 
 
 def adaptive_steps(adapter: Any, z: np.ndarray) -> np.ndarray:
-    """Return the step of each sample: computed in float64, rounded to float32, as float64; shape (N, 1).
+    """Return the step of each sample, float64, shape (N, 1).
 
     Args:
         adapter: ASQ's network.
-        z: What it reads, the mean of each channel, float64, (N, C).
+        z: What it reads, see :func:`channel_means`; sample by sample, so that a batch changes no bit.
     """
     for i, (weight, bias) in enumerate(adapter.layers):
-        z = np.maximum(z, 0) if i else z
-        z = z @ np.asarray(weight, np.float64).T + np.asarray(bias, np.float64)
+        w = np.asarray(weight, np.float64)
+        rows = [w @ row for row in (np.maximum(z, 0) if i else z)]
+        z = np.reshape(rows, (len(z), len(w))) + np.asarray(bias, np.float64)
     b = np.maximum(z, 0) if adapter.mode == "paper" else np.logaddexp(0, z)
-    return (float(adapter.step) * np.maximum(b, 1e-8)).astype(np.float32).astype(np.float64)
+    return float(adapter.step) * np.maximum(b, 1e-8)
+
+
+def channel_means(v: np.ndarray, f: int) -> np.ndarray:
+    """Return the mean of each channel of a map, (N, C), float64; of a fixed map as :func:`mean` has it."""
+    if v.dtype == np.int64:
+        return np.ldexp((mean(v)[:, :, 0, 0] if v.ndim == 4 else v).astype(np.float64), -f)
+    return np.ascontiguousarray(v, np.float64).reshape(*v.shape[:2], -1).mean(2)

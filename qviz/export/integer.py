@@ -37,10 +37,10 @@ from torch import Tensor, nn
 from qviz.export.codes import CodesLayer
 from qviz.export.exported import Exported, Step
 from qviz.export.fixed import mean
-from qviz.export.plan import affine, pixel, plan
+from qviz.export.plan import affine, pixel, plan, sample_steps
 from qviz.export.program import product, run, simple
 from qviz.export.shapes import shapes
-from qviz.export.tables import LayerTables
+from qviz.export.tables import InputTable, LayerTables
 
 
 class IntegerModel(nn.Module):
@@ -108,7 +108,12 @@ class IntegerModel(nn.Module):
         return (x.double() * 2.0**self.plan.f).round().long() if x.is_floating_point() else x
 
     def values(self, images: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Yield the number of each step and its map.
+        """Yield the number of each step and its map."""
+        self.check(images)
+        return run(self.exported.program, lambda i, inputs: self._value(i, inputs or [images.contiguous()]))
+
+    def check(self, images: Tensor) -> None:
+        """See that images are such that every map fits.
 
         Raises:
             ValueError: A pixel is NaN or larger than normalized pixels are; images of this size do not fit.
@@ -117,7 +122,6 @@ class IntegerModel(nn.Module):
         if not top <= largest:
             raise ValueError(f"pixels of normalized images must be within ±{largest:.6g}, got {top:.6g}")
         shapes(self.exported, images.shape[1:])
-        return run(self.exported.program, lambda i, inputs: self._value(i, inputs or [images.contiguous()]))
 
     def _value(self, i: int, inputs: Sequence[Tensor]) -> Tensor:
         step, x = self.exported.program[i], inputs[0]
@@ -142,11 +146,19 @@ class IntegerModel(nn.Module):
 
     def _float_layer(self, i: int, step: Step, x: Tensor) -> Tensor:
         layer: LayerTables = self.exported.layers[step.name]
-        x = x if layer.input is None else layer.input.value(x)
+        if layer.input is not None:
+            x = layer.input.value(x, self._steps(step, layer.input, x))
         weight = layer.weight if isinstance(layer.weight, Tensor) else layer.weight.value()
         bias = None if layer.bias is None else layer.bias.double()
         y = product(step, x.double(), weight.double(), bias)
         return (_affine(y, *self.plan.norms[i]) if i in self.plan.norms else y).float()
+
+    def _steps(self, step: Step, read: InputTable, x: Tensor) -> Tensor | None:
+        """Return the adaptive step of each sample, float32, (N, 1, …), of a layer in floating point."""
+        if read.adapter is None:
+            return None
+        steps = sample_steps(step.name, read.adapter, x.numpy(), self.plan.f)
+        return torch.from_numpy(steps).float().view(-1, *(1,) * (x.ndim - 1))
 
     def _of_integers(self, step: Step, inputs: Sequence[Tensor]) -> Tensor:
         v = inputs[0]

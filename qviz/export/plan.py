@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from qviz.export.arithmetic import Planes, planes
-from qviz.export.fixed import fixed, multiplier, thresholds
+from qviz.export.fixed import adaptive_steps, channel_means, fixed, multiplier, thresholds
 
 STEPS = 64.0
 """The largest adaptive step, in units of the learned one."""
@@ -114,6 +114,19 @@ def pixel(about: Mapping[str, Any]) -> float:
     if not mean or not std:
         return 256.0
     return 1.01 * max(max(m, 1 - m) / s for m, s in zip(mean, std, strict=True))
+
+
+def sample_steps(name: str, adapter: Any, v: np.ndarray, f: int) -> np.ndarray:
+    """Return the adaptive step of each sample of a map that a layer reads, float64, (N, 1).
+
+    Raises:
+        ValueError: One is larger than the plan's bounds allow for.
+    """
+    steps = adaptive_steps(adapter, channel_means(v, f))
+    largest, top = STEPS * float(adapter.step), steps.max(initial=0)
+    if not top <= largest:
+        raise ValueError(f"layer {name}: an adaptive step of {top:.6g} is above {largest:.6g}")
+    return steps
 
 
 def of_codes(layer: Any) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from qviz.core._text import count, table
+from qviz.export.agreement import Agreement
+from qviz.export.answers import Answers
 from qviz.export.subject import Bits
 
 _HEAD = ("layer", "weights", "bits", "values", "stored", "input bits", "tables", "local dB", "cumulative dB")
@@ -41,9 +43,8 @@ class Proof:
         problems: What is not as it should be, in sentences; empty where the proof holds.
         remarks: What else is worth knowing.
         first: The first layer whose cumulative output is not the reference's; "" if there is none.
-        images: How many were compared.
-        agreement: The share of them that the file and the reference give the same class.
-        largest: The largest difference of a logit.
+        answers: How classes and logits compare.
+        codes: How the codes of an ONNX file, or of integer arithmetic, compare; None where they were not.
         compared: Whether the file was compared with anything, be it only its own integer arithmetic.
     """
 
@@ -55,9 +56,8 @@ class Proof:
     problems: tuple[str, ...]
     remarks: tuple[str, ...]
     first: str = ""
-    images: int = 0
-    agreement: float | None = None
-    largest: float | None = None
+    answers: Answers = field(default_factory=Answers)
+    codes: Agreement | None = None
     compared: bool = True
 
     @property
@@ -74,11 +74,10 @@ class Proof:
             f"{count(weights, 'weight')} of {bits:.2f} bits on average, as measured",
             table(_HEAD, [_cells(layer) for layer in self.layers], right=(1, 2, 3, 5, 7, 8)),
         ]
-        if self.agreement is not None:
-            same = round(self.agreement * self.images)
+        if (images := self.answers.images) > 0:
             lines.append(
-                f"same class for {same:,} of {count(self.images, 'image')}; "
-                f"largest difference of a logit {self.largest:.3g}"
+                f"same class for {images - len(self.answers.flips):,} of {count(images, 'image')}; "
+                f"largest difference of a logit {self.answers.largest:.3g}"
             )
         lines += [*self.remarks, *(f"DIFFERS: {problem}" for problem in self.problems)]
         end = "proved" if self.ok else "not proved" if self.problems else "measured, not compared"

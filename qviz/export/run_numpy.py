@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from qviz.export.fixed import adaptive_steps, below, channels, fixed, half, mean, multiplier, thresholds
+from qviz.export.fixed import below, channels, fixed, half, mean, multiplier, thresholds
 from qviz.export.numpy_file import Weight, network
-from qviz.export.plan import STEPS, Product, affine, pixel, plan
+from qviz.export.plan import Product, affine, pixel, plan, sample_steps
 from qviz.export.shapes import shapes
 
 
@@ -106,13 +106,7 @@ class Network:
     def _steps(self, step: Any, x: np.ndarray) -> np.ndarray | None:
         """Return the adaptive step of each sample, (N, 1), or None."""
         adapter = self.exported.layers[step.name].input.adapter
-        if adapter is None:
-            return None
-        real = self.real(x)
-        steps = adaptive_steps(adapter, real.mean((2, 3)) if x.ndim == 4 else real)
-        if not steps.max(initial=0) <= STEPS * float(adapter.step):
-            raise ValueError(f"layer {step.name}: an adaptive step of {steps.max()} is too large")
-        return steps
+        return None if adapter is None else sample_steps(step.name, adapter, x, self.plan.f)
 
     def _codes(self, step: Any, made: Product, x: np.ndarray) -> np.ndarray:
         """Return the output of a layer of codes, int64."""

@@ -110,9 +110,16 @@ class InputTable:
         """The bits of one code."""
         return max(1, len(self.borders).bit_length())
 
-    def codes(self, x: Tensor) -> Tensor:
-        """Return the code of each value, uint8, the shape of x, (N, C, …)."""
-        u = x if self.adapter is None else x / self.adapter.steps(x)
+    def codes(self, x: Tensor, steps: Tensor | None = None) -> Tensor:
+        """Return the code of each value, uint8, the shape of x, (N, C, …).
+
+        Args:
+            x: What the layer reads.
+            steps: Of each sample, (N, 1, …), instead of those that the adapter computes in float32.
+        """
+        if self.adapter is not None:
+            steps = self.adapter.steps(x) if steps is None else steps
+        u = x if steps is None else x / steps
         if self.borders.ndim == 1:
             return count_below(u, self.borders).to(torch.uint8)
         total = torch.zeros_like(u, dtype=torch.uint8)
@@ -120,15 +127,17 @@ class InputTable:
             total += u > border.view(1, -1, *(1,) * (u.ndim - 2))
         return total
 
-    def value(self, x: Tensor) -> Tensor:
+    def value(self, x: Tensor, steps: Tensor | None = None) -> Tensor:
         """Return what the layer multiplies its weight with, float32, the shape of x; NaN stays NaN."""
-        codes = self.codes(x)
+        if self.adapter is not None:
+            steps = self.adapter.steps(x) if steps is None else steps
+        codes = self.codes(x, steps)
         if self.values.ndim == 1:
             y = take(self.values, codes)
         else:
             y = self.values.gather(0, codes.movedim(1, -1).reshape(-1, codes.shape[1]).long())
             y = y.view(codes.movedim(1, -1).shape).movedim(-1, 1)
-        y = y if self.adapter is None else y * self.adapter.steps(x)
+        y = y if steps is None else y * steps
         return torch.where(x.isnan(), x, y)
 
 

@@ -176,11 +176,11 @@ def test_numpy_refuses_a_damaged_file(tmp_path: Path) -> None:
 def test_agreement_counts_and_explains_every_difference() -> None:
     exported, x = quantized("lsq", 4, 4)
     alike = compare_codes(exported, [x, x[:3]])
-    assert (alike.images, alike.touched, alike.top1, alike.codes_equal) == (15, 0, 15, 1.0)
+    assert (alike.answers.images, alike.touched, alike.answers.flips, alike.codes_equal) == (15, 0, [], 1.0)
     assert alike.total("codes") == 15 * (6 * 81 + 6 * 81)
-    assert alike.logits == alike.untouched_logits < 1e-5
+    assert alike.answers.largest == alike.untouched_logits < 1e-5
     assert str(alike).startswith("15 images, 14,580 codes: 100.0000% equal")
-    assert compare_codes(exported, [x], double=True).codes_equal == 1.0
+    assert compare_codes(exported, [x], reference="real").codes_equal == 1.0
 
     integer = IntegerModel(exported)
     first = next(iter(integer.layers.values()))
@@ -211,4 +211,4 @@ def test_where_every_scale_is_a_power_of_two_float_sums_are_exact_and_so_are_the
     exported = Exported(layers, {}, (*steps, Step("linear", (6,), "c")))
     x = torch.randn(4, 3, 8, 8)
     assert torch.equal(IntegerModel(exported)(x), Program(exported)(x))
-    assert compare_codes(exported, [x]).logits == 0
+    assert compare_codes(exported, [x]).answers.largest == 0

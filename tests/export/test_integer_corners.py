@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from qviz import recipes
 from qviz.export import describe, write
-from qviz.export.agreement import compare_codes
+from qviz.export.agreement import REFERENCES, compare_codes
 from qviz.export.cost import costs
 from qviz.export.exported import Exported, Step
 from qviz.export.integer import IntegerModel
@@ -39,8 +39,8 @@ def agree(exported: Exported, x: Tensor, folder: Path, apart: float = 2e-5) -> N
     assert (logits - expected).abs().max() <= apart * expected.abs().max()
     there = Network(network(write(exported, folder / "net.safetensors")))
     assert np.array_equal(there(x.numpy()), logits.numpy())
-    for double in (False, True):
-        assert compare_codes(exported, [x, x[:0]], integer=integer, double=double).codes_equal == 1
+    for reference in REFERENCES:
+        assert compare_codes(exported, [x, x[:0]], integer=integer, reference=reference).codes_equal == 1
 
 
 @pytest.mark.parametrize(("name", "policy"), [("lsq", "quantized"), ("lsq", "fp"), ("asq", "quantized")])

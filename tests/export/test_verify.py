@@ -57,7 +57,7 @@ def test_both_files_are_proved(tmp_path, name):
         proof = prove(tmp_path / f"m.{kind}", made, images, model=net)
         assert net.training
         assert proof.ok, str(proof)
-        assert proof.agreement == 1.0
+        assert proof.answers.agreement == 1.0
         assert {row.bits.bits for row in proof.layers} == {{"fp32": 32, "daq": 1}.get(name, 4)}
     assert ("ties go to even" in str(proof)) == (name == "lsq")
 
@@ -104,7 +104,7 @@ def test_a_foreign_onnx_file_is_measured_and_its_answers_are_compared(tmp_path, 
     onnx.save(model, tmp_path / "m.onnx")
     proof = prove(tmp_path / "m.onnx", exported, IMAGES)
     assert proof.problems == ("it names no steps",)
-    assert proof.agreement == 1.0
+    assert proof.answers.agreement == 1.0
     assert [row.bits.bits for row in proof.layers] == [3, 3, 3]
 
 
@@ -127,7 +127,7 @@ def test_nodes_that_only_one_range_of_inputs_reaches_are_found(tmp_path, exporte
     nodes.insert(at + 4, make("Where", ["above", "chosen", "right"], ["0.read"]))
     proof = prove(saved(model, tmp_path / "m.onnx"), exported, IMAGES)
     assert {row.difference for row in proof.layers} == {""}
-    assert proof.agreement == 1.0
+    assert proof.answers.agreement == 1.0
     assert [problem[:14] for problem in proof.problems] == ["graph: 0.read,"]
 
 
