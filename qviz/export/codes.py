@@ -41,11 +41,17 @@ class CodesLayer:
         bound = int(split.bounds.sum(0).max() if split.kind == "products" else split.bounds.max())
         highest = torch.get_float32_matmul_precision() == "highest"
         self.dtype = torch.float32 if highest and bound <= EXACT[torch.float32] else torch.float64
-        self._planes = [torch.from_numpy(plane).to(self.dtype) for plane in split.planes]
+        self._inputs = split.planes[0].shape[1]
+        self._planes = [torch.from_numpy(self._once(plane)).to(self.dtype) for plane in split.planes]
         self._tables = [torch.from_numpy(row).to(self.dtype) for row in split.tables]
         self._offset = torch.from_numpy(made.offset)
         if made.thresholds is not None:
             self._factors = [torch.from_numpy(v) for v in (made.multiplier, made.shift, half(made.shift))]
+
+    def _once(self, plane: np.ndarray) -> np.ndarray:
+        """Return an offset's plane, which is 1 everywhere, for one output and one input: the inputs' sum."""
+        alone = self.step.args.get("groups", 1) == 1 and (plane == 1).all()
+        return plane[:1, :1] if alone else plane
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the output for a map, int64, in units of 2^-f."""
@@ -56,7 +62,10 @@ class CodesLayer:
         return self._requantized(self.accumulators(self.codes), times, shift, added)
 
     def accumulators(self, codes: Tensor) -> list[Tensor]:
-        """Return the sum of each plane for codes, int64 (each fits into int32); one sum for "products"."""
+        """Return the sum of each plane for codes, int64 (each fits into int32); one sum for "products".
+
+        An offset's sum is the same for every output, and has one channel.
+        """
         maps: dict[int, Tensor] = {}
         same = self.made.planes.kind != "products"
         sums = []
@@ -64,13 +73,14 @@ class CodesLayer:
             row = 0 if same else p
             if row not in maps:
                 maps = {row: take(self._tables[p], codes)}
-            sums.append(product(self.step, maps[row], plane, None))
+            x = maps[row] if plane.shape[1] == self._inputs else maps[row].sum(1, keepdim=True)
+            sums.append(product(self.step, x, plane, None))
         return [s.long() for s in sums] if same else [torch.stack(sums).sum(0).long()]
 
     def _requantized(self, sums: list[Tensor], times: Tensor, shift: Tensor, added: Tensor) -> Tensor:
         total = self._spread(self._offset[None], sums[0].ndim)
         for accumulator, m, s, a in zip(sums, times, shift, added, strict=True):
-            total = total + (accumulator.mul_(m).add_(a) >> s)
+            total = total + ((accumulator * m).add_(a) >> s)
         return total
 
     def _spread(self, v: Tensor, ndim: int) -> Tensor:

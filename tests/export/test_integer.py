@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,23 @@ def test_codes_and_logits_are_those_of_the_float_network(
     assert (logits - maps[len(maps) - 1]).abs().max() < 2e-5 * logits.abs().max()
     network_there = Network(network(write(exported, tmp_path / "net.safetensors")))
     assert np.array_equal(network_there(x.numpy()), logits.numpy())
+
+
+def test_an_adaptive_step_is_the_same_in_any_batch_and_for_float_weights(tmp_path: Path) -> None:
+    exported, x = quantized("asq", 4, 4)
+    integer = IntegerModel(exported)
+    assert torch.equal(integer(x), torch.cat([integer(part) for part in x.split(1)]))
+    weights = {
+        name: replace(layer, weight=layer.weight.value() if layer.input else layer.weight)
+        for name, layer in exported.layers.items()
+    }
+    exported = replace(exported, layers=weights)
+    floats = IntegerModel(exported)
+    assert not floats.layers
+    assert (floats(x) - integer(x)).abs().max() < 1e-4
+    assert np.array_equal(
+        Network(network(write(exported, tmp_path / "x.safetensors")))(x.numpy()), floats(x).numpy()
+    )
 
 
 @pytest.mark.parametrize("how", ["levels", "products"])
