@@ -46,24 +46,21 @@ def pack(codes: Tensor, bits: int) -> Tensor:
         ValueError: Bits are out of range, or a code needs more.
     """
     bits = _check.bits(bits, 1, 8, "pack")
-    flat = _bytes(codes, "codes").cpu().flatten()
-    if flat.numel() and (top := int(flat.max())) >> bits:
-        raise ValueError(f"codes go up to {top}, which {bits} bits do not hold")
-    numbers, data, rows = flat.numpy(), *_rows(flat.numel(), bits)
-    apart = -(-8 // bits)  # rows so far apart have no byte in common, and are written together
+    numbers = _bytes(codes, "codes").cpu().flatten().numpy()
+    data, rows = _rows(numbers.size, bits)
     block, spare = np.empty((2, 8 * _BLOCK), np.uint8)
     for start in range(0, len(rows), _BLOCK):
-        part = numbers[8 * start : 8 * (start + _BLOCK)]
-        x = block[: -(-len(part) // 8) * 8]
-        x[: len(part)], x[len(part) :] = part, 0
+        x = numbers[8 * start : 8 * (start + _BLOCK)]
+        if (top := int(x.max())) >> bits:
+            raise ValueError(f"codes include {top}, which {bits} bits do not hold")
+        x = x if x.size % 8 == 0 else np.pad(x, (0, -x.size % 8))
         for n, lane in _LANES:
             x, upper = x.view(lane), spare[: x.nbytes].view(lane)
             np.right_shift(x, 8 * n, out=upper)
             upper *= _gap(n, bits)
-            x -= upper
-        for first in range(apart):
-            rows[start : start + _BLOCK][first::apart] |= x[first::apart]
-    return torch.from_numpy(data[: size(flat.numel(), bits)])
+            x = np.subtract(x, upper, out=block[: x.nbytes].view(lane))
+        rows[start : start + _BLOCK] = x  # in order: the zeros that a word ends with give way to the next
+    return torch.from_numpy(data[: size(numbers.size, bits)])
 
 
 def unpack(data: Tensor, bits: int, shape: Sequence[int]) -> Tensor:

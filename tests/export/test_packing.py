@@ -38,7 +38,7 @@ def test_the_order_is_that_of_flatten_and_the_shape_comes_back():
 @pytest.mark.parametrize(
     ("act", "error", "words"),
     [
-        (lambda: pack(torch.tensor([4], dtype=torch.uint8), 2), ValueError, "go up to 4, which 2 bits"),
+        (lambda: pack(torch.tensor([4], dtype=torch.uint8), 2), ValueError, "include 4, which 2 bits"),
         (lambda: pack(torch.tensor([1]), 2), TypeError, "uint8 tensor, got torch.int64"),
         (lambda: pack(torch.zeros(1, dtype=torch.uint8), 9), ValueError, "between 1 and 8, got 9"),
         (lambda: unpack(torch.zeros(2, dtype=torch.uint8), 3, (2,)), ValueError, "2 bytes are not those"),
