@@ -23,15 +23,19 @@ from qviz.export.numpy_file import digest, network
 from qviz.nn import calibrate, convert
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory) -> Path:
+def exported(path: Path, name: str, w_bits: int, a_bits: int) -> Path:
     torch.manual_seed(0)
     layers = [nn.Conv2d(2, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten()]
     model, x = nn.Sequential(*layers, nn.Linear(32, 3)), torch.rand(4, 2, 6, 6)
-    convert(model, pair=qviz.recipes.pair("asq", 4), batch=x, first_last="8bit")
-    calibrate(model, x)
-    path = tmp_path_factory.mktemp("original") / "x.safetensors"
-    return save(model, path, shape=(2, 6, 6), mean=(0.5, 0.5), std=(0.2, 0.2))
+    if name != "fp32":
+        convert(model, pair=qviz.recipes.pair(name, w_bits, a_bits), batch=x, first_last="8bit")
+        calibrate(model, x)
+    return save(model.eval(), path, shape=(2, 6, 6), mean=(0.5, 0.5), std=(0.2, 0.2))
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Path:
+    return exported(tmp_path_factory.mktemp("original") / "x.safetensors", "asq", 4, 4)
 
 
 @contextmanager
@@ -56,8 +60,13 @@ def refused(path: Path) -> str:
     return str(raised.value)
 
 
-def test_one_changed_byte_is_refused_or_changes_nothing(original, tmp_path):
-    data, draw, path = original.read_bytes(), random.Random(0), tmp_path / "x.safetensors"
+METHODS = ["fp32", "lsq", "pot", "post", "asq", "adq", "aquant", "apot", ("daq", 1, 1), ("adq", 3, 2)]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_one_changed_byte_is_refused_or_changes_nothing(method, tmp_path):
+    path, draw = tmp_path / "x.safetensors", random.Random(0)
+    data = exported(path, *((method, 4, 4) if isinstance(method, str) else method)).read_bytes()
     header = 8 + int.from_bytes(data[:8], "little")
     half = [draw.randrange(header) for _ in range(100)]
     for place in half + [draw.randrange(header, len(data)) for _ in range(100)]:
@@ -65,8 +74,10 @@ def test_one_changed_byte_is_refused_or_changes_nothing(original, tmp_path):
         try:
             found = read(path)
         except ValueError:
-            continue
-        assert contents(found) == data, f"byte {place}"
+            with pytest.raises(ValueError, match="damaged"):
+                network(path)
+        else:
+            assert contents(found) == data, f"byte {place}"
 
 
 def test_a_part_of_a_file_is_refused(original, tmp_path):
