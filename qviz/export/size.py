@@ -14,7 +14,8 @@ from qviz.export.file import contents, read
 from qviz.export.layout import tensors_of
 from qviz.export.tables import LayerTables, WeightTable
 
-_HEAD = ("layer", "weights", "bits", "levels used", "input bits", "codes", "tables", "floats", "bytes")
+_PARTS = ("codes", "tables", "adapter", "floats")
+_HEAD = ("layer", "weights", "bits", "levels used", "input bits", *_PARTS, "bytes")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,9 @@ class SizeRow:
         levels: How many there could be; None likewise.
         a_bits: Of a code of the input; 32 where it stays in floating point.
         codes: Bytes of the packed codes: weights × bits / 8, rounded up.
-        tables: Bytes of levels, scales, offsets, factor, borders, values and adapter.
+        tables: Bytes of levels, scales, offsets, factor, borders and values.
+        adapter: Bytes of ASQ's network, C (C // 4 + 1) weights for C channels; these stay float32, as they
+            have no levels and the step would not be the trained one with fewer digits.
         floats: Bytes of the weight where it is not quantized, and of the bias.
     """
 
@@ -41,12 +44,13 @@ class SizeRow:
     a_bits: int
     codes: int
     tables: int
+    adapter: int
     floats: int
 
     @property
     def total(self) -> int:
         """All its bytes."""
-        return self.codes + self.tables + self.floats
+        return self.codes + self.tables + self.adapter + self.floats
 
 
 @dataclass(frozen=True)
@@ -80,16 +84,18 @@ class Sizes:
     def __str__(self) -> str:
         """Return the table, with lines for the other tensors, the header and the sum."""
         rows = [_cells(row) for row in self.rows]
-        sums = [sum(getattr(row, key) for row in self.rows) for key in ("codes", "tables", "floats")]
+        sums = [sum(getattr(row, key) for row in self.rows) for key in _PARTS]
         rows += [
-            ("other tensors", *[""] * 6, f"{self.others:,}", f"{self.others:,}"),
-            ("header", *[""] * 7, f"{self.header:,}"),
-            ("sum", *[""] * 4, *(f"{n:,}" for n in (*sums[:2], sums[2] + self.others, self.total))),
+            ("other tensors", *[""] * 7, f"{self.others:,}", f"{self.others:,}"),
+            ("header", *[""] * 8, f"{self.header:,}"),
+            ("sum", *[""] * 4, *(f"{n:,}" for n in (*sums[:3], sums[3] + self.others, self.total))),
         ]
+        shown = [i for i, name in enumerate(_HEAD) if name != "adapter" or sums[2]]
+        rows, head = [[row[i] for i in shown] for row in rows], [_HEAD[i] for i in shown]
         average, floats = self.average_bits, 4 * self.parameters
         text = f"{self.total:,} bytes, {floats / self.total:.1f} times less than the {floats:,} of float32"
         text += "" if average is None else f"; a quantized weight has {average:.2f} bits on average"
-        return f"{table(_HEAD, rows, right=range(1, len(_HEAD)))}\n{text}"
+        return f"{table(head, rows, right=range(1, len(head)))}\n{text}"
 
 
 def sizes(source: Exported | str | Path) -> Sizes:
@@ -129,6 +135,7 @@ def row(name: str, layer: LayerTables) -> SizeRow:
     weight, tensors = layer.weight, tensors_of(layer)
     codes = _bytes(v for key, v in tensors.items() if key == "codes")
     floats = _bytes(v for key, v in tensors.items() if key in ("weight", "bias"))
+    adapter = _bytes(v for key, v in tensors.items() if key.startswith("adapter."))
     coded = isinstance(weight, WeightTable)
     return SizeRow(
         name,
@@ -138,7 +145,8 @@ def row(name: str, layer: LayerTables) -> SizeRow:
         len(weight.levels) if coded else None,
         32 if layer.input is None else layer.input.bits,
         codes,
-        _bytes(tensors.values()) - codes - floats,
+        _bytes(tensors.values()) - codes - adapter - floats,
+        adapter,
         floats,
     )
 
@@ -149,5 +157,5 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 def _cells(row: SizeRow) -> tuple[str, ...]:
     used = "" if row.used is None else f"{row.used} of {row.levels}"
-    parts = (row.codes, row.tables, row.floats, row.total)
+    parts = (*(getattr(row, key) for key in _PARTS), row.total)
     return (row.name, f"{row.weights:,}", f"{row.bits}", used, f"{row.a_bits}", *(f"{n:,}" for n in parts))

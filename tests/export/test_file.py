@@ -90,6 +90,16 @@ def test_the_size_is_that_of_the_codes_and_a_stated_header(tmp_path, images):
     assert (made.total, made.header, made.parameters) == (size, 8 + length, floats)
     assert made == sizes(read(tmp_path / "x.safetensors"))
     assert f"{size:,} bytes" in str(made)
+    assert "adapter" not in str(made)
+
+
+def test_the_network_of_an_adaptive_step_has_its_own_column(images):
+    model = network(images, "asq", 4)
+    made = sizes(qviz.export.describe(model))
+    adapter = model.layer2[0].conv1.input_quantizer.range.adapter
+    bytes_ = 4 * sum(p.numel() for p in adapter.parameters()) + 4  # and the step
+    assert {row.name: row.adapter for row in made.rows}["layer2.0.conv1"] == bytes_
+    assert "adapter" in str(made).splitlines()[0]
 
 
 def test_bits_are_those_of_the_codes_and_not_of_the_quantizer(images):

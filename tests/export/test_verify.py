@@ -63,6 +63,38 @@ def test_both_files_are_proved(tmp_path, name):
     assert ("ties go to even" in str(proof)) == (name == "lsq")
 
 
+class Inverted(nn.Module):
+    """What MobileNetV2 has, in small: 1 x 1 and depthwise convolutions, ReLU6, a residual sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.up, self.down = nn.Conv2d(3, 6, 3, 2), nn.Conv2d(6, 12, 1), nn.Conv2d(12, 6, 1)
+        self.depthwise, self.fc = nn.Conv2d(12, 12, 3, 1, 1, groups=12, bias=False), nn.Linear(6, 5)
+        self.norm, self.act, self.pool = nn.BatchNorm2d(12), nn.ReLU6(), nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, x):
+        x = self.act(self.stem(x))
+        x = x + self.down(self.act(self.norm(self.depthwise(self.act(self.up(x))))))
+        return self.fc(self.pool(x).flatten(1))
+
+
+@pytest.mark.parametrize("name", ["lsq", "post"])
+def test_a_network_like_mobilenet_is_proved(tmp_path, name):
+    torch.manual_seed(0)
+    net = Inverted()
+    convert(net, pair=recipes.pair(name, 4, 4), first_last="8bit", batch=IMAGES)
+    calibrate(net, IMAGES)
+    made = describe(net.eval(), shape=(3, 12, 12))
+    write(made, tmp_path / "m.safetensors")
+    to_onnx(made, tmp_path / "m.onnx")
+    for kind, against in (("safetensors", made), ("onnx", made), ("safetensors", None)):
+        proof = prove(tmp_path / f"m.{kind}", against, IMAGES, model=net if against else None)
+        assert proof.ok, str(proof)
+        assert proof.answers.agreement == 1.0
+        assert proof.codes is None or proof.codes.codes_equal == 1.0
+        assert [row.bits.bits for row in proof.layers] == [8, 4, 4, 4, 8]
+
+
 def changed(exported, what):
     """A network of which one number of layer 3 is another."""
     layer = exported.layers["3"]
