@@ -179,7 +179,7 @@ def _product(name: str, layer: Any, norm: tuple[np.ndarray, np.ndarray] | None, 
     try:
         made = planes(layer.weight, values(layer.input), how)
     except ValueError as problem:
-        raise ValueError(f"layer {name}: {problem}") from problem
+        raise ValueError(f"layer {name} has no integer arithmetic: {problem}") from problem
     bias = np.zeros(len(layer.weight.codes)) if layer.bias is None else np.asarray(layer.bias, np.float64)
     factor, offset = (1.0, 0.0) if norm is None else norm
     return Product(made, made.worth * factor, bias * factor + offset)

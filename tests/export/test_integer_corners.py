@@ -81,7 +81,7 @@ def test_a_weight_with_an_offset_has_a_plane_of_its_own_and_no_products(tmp_path
     read = InputTable(torch.arange(7.0) / 7, torch.arange(8.0) / 8)
     exported = Exported({"c": LayerTables(weight, read)}, {}, (Step("input"), Step("conv", (0,), "c", POINT)))
     agree(exported, torch.rand(9, 6, 1, 1), tmp_path)
-    with pytest.raises(ValueError, match="layer c: the weight has an offset"):
+    with pytest.raises(ValueError, match="layer c has no integer arithmetic: the weight has an offset"):
         IntegerModel(exported, how="products")
 
 
