@@ -144,7 +144,8 @@ def _batch(
         if i in integer.layers:
             expected = codes_of(exported.layers[step.name].input, as_rows(step, real)).view(real.shape)
             differ = expected != integer.layers[i].codes
-            note(found.layers[step.name], differ, real, integer.real(v), touched)
+            other = integer.real(v) if differ.any() else real
+            note(found.layers[step.name], differ, real, other, touched)
         return reference._value(step, [pair[0] for pair in inputs]), made
 
     for _, (expected, v) in run(exported.program, both):

@@ -2,7 +2,8 @@
 
     python -m qviz.export.run_numpy net.safetensors images.npy [--logits logits.npy]
 
-prints the class of each image, one a line. This file is the forward pass. Around it, in numpy as well: the
+prints the class of each image, one a line. This file is the forward pass, and with the few functions that it
+takes from :mod:`qviz.export.fixed` all of it. Around it, before the first image and in numpy as well: the
 file is read by :mod:`qviz.export.numpy_file` and believed after :mod:`qviz.export.check`, the integers of the
 network are made by :mod:`qviz.export.plan`, from :mod:`~qviz.export.arithmetic` and
 :mod:`~qviz.export.fixed`. The arithmetic is that of :mod:`qviz.export.integer`, to the same integers. Nothing
