@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -61,27 +63,27 @@ class CodesLayer:
         times, shift, added = (self._spread(v[:, None], x.ndim) for v in self._factors)
         return self._requantized(self.accumulators(self.codes), times, shift, added)
 
-    def accumulators(self, codes: Tensor) -> list[Tensor]:
-        """Return the sum of each plane for codes, int64 (each fits into int32); one sum for "products".
+    def accumulators(self, codes: Tensor) -> Iterator[Tensor]:
+        """Yield the sum of each plane for codes, int64 (each fits into int32); one sum for "products".
 
         An offset's sum is the same for every output, and has one channel.
         """
-        maps: dict[int, Tensor] = {}
-        same = self.made.planes.kind != "products"
-        sums = []
-        for p, plane in enumerate(self._planes):
-            row = 0 if same else p
-            if row not in maps:
-                maps = {row: take(self._tables[p], codes)}
-            x = maps[row] if plane.shape[1] == self._inputs else maps[row].sum(1, keepdim=True)
-            sums.append(product(self.step, x, plane, None))
-        return [s.long() for s in sums] if same else [torch.stack(sums).sum(0).long()]
+        if self.made.planes.kind == "products":
+            rows = zip(self._tables, self._planes, strict=True)
+            yield sum(product(self.step, take(row, codes), plane, None) for row, plane in rows).long()
+            return
+        x = take(self._tables[0], codes)
+        for plane in self._planes:
+            read = x if plane.shape[1] == self._inputs else x.sum(1, keepdim=True)
+            yield product(self.step, read, plane, None).long()
 
-    def _requantized(self, sums: list[Tensor], times: Tensor, shift: Tensor, added: Tensor) -> Tensor:
-        total = self._spread(self._offset[None], sums[0].ndim)
+    def _requantized(self, sums: Iterator[Tensor], times: Tensor, shift: Tensor, added: Tensor) -> Tensor:
+        total = None
         for accumulator, m, s, a in zip(sums, times, shift, added, strict=True):
-            total = total + ((accumulator * m).add_(a) >> s)
-        return total
+            scaled = accumulator.mul_(m) if accumulator.shape[1] == len(self._offset) else accumulator * m
+            scaled = scaled.add_(a).bitwise_right_shift_(s)
+            total = scaled if total is None else total.add_(scaled)
+        return total.add_(self._spread(self._offset[None], total.ndim))
 
     def _spread(self, v: Tensor, ndim: int) -> Tensor:
         """Return numbers for each channel, (..., C), in a shape that broadcasts against maps."""
