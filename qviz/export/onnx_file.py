@@ -14,10 +14,11 @@ from torch import Tensor
 
 from qviz.core._text import count, some
 from qviz.export.check import check_about
-from qviz.export.exported import Exported
+from qviz.export.exported import Exported, Step
 from qviz.export.onnx import KEY, as_onnx
 from qviz.export.onnx_bits import measured
 from qviz.export.onnx_guard import limit, refusals, refuse, session
+from qviz.export.program import as_rows
 from qviz.export.subject import Bits, steps_of
 from qviz.export.tables import Adapter, InputTable, WeightTable
 
@@ -168,6 +169,13 @@ class OnnxFile:
             own, right = self.run(given, [divided.input[1]])[0], adapter.steps(inputs[0])
             given |= {divided.input[1]: right} if torch.allclose(own, right, rtol=1e-5, atol=0) else {}
         return self.run(given, [self._tensors[number]])[0]
+
+    def codes(self, step: Step, table: InputTable, x: Tensor) -> Tensor:
+        """Return the codes that a layer reads of a map; of an adaptive step, with the one of onnxruntime."""
+        if table.adapter is not None and f"{step.name}.u" in self._made:
+            x = self.run({self._tensors[step.inputs[0]]: x}, [f"{step.name}.u"])[0]
+            table = replace(table, adapter=None)
+        return table.codes(as_rows(step, x)).view(x.shape)
 
     def answer(self, images: Tensor) -> Tensor:
         """Run the network."""

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from qviz.core._text import some
 from qviz.export.agreement import Agreement, LayerAgreement, compare_codes, note
 from qviz.export.answers import Answers
-from qviz.export.double import codes_of
 from qviz.export.exported import Exported
 from qviz.export.integer import IntegerModel
 from qviz.export.program import Program, as_rows
@@ -94,7 +93,7 @@ def compare_outputs(
             return
         for i in layers:
             sums[i] += _energies(own[i], right[i])
-        codes.add(own[last], right[last], _touched(against, coded, own, right, codes))
+        codes.add(own[last], right[last], _touched(subject, against, coded, own, right, codes))
     found.answers = codes.answers
     if coded:
         found.codes = codes
@@ -103,6 +102,7 @@ def compare_outputs(
 
 
 def _touched(
+    subject: Subject,
     against: Exported,
     coded: Sequence[int],
     own: Mapping[int, Tensor],
@@ -114,8 +114,8 @@ def _touched(
     for i in coded:
         step = against.program[i]
         table, (real, v) = against.layers[step.name].input, (maps[step.inputs[0]] for maps in (right, own))
-        differ = codes_of(table, as_rows(step, real)) != codes_of(table, as_rows(step, v))
-        note(found.layers[step.name], differ.view(real.shape), real, v, touched)
+        differ = table.codes(as_rows(step, real)).view(real.shape) != subject.codes(step, table, v)
+        note(found.layers[step.name], differ, real, v, touched)
     return touched
 
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from qviz.core._text import count, some
-from qviz.export.exported import Exported
+from qviz.export.exported import Exported, Step
 from qviz.export.file import read
 from qviz.export.layout import tensors_of
-from qviz.export.program import Program
+from qviz.export.program import Program, as_rows
 from qviz.export.size import row
-from qviz.export.tables import Adapter, LayerTables, WeightTable
+from qviz.export.tables import Adapter, InputTable, LayerTables, WeightTable
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,9 @@ class Subject(Protocol):
     def step(self, number: int, inputs: Sequence[Tensor], adapter: Adapter | None = None) -> Tensor:
         """Return what one step gives for inputs; ``adapter`` is the reference's, where its layer has one."""
 
+    def codes(self, step: Step, table: InputTable, x: Tensor) -> Tensor:
+        """Return the codes that the layer of a step, which has that table, reads of a map."""
+
     def answer(self, images: Tensor) -> Tensor:
         """Return the network's output."""
 
@@ -120,6 +123,10 @@ class Packed:
     def step(self, number: int, inputs: Sequence[Tensor], adapter: Adapter | None = None) -> Tensor:
         """Run one step."""
         return self._program._value(self.exported.program[number], inputs)
+
+    def codes(self, step: Step, table: InputTable, x: Tensor) -> Tensor:
+        """Return the codes that a layer reads of a map."""
+        return table.codes(as_rows(step, x)).view(x.shape)
 
     def answer(self, images: Tensor) -> Tensor:
         """Run the network.
