@@ -12,6 +12,12 @@ from qviz.explore.controls import Control, Number, Pick, Slide, Text, Tick
 PLAY_MS = 200
 """How long a button that plays stays at each value."""
 
+NOISE = 1e-6
+"""The part of a slider's step by which its value on the page may be off.
+
+It is not sent back: on its way it would undo the next moves of a key that is held.
+"""
+
 WIDE = {"style": {"description_width": "5.2em"}}
 
 
@@ -41,11 +47,12 @@ def make(control: Control, value: Any) -> w.ValueWidget:
             made = w.Checkbox(value=value, indent=False, layout={"width": "auto"})
         case Slide():
             kind = w.IntSlider if control.whole else FloatSlider
-            made = kind(min=control.low, max=control.high, step=control.step, value=value, **WIDE)
-            made.layout = {"flex": "1 1 24em", "max_width": "34em", "min_width": "18em"}
+            layout = {"flex": "1 1 24em", "max_width": "34em", "min_width": "18em"}
+            limits = {"min": control.low, "max": control.high, "step": control.step}
+            made = kind(**limits, value=value, layout=layout, **WIDE)
         case Text():
-            made = w.Textarea(value=value, rows=control.rows, continuous_update=False, **WIDE)
-            made.layout = {"flex": "1 1 30em", "max_width": "60em"}
+            layout = {"flex": "1 1 30em", "max_width": "60em"}
+            made = w.Textarea(value=value, rows=control.rows, continuous_update=False, layout=layout, **WIDE)
         case Number():
             made = _box(control, value)
         case _:
@@ -99,4 +106,7 @@ def changes(widget: w.ValueWidget, control: Control, value: Any) -> dict[str, An
         wanted = {"max": wanted.pop("max"), **wanted}
     elif "min" in wanted and "max" in wanted:
         wanted = {"min": wanted.pop("min"), **wanted}
-    return {name: new for name, new in wanted.items() if getattr(widget, name) != new}
+    wanted = {name: new for name, new in wanted.items() if getattr(widget, name) != new}
+    if isinstance(control, Slide) and abs(widget.value - value) < NOISE * control.step:
+        wanted.pop("value", None)
+    return wanted

@@ -11,6 +11,8 @@ from IPython.core.getipython import get_ipython
 from IPython.display import display, update_display
 
 if TYPE_CHECKING:
+    from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult, InteractiveShell
+
     from qviz.widgets.explorer import Explorer
 
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -25,6 +27,52 @@ HIDDEN = """
 """A rule that lives in the live view, so that the PNG is seen only where the view is not."""
 
 
+class Cells:
+    """The explorers of each cell: one is closed when every cell that made or showed it has been run again."""
+
+    def __init__(self) -> None:
+        self._shell: InteractiveShell | None = None
+        self._now: list[weakref.ref[Shown]] = []
+        self._of: dict[str, list[weakref.ref[Shown]]] = {}
+
+    def add(self, shown: Shown) -> None:
+        """Take in what the present cell makes or shows."""
+        shell = get_ipython()
+        if shell is not self._shell and shell is not None:
+            shell.events.register("pre_run_cell", self._before)
+            shell.events.register("post_run_cell", self._after)
+            self._shell = shell
+        self._now.append(weakref.ref(shown))
+
+    def _before(self, info: ExecutionInfo) -> None:
+        self._now.clear()
+        for ref in self._of.pop(info.cell_id, ()):
+            if (shown := ref()) is not None:
+                shown.cells.discard(info.cell_id)
+                if not shown.cells:
+                    self._forget(shown.close())
+
+    def _forget(self, explorer: Explorer | None) -> None:
+        """Take an explorer out of the outputs that IPython keeps: ``Out``, ``_`` and ``_12``."""
+        names, hidden = self._shell.user_ns, self._shell.user_ns_hidden
+        for kept in (names.get("_oh", {}), names, hidden):
+            for key in [key for key, value in kept.items() if value is explorer]:
+                if not str(key).strip("_0123456789"):
+                    del kept[key]
+
+    def _after(self, result: ExecutionResult) -> None:
+        cell = result.info.cell_id
+        here = {shown for ref in self._now if (shown := ref()) is not None}
+        for shown in here:
+            shown.cells.add(cell)
+        if cell is not None:
+            self._of[cell] = [weakref.ref(shown) for shown in here]
+        self._now.clear()
+
+
+CELLS = Cells()
+
+
 class Shown:
     """The outputs of one explorer: its live view, and under it the same picture as a PNG.
 
@@ -33,10 +81,15 @@ class Shown:
 
     Args:
         explorer: The explorer.
+
+    Attributes:
+        cells: The cells in which the explorer was made or shown.
     """
 
     def __init__(self, explorer: Explorer) -> None:
         self._explorer = weakref.ref(explorer)
+        self.cells: set[str | None] = set()
+        CELLS.add(self)
         self._id: str | None = None
         self._stale = False
         self._timer: asyncio.TimerHandle | None = None
@@ -44,13 +97,14 @@ class Shown:
     def display(self) -> None:
         """Show live view and PNG as two outputs."""
         explorer = self._explorer()
+        CELLS.add(self)
         if "google.colab" in sys.modules:  # Colab loads bqplot only where it was asked to
             from google.colab import output
 
             output.enable_custom_widget_manager()
         static, metadata = explorer._repr_mimebundle_()
-        view = static.pop(VIEW)
-        if not fetches_widgets():
+        view = static.pop(VIEW, None)
+        if view is not None and not fetches_widgets():
             text = f"Run this cell to use the {type(explorer).__name__}; below is how it was left."
             display({VIEW: view, "text/plain": text}, raw=True)
         if self._id is None:
@@ -79,6 +133,17 @@ class Shown:
             static, metadata = explorer._repr_mimebundle_()
             static.pop(VIEW)
             update_display(static, raw=True, metadata=metadata, display_id=self._id)
+
+    def close(self) -> Explorer | None:
+        """Close the explorer and return it; its picture stays as it is."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._id is not None and (shell := get_ipython()):
+            shell.events.unregister("post_run_cell", self._after_cell)
+        self._id, self._stale = None, False
+        if (explorer := self._explorer()) is not None:
+            explorer.close()
+        return explorer
 
     def _after_cell(self, *_: Any) -> None:
         self.refresh()

@@ -204,6 +204,11 @@ class LivePanel:
         )
         apply(self.changes(panel))
 
+    @property
+    def scales(self) -> tuple[Widget, ...]:
+        """All scales, those that are not in use too."""
+        return tuple(self._scales.values())
+
     def changes(self, panel: Panel) -> Changes:
         """Return what has to be set so that the figure shows ``panel``; unchanged traits stay out."""
         axes = (panel.x, panel.y)
@@ -264,6 +269,19 @@ def apply(changes: Changes) -> None:
         for widget, new in changes:
             for name, value in new.items():
                 setattr(widget, name, value)
+
+
+def within(*roots: Widget) -> list[Widget]:
+    """Return some widgets and all that their traits lead to, those that are open."""
+    found, waiting = {}, [*roots]
+    while waiting:
+        at = waiting.pop()
+        if isinstance(at, Widget) and at.comm is not None and at not in found:
+            found[at] = None
+            waiting += (getattr(at, name) for name in at.keys)
+        elif isinstance(at, dict | list | tuple):
+            waiting += at.values() if isinstance(at, dict) else at
+    return list(found)
 
 
 def _same(old: Any, new: Any) -> bool:

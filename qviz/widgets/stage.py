@@ -17,7 +17,7 @@ from qviz.plot import html as pages
 from qviz.plot.scene import Scene
 from qviz.widgets import controls, display
 from qviz.widgets.frame import GRID, NAMES, ROW, STYLE
-from qviz.widgets.live import LivePanel, apply
+from qviz.widgets.live import LivePanel, apply, within
 from qviz.widgets.work import Work
 
 
@@ -69,7 +69,7 @@ class Stage(w.VBox):
         self._shows = set(self.controls if show is None else show)
         self._need(self._shows)
         self._live = [LivePanel(panel, self._drag(i)) for i, panel in enumerate(scene.panels)]
-        self._text, self._alt, self._rows, self._note, *folded = (w.HTML() for _ in range(6))
+        self._text, self._rows, self._note, *folded = (w.HTML() for _ in range(5))
         self._words, self._code = folded
         self._folded = w.Accordion(folded, titles=("In words", "As code"), selected_index=None)
         self._folded.observe(lambda _: self._speak(), "selected_index")
@@ -79,7 +79,7 @@ class Stage(w.VBox):
         style = w.HTML(layout={"display": "none"})
         first = [self.presets] if model.presets else []
         top = w.Box([*first, *placed, *own], layout=ROW)
-        super().__init__([style, top, self._text, self._alt, picture, self._rows, self._note, self._folded])
+        super().__init__([style, top, self._text, picture, self._rows, self._note, self._folded])
         self._rows.add_class("qviz-rows")
         self.add_class("qviz-explorer").add_class(f"qviz-{self.model_id}")
         style.value = f'<style onload="{NAMES}">{STYLE}{display.HIDDEN.format(self.model_id)}</style>'
@@ -99,6 +99,12 @@ class Stage(w.VBox):
     def _placed(self, name: str) -> list[w.Widget]:
         """Return what stands on the page for a control."""
         return [self.controls[name], *([self.plays[name]] if name in self.plays else [])]
+
+    def close(self) -> None:
+        """Close the explorer, and all widgets that it is made of."""
+        scales = (scale for live in getattr(self, "_live", ()) for scale in live.scales)  # where it was made
+        for widget in within(self, *scales):
+            w.Widget.close(widget)
 
     # What is shown.
 
@@ -224,8 +230,9 @@ class Stage(w.VBox):
         specs, actions = self.model.controls(self._choice), self.model.actions(self._choice)
         alt = f'<div class="qviz-alt" role="img" aria-label="{html.escape(new.text)}"></div>'
         note = changed_axes(old, new)
-        texts = [(self._text, pages.scene_html(new)), (self._alt, alt), *self._folded_texts()]
-        texts += [
+        texts = [
+            (self._text, pages.scene_html(new) + alt),
+            *self._folded_texts(),
             (self._rows, pages.rows_html(new)),
             (self._note, f"<p>{html.escape(note)}</p>" if note else ""),
         ]

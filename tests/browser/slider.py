@@ -23,6 +23,7 @@ VALUE = """(handle) => {
   return [readout, box.querySelector('.noUi-origin').style.transform];
 }"""
 MOVED = f"([handle, before]) => String(({VALUE})(handle)) !== String(before)"
+HOLD = "(handle, keys) => window.qvizProbe.hold(handle, ...keys)"
 TO_TOP = "(e) => (e.closest('.jp-OutputArea-output') || e).scrollIntoView({block: 'start'})"
 
 
@@ -102,6 +103,13 @@ class Slider:
         except Timeout:
             return None
         return self.lab.timing()
+
+    def held(self, seconds: float = 2.0) -> float:
+        """Hold ArrowRight, turning round at the ends, and return the pictures a second."""
+        self.focus()
+        rate = self.handle.evaluate(HOLD, ["ArrowRight", "ArrowLeft", 1000 * seconds])
+        self.lab.wait_until_still()
+        return rate
 
     def drive(self, keys: Sequence[str], *, repeat: int = 20, warmup: int = 2) -> SliderTimes:
         """Press ``keys`` in turn, turning round at the ends; the first ``warmup`` presses do not count."""

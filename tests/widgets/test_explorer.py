@@ -1,13 +1,17 @@
 """What every explorer does: undo, presets, notes, pages, and the picture for pages without a kernel."""
 
 import asyncio
+import gc
 import html
 import json
 import threading
+import weakref
 
 import numpy as np
 import pytest
 import torch
+from IPython.core.interactiveshell import InteractiveShell
+from ipywidgets.widgets.widget import _instances
 
 from qviz.widgets import GridExplorer, StepExplorer, display
 
@@ -78,7 +82,7 @@ def test_changed_axes_are_told(e):
 def test_the_words_and_the_pictures_name_are_on_the_page(e):
     e._folded.selected_index = 0
     for _ in range(2):
-        assert f'role="img" aria-label="{html.escape(e.describe())}"' in e._alt.value
+        assert f'role="img" aria-label="{html.escape(e.describe())}"' in e._text.value
         assert all(html.escape(panel.text) in e._words.value for panel in e.scene().panels)
         e.bits.value = 3
 
@@ -193,3 +197,44 @@ def test_a_slider_sends_its_value_after_limits_and_step(e):
 def test_noise_of_the_page_is_no_move(e):
     e.clip.value += 1e-12
     assert (e.rule.value, e.undo.disabled) == ("MSE search", True)
+
+
+@pytest.fixture
+def shell(monkeypatch):
+    """A shell in which cells are run; what they show goes nowhere."""
+    made = InteractiveShell()
+    monkeypatch.setattr(display, "get_ipython", lambda: made)
+    monkeypatch.setattr(display, "CELLS", display.Cells())
+    monkeypatch.setattr(display, "display", lambda *_, **__: None)
+    yield made
+    made.history_manager.end_session()
+
+
+def test_a_cell_that_is_run_again_closes_its_explorer_and_lets_it_go(shell):
+    make, count, made = "from qviz.widgets import StepExplorer\nStepExplorer()", [], []
+    for _ in range(6):
+        shell.run_cell(make, store_history=True, cell_id="a").raise_error()
+        count.append(len(_instances))
+        made.append(weakref.ref(shell.user_ns["_"]))
+    assert len(set(count)) == 1
+    gc.collect()
+    assert [ref() is None for ref in made[:2]] == [True, True]  # IPython keeps the last ones: _, __, ___
+
+
+def test_an_explorer_that_another_cell_shows_stays_open(shell):
+    make = "from qviz.widgets import StepExplorer\ne = StepExplorer()"
+    for code, cell in ((make, "a"), ("e", "b"), ("before = e", "c"), (make, "a")):
+        shell.run_cell(code, cell_id=cell).raise_error()
+    before, now = shell.user_ns["before"], shell.user_ns["e"]
+    assert before.comm is not None
+    shell.run_cell("e", cell_id="b").raise_error()
+    assert before.comm is None
+    assert now.comm is not None
+    assert before.describe() == now.describe()  # closed, it still says what it showed
+
+
+def test_what_the_page_rounds_is_not_sent_back(e):
+    sent = []
+    e.clip.observe(lambda change: sent.append(change["new"]), "value")
+    e.clip.value += e.clip.step + 1e-12
+    assert len(sent) == 1

@@ -63,7 +63,7 @@ def figures(e):
 
 def shown_table(e):
     (box,) = (w for w in walk(e) if isinstance(w, ipywidgets.HTML) and "<table" in w.value)
-    return box.value
+    return box.value.split('<div class="qviz-alt"')[0]
 
 
 def dots(e):
