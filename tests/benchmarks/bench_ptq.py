@@ -221,7 +221,7 @@ def main() -> None:
     if "networks" in parts:
         learning = Options(iterations=int(os.environ.get("ITERATIONS", "2000")), drop=0.5)
         for method, bits, options in (("closed-form", 2, None), ("qdrop", 4, learning)):
-            print(f"ResNet-20 {method} W{bits}A{bits}: {network(method, bits, options)}")
+            print(f"ResNet-20 {method} W{bits}A{bits}: {network(method, bits, options)}", flush=True)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(f"at most {peak:.2f} GiB resident, test images included")
     if "brevitas" in parts:
