@@ -412,4 +412,5 @@ for count in (8, 32, 128, 256):
 #
 # The notebooks in `training/` run whole schedules and draw the same curves from their History
 # (`qviz.nn.History`), of all layers at once. Nagel et al. ([2022](https://arxiv.org/abs/2203.11086)) dampen
-# oscillations, and freeze the weights that oscillate most.
+# oscillations, and freeze the weights that oscillate most. [Look inside your model](10-look-inside-your-model.ipynb), the
+# next lesson, asks of a network that is bad which layer is to blame, and why.

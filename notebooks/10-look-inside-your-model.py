@@ -88,9 +88,10 @@ explorer.restore({})
 # %% [markdown]
 # ## All layers in the network
 #
-# The explorer hands each layer what it reads in the *float* network, so that every figure is the layer's own fault: the
-# **local** ratio. In the quantized network a layer reads what the quantized layers before it give. The ratio of its output
-# there is the **cumulative** one. `qviz.inspect` has both, for all layers, and what each layer costs the network's loss.
+# The explorer hands each layer what it reads in the *float* network: the ratio of its output there is the
+# [**local**](glossary.md#local-and-cumulative-ratio) one. In the quantized network a layer reads what the quantized layers
+# before it give. The ratio of its output there is the **cumulative** one. `qviz.inspect` has both, for all layers, and what
+# each layer costs the network's loss. (It sees 16 images here, the explorer four, so that figures differ by some dB.)
 
 # %%
 found = inspect(network, batch, recipe="lsq", bits=4, first_last="quantized", top=3, name="ResNet-20")
@@ -145,14 +146,14 @@ print("all 20 quantized:", round(found.whole.loss, 1))
 print("sum of what each costs alone:", round(sum(cost.on for cost in costs.values()), 1))
 print("sum of what each saves:", round(saved, 1))
 helped = [name for name, cost in costs.items() if cost.on > 0.1 and cost.off < -0.1]
-print("cost more than 0.1 alone, but leaving them in floating point makes the rest worse:", len(helped) > 0)
+print("some cost more than 0.1 alone, and to leave them in floating point makes it worse:", len(helped) > 0)
 
 # %% [markdown]
 # That the first sum comes close is luck: nothing makes costs add up. The [bit budget](07-bit-budget.ipynb) lives on such a
 # sum as an estimate, and therefore measures what it has chosen.
 #
-# **An honest limit.** The last line is no mistake. Sixteen images are few, and in a network that is wrong three times in
-# four, one layer set right may turn some answers the wrong way. So do not rank layers by a difference of a few tenths; take
+# **An honest limit.** The last line is no mistake. Sixteen images are few, and in a network that gives most of
+# them another class (`found.whole.agreement`), one layer set right may turn some answers the wrong way. So do not rank layers by a difference of a few tenths; take
 # more images (`inspect` is a matter of seconds), and believe what several figures agree on.
 #
 # ## Causes and remedies
@@ -189,8 +190,8 @@ Predict(
     answer=lambda: mended.whole.db,
     unit="dB",
     within=3,
-    why="The other layers were no better than 15 to 20 dB, and there are 20 of them: errors add up. A remedy for one layer is "
-    "not yet one for the network.",
+    why="The first three layers have 9 to 15 dB by themselves, and behind them are 6 dB. All others hand that on, good as they "
+    "are. A remedy for one layer is not yet one for the network.",
 )
 
 # %% jupyter={"outputs_hidden": true}
@@ -200,12 +201,17 @@ for name, one in (("before", found), ("after", mended)):
     print(
         f"{name:7} layer3.1.conv2 {local:3.0f} dB, network {one.whole.db:2.0f} dB, loss {one.whole.loss:+.1f}"
     )
+for layer in mended.quantized[:3]:
+    o = layer.outputs
+    print(f"after   {layer.name:14} local {o.local:3.0f} dB, cumulative {o.cumulative:3.0f} dB")
 
 # %% [markdown]
-# What is left is the first layers' weights. A look at their channels tells more: go back to the explorer, open `conv1`, and
-# set **Range** to *per channel* (`explorer.reveal("ranges")` puts the list on the page). The third picture shows what
-# changes: channels that hold next to nothing no longer share the wide ones' step. After that comes training
-# ([lesson 09](09-time-machine.ipynb)) or [PTQ](glossary.md#post-training-quantization), which set the rest right.
+# What is left is the first layers' weights. A look at their channels tells more: go back to the explorer, open
+# `layer1.0.conv2`, and set **Range** to *per channel* (`explorer.reveal("ranges")` puts the list on the page). The output
+# gains some 7 dB, and the third picture shows why: with one step for all, set by the mean of all, the levels end where nine
+# of 16 channels go on; a step for each channel follows them. `qviz inspect --per-channel` does that to all layers. After that
+# comes training ([lesson 09](09-time-machine.ipynb)) or [PTQ](glossary.md#post-training-quantization), which choose steps
+# and levels by what the network answers.
 #
 # ## A transformer block
 #
@@ -255,17 +261,25 @@ Predict(
         sum(layer.outputs.local > 15 for layer in seen.quantized)
     ],
     why="Query, key, value and up read the large channels: the step that holds them is so wide that the 62 others are "
-    "read as 0. The two others read what these channels have shaped: sums and a GELU with values of very different size.",
+    "read as 0. The two others read nothing so uneven. But their steps were set on what the spoiled layers before them hand "
+    "on, and that is far smaller than what they read in the float network.",
 )
 
 # %% jupyter={"outputs_hidden": true}
 # NBVAL_CHECK_OUTPUT
 for layer in seen.quantized:
     o = layer.outputs
-    print(f"{layer.name:6} weight alone {o.weight:3.0f}, input alone {o.input:3.0f}, local {o.local:3.0f} dB")
-print(seen.notes[-1])
+    cut = layer.input.codes.saturated
+    print(
+        f"{layer.name:6} weight {o.weight:3.0f}, input {o.input:3.0f}, local {o.local:3.0f} dB, saturated {cut:4.0%}"
+    )
+print(*seen.notes, sep="\n")
 
 # %% [markdown]
+# Look at the last column: what `out` and `down` read in the float network lies beyond their levels. A float network is
+# calibrated layer by layer, each on what the quantized layers before it give. So a low *local* ratio, too, can come from
+# further up: mend the first bad layer first.
+#
 # The last line is what a table of layers hides. A quantized *layer* is a product of a weight and an input. The two
 # products of attention, q·k and attention·v, have *no weight*: both factors are activations. They stay in floating point
 # here, and so do softmax, LayerNorm, GELU and the sums of the shortcuts. Whoever says "4-bit transformer" should say what
@@ -307,14 +321,14 @@ print(f"the block {seen.whole.db:3.0f} -> {moved.whole.db:3.0f} dB")
 
 # %% [markdown]
 # `LayerExplorer(block, tokens)` opens any of these layers; so it does with a model of yours. On the command line the
-# same report is `qviz inspect MODEL --recipe lsq --bits 4`, as text, as JSON or as a page.
+# same report is `qviz inspect MODEL --recipe lsq --bits 4`, as text, with `--json FILE` or as a page with `--html FILE`.
 #
 # ## Exercises
 #
 # 1. A layer has 22 dB with the weight alone quantized and 12 dB with the input alone. Estimate, without a computer, what it
 #    has with both. (The errors are independent: their squares add.)
-# 2. In the first explorer open layer2.2.conv1. Which of weight and input is to blame, and what does **Range** *per channel*
-#    change? Why?
+# 2. In the explorer open layer2.2.conv1. Which of weight and input is to blame, and what does **Range** *per channel*
+#    (`explorer.reveal("ranges")`) change? Why? Look at the ranges of the channels, and at where the levels end.
 # 3. LayerNorm's factor went into query, key, value and up. Nothing was moved into `out` and `down`. Could it be?
 #
 # The next cell has the figures; its source and its output are folded in.
@@ -331,6 +345,11 @@ for ranges in ("per tensor", "per channel"):
     print(
         f"2: {ranges:11} weight alone {parts[0]:3.0f}, input alone {parts[1]:3.0f}, both {parts[2]:3.0f} dB"
     )
+    fit = explorer.model.layers.fit(explorer.layer.value, explorer.choice().setting)
+    dead, all_, widest = fit.weight.dead, fit.weight.channels, fit.weight.widest
+    print(
+        f"   {dead} of {all_} channels hold next to nothing, the widest {widest:.3f}; levels reach {fit.reach.max():.3f}"
+    )
 explorer.restore({})
 
 # %% [markdown]
@@ -343,8 +362,9 @@ explorer.restore({})
 #
 # <details><summary>Answer 2</summary>
 #
-# The weight. Its channels differ by much more than a factor of ten, and many are as good as 0; one step for all is too
-# wide for most of them. With a step for each channel every channel uses its own levels.
+# The weight. 28 of its 32 channels are as good as 0. They make the mean of |w| small, and with it the step of LSQ's start:
+# the levels end at 0.011, and the widest channel reaches 0.127. It is the trouble of the many zeros behind a ReLU once more.
+# With a step for each channel, a channel that counts has a step by its own mean.
 #
 # </details>
 #

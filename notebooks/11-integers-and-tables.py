@@ -441,4 +441,5 @@ for how, counted in ways.items():
 #
 # The docstring of `qviz.export.layout` is the whole file format, and `qviz.export.run_numpy` the forward pass in some 200 lines
 # of numpy: read it as a check of what you have learned. To train what you export:
-# [training/cifar10-asq-post](training/cifar10-asq-post.ipynb). The terms are in the [glossary](glossary.md).
+# [training/cifar10-asq-post](training/cifar10-asq-post.ipynb); to find out first which of its layers is bad, and why:
+# [Look inside your model](10-look-inside-your-model.ipynb). The terms are in the [glossary](glossary.md).

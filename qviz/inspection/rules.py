@@ -83,7 +83,8 @@ def _dead(side: Side) -> Cause | None:
     if figure < DEAD or (side.weight and not side.one_step):
         return None
     what = "output channels have weights of 0" if side.weight else "input channels are 0 in all samples"
-    text = f"{side.values.dead} of {side.values.channels} {what}, or next to it: the others set the step"
+    text = f"{side.values.dead} of {side.values.channels} {what}, or next to it: "
+    text += "a step that a mean sets becomes small"
     return Cause("dead channels", figure, DEAD, text)
 
 
