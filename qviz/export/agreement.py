@@ -3,6 +3,8 @@
 Float sums of float32 products are rounded, in an order that belongs to the machine; so is every real border.
 A value within that rounding of a border may fall on either side of it, and no arithmetic but the same float
 one can know on which. Such a code differs by one, and every later code of that image may differ for it.
+Two float32 evaluations of a ResNet-20 with 4 bits, with oneDNN and without, have 99.81 to 99.94 % equal codes;
+the integers have 99.99 % of the former's (``tests/benchmarks/bench_agreement.py``).
 """
 
 from __future__ import annotations
