@@ -3,8 +3,8 @@
 Float sums of float32 products are rounded, in an order that belongs to the machine; so is every real border.
 A value within that rounding of a border may fall on either side of it, and no arithmetic but the same float
 one can know on which. Such a code differs by one, and every later code of that image may differ for it.
-Two float32 evaluations of a ResNet-20 with 4 bits, with oneDNN and without, have 99.81 to 99.94 % equal codes;
-the integers have 99.99 % of the former's (``tests/benchmarks/bench_agreement.py``).
+Two float32 evaluations of a ResNet-20 with 4 bits, with oneDNN and without, share 99.81 to 99.94 % of codes;
+the integers share 99.99 % with the former (``tests/benchmarks/bench_agreement.py``).
 """
 
 from __future__ import annotations
@@ -54,17 +54,21 @@ class Agreement:
         answers: How the outputs compare.
         touched: Images in which at least one code differs.
         untouched_logits: The largest difference of a logit over the images in which all codes agree.
+        untouched_flips: Of these, the images that get another class.
     """
 
     layers: dict[str, LayerAgreement]
     answers: Answers = field(default_factory=Answers)
     touched: int = 0
     untouched_logits: float = 0.0
+    untouched_flips: int = 0
     _sums: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64), repr=False)
 
     def add(self, own: Tensor, right: Tensor, touched: Tensor) -> None:
         """Add the outputs of a batch, the float network's to the right, and which images are touched."""
+        start, before = self.answers.images, len(self.answers.flips)
         apart, right = self.answers.add(own, right), right.double()
+        self.untouched_flips += sum(not touched[f.image - start] for f in self.answers.flips[before:])
         self.touched += int(touched.sum())
         self.untouched_logits = max(self.untouched_logits, *apart[~touched].tolist(), 0.0)
         self._sums += torch.stack([right.square().sum(), right.sum(), torch.tensor(float(right.numel()))])
@@ -78,6 +82,11 @@ class Agreement:
     def total(self, what: str) -> int:
         """Return the sum over the layers of "codes", "border", "consequence" or "other"."""
         return sum(getattr(layer, what) for layer in self.layers.values())
+
+    @property
+    def unexplained(self) -> int:
+        """Images of another class that no code on a border explains; all, where codes differ otherwise."""
+        return len(self.answers.flips) if self.total("other") else self.untouched_flips
 
     @property
     def codes_equal(self) -> float:

@@ -7,6 +7,7 @@ from torch import nn
 
 from qviz import recipes
 from qviz.export import IntegerModel, describe, outputs, prove, write
+from qviz.export.agreement import Agreement, LayerAgreement
 from qviz.export.answers import Answers, Flip
 from qviz.nn import calibrate, convert
 
@@ -20,6 +21,20 @@ def test_an_image_of_another_class_is_named_with_the_margin_that_it_lost() -> No
     assert (answers.images, answers.agreement, answers.largest) == (4, 0.75, 0.5)
     assert answers.flips == [Flip(image=3, expected=0, found=1, ahead=0.25, apart=0.5)]
     assert answers.remarks()[0].startswith("another class for image 3: class 1 for 0, which is 0.25 ahead")
+
+
+def test_a_flip_is_explained_where_a_code_on_a_border_differs_and_nowhere_else() -> None:
+    found, right, own = (
+        Agreement({"a": LayerAgreement()}),
+        torch.eye(2),
+        torch.tensor([[1.0, 0.0], [1.0, 0.0]]),
+    )
+    found.add(own, right, torch.tensor([False, True]))
+    assert (len(found.answers.flips), found.unexplained, found.touched) == (1, 0, 1)
+    found.add(own, right, torch.tensor([True, False]))
+    assert (len(found.answers.flips), found.unexplained, found.untouched_logits) == (2, 1, 1.0)
+    found.layers["a"].other = 1
+    assert found.unexplained == 2
 
 
 def test_large_images_come_a_few_at_a_time() -> None:
