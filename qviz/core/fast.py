@@ -35,8 +35,8 @@ class Bend(Protocol):
     def border(self, v: Tensor, b: Tensor) -> Tensor:
         """Return the fraction of its cell that each v, clamped to the ends, has to exceed to go up."""
 
-    def gradient(self, v: Tensor, b: Tensor, grad: Tensor) -> Tensor:
-        """Return the gradient of b for that of the border, which may be overwritten."""
+    def gradient(self, v: Tensor, b: Tensor, border: Tensor, grad: Tensor) -> Tensor:
+        """Return the gradient of b for that of the border where it can move a value."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Spec:
         affine: (a, c, d) where level k of such a book is (a k + c) / d; None where levels are the knots.
         slope: The surrogate's slope at t, for such a book; None for the straight-through slope 1.
         clipped: The gradient is zero outside the end knots; else it passes.
-        open: A value on the first knot counts as outside.
+        open: A value on the first knot counts as outside, for a book that is searched.
         soft: The scale's gradient sees the relaxed value and not the level (PACT).
         rescale: The level is multiplied by the scale (and the offset added) on the way out.
         bend: The border of each element of such a book, or None for 1/2.
@@ -92,11 +92,13 @@ class Quantize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, offset: Tensor | None, *grid: Any) -> Tensor:
         """Return y."""
-        spec = grid[-1]
-        y = _value(x, scale, offset, Grid(*grid)).to(x.dtype)
+        spec, u, border = grid[-1], _units(x, scale, offset), None
+        if spec.bend is not None:
+            border = spec.bend.border(u.clamp_(*spec.ends), grid[3])
+        y = _value(u, border, scale, offset, Grid(*grid)).to(x.dtype)
         # y tells the level, which computing anew costs 1.1 x (LSQ) to 1.5 x (POT)
         kept = y if spec.rescale and not spec.soft and x.dtype == scale.dtype else None
-        ctx.save_for_backward(x, scale, offset, kept, *grid[:-1])
+        ctx.save_for_backward(x, scale, offset, kept, border, *grid[:-1])  # a border anew: AQuant 1.3 x
         ctx.spec = spec
         return y
 
@@ -104,7 +106,7 @@ class Quantize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of x, scale, offset, knots and b."""
-        x, scale, offset, y, *tensors = ctx.saved_tensors
+        x, scale, offset, y, border, *tensors = ctx.saved_tensors
         spec, (_, need_scale, need_offset, need_knots, *_, need_b, _) = ctx.spec, ctx.needs_input_grad
         grid = Grid(*tensors, spec)
         d_scale = d_offset = d_knots = d_b = None
@@ -112,15 +114,15 @@ class Quantize(torch.autograd.Function):
         if plain and not need_scale:  # all of it passes (ADQ); the arithmetic below would take 1.7 x
             return grad, *[None] * 7
         g, u = grad.to(scale.dtype), _units(x, scale, offset)
-        low, high = spec.ends or (grid.knots[0], grid.knots[-1])
-        v = torch.clamp(u, low, high)
+        if spec.ends is not None:
+            v = u.clamp(*spec.ends)
+        else:  # one after the other, as both at once take long for tensors: N2UQ 1.1 x
+            low, high = grid.knots[0], grid.knots[-1]
+            v = u.clamp(min=low.nextafter(high) if spec.open else low).clamp_(max=high)
         inside = u.eq_(v) if spec.clipped else u.eq(v).to(g.dtype)
-        if spec.open:
-            inside.mul_(mask(torch.gt, v, low))
         inside.mul_(g)  # a product with a float mask; where() branches, and a random mask costs it 6 x
-        if need_b:  # no border moves a value on an end
-            movable = mask(torch.gt, v, low).mul_(mask(torch.lt, v, high))
-            d_b = spec.bend.gradient(v, grid.b, movable.mul_(inside).mul_(-scale if spec.rescale else -1.0))
+        if need_b:
+            d_b = -spec.bend.gradient(v, grid.b, border, inside * scale if spec.rescale else inside)
         if spec.ends is None and grid.levels is not None:
             learns = None if not need_knots else inside * scale if spec.rescale else inside
             du, d_knots = _through_cells(inside, v, grid, learns)
@@ -135,7 +137,7 @@ class Quantize(torch.autograd.Function):
             if spec.soft:
                 d_scale = d_scale + dot(g, v, scale)
             elif spec.rescale:  # in half precision y is too coarse
-                y = _value(x, scale, offset, grid) if y is None else y
+                y = _value(v, border, scale, offset, grid) if y is None else y
                 d_scale = d_scale + dot(g, y if offset is None else y - offset, scale) / scale
         if need_offset and offset is not None:
             d_offset = total(g - du if spec.rescale else -du, offset)
@@ -147,15 +149,14 @@ def _units(x: Tensor, scale: Tensor, offset: Tensor | None) -> Tensor:
     return x / scale if offset is None else (x - offset).div_(scale)
 
 
-def _value(x: Tensor, scale: Tensor, offset: Tensor | None, grid: Grid) -> Tensor:
-    """Return y in the scale's dtype; NaN stays NaN."""
-    spec, u = grid.spec, _units(x, scale, offset)
+def _value(u: Tensor, border: Tensor | None, scale: Tensor, offset: Tensor | None, grid: Grid) -> Tensor:
+    """Return y in the scale's dtype, u overwritten; NaN stays NaN. With borders u lies between the ends."""
+    spec = grid.spec
     if spec.ends is None:
         level = select(u, grid.borders, grid.knots if grid.levels is None else grid.levels)
     else:
         low, high = spec.ends
-        u = u.sub_(0.5) if spec.bend is None else u.clamp_(low, high).sub_(spec.bend.border(u, grid.b))
-        level = u.ceil_().clamp_(low, high)
+        level = u.sub_(0.5).ceil_().clamp_(low, high) if border is None else u.sub_(border).ceil_()
         if spec.affine is not None:  # reading a table instead: DAQ 1.3 to 1.6 x
             a, c, d = spec.affine
             level = (level if a == 1 else level.mul_(a)).add_(c - a * low).div_(d)
@@ -200,13 +201,6 @@ def _cell_sums(cell: Tensor, count: int, *values: Tensor) -> list[Tensor]:
     at = lane.repeat(at.numel() // (1 << 12) + 1)[: at.numel()].add_(at)  # faster than a long arange
     sums = [torch.bincount(at, column, count * LANES).view(LANES, count).sum(0) for column in columns]
     return [found.to(column.dtype) for found, column in zip(sums, columns, strict=True)]
-
-
-def mask(compare: Callable[..., Tensor], a: Tensor, b: Tensor | float) -> Tensor:
-    """Return 1 where ``compare(a, b)``, else 0, in the dtype of a; by way of a bool AQuant takes 1.2 x."""
-    if torch.compiler.is_compiling():
-        return compare(a, b).to(a.dtype)
-    return compare(a, b, out=torch.empty_like(a))
 
 
 def total(a: Tensor, like: Tensor) -> Tensor:

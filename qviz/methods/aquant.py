@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from qviz.core import _check
 from qviz.core.codebook import Codebook
-from qviz.core.fast import dot, total
+from qviz.core.fast import total
 from qviz.core.grids import uniform
 from qviz.core.quantizer import Quantizer
 from qviz.core.recipe import recipe
@@ -68,15 +68,15 @@ class SigmoidBorder:
         z = _logits(self.share(u), b)
         return z.sigmoid_().clamp_(max=top_border(z.dtype, self.lo, self.hi))
 
-    def gradient(self, u: Tensor, b: Tensor, grad: Tensor) -> Tensor:
+    def gradient(self, u: Tensor, b: Tensor, border: Tensor, grad: Tensor) -> Tensor:
         """Return the gradient of b: the sums of g B (1 - B) v^i for ``grad``, that of B."""
-        v = self.share(u)
-        border = _logits(v, b).sigmoid_()
         if self.window < math.inf:
             grad = grad * near(u, border, self.window)
-        g = torch.ops.aten.sigmoid_backward(grad, border)
-        first = g * v
-        return torch.stack([total(g, b[0]), total(first, b[0]), dot(first, v, b[0])])
+        # no border moves a value on an end
+        grad = torch.ops.aten.hardtanh_backward(grad, u, self.lo, self.hi)
+        g, n = torch.ops.aten.sigmoid_backward(grad, border), self.hi - self.lo
+        u = u - self.lo if self.lo else u
+        return torch.stack([total(g, b[0]), total(g.mul_(u), b[0]) / n, total(g.mul_(u), b[0]) / n**2])
 
 
 def near(u: Tensor, border: Tensor, window: float) -> Tensor:
