@@ -1,11 +1,12 @@
 # make lab        open JupyterLab on the first notebook      make lab ARGS="--no-browser --port 8899"
-# make test       everything that must be green              make test SLOW=1 adds the slow tests
+# make test       everything that must be green              make test SLOW=1 adds the slow tests, WORKERS=8 processes
 # make help       the other targets
 # Python is python3 unless you say so:                       make lab PYTHON=python3.12
 
 PYTHON ?= python3
 ARGS ?=
 SLOW ?=
+WORKERS ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := torch==2.13.*
@@ -19,8 +20,10 @@ lab: .venv/.lab
 test: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest --doctest-modules qviz tests $(if $(SLOW),--hypothesis-profile=thorough,-m "not slow")
-	QVIZ_SIZE=smoke $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --doctest-modules qviz tests \
+	  $(if $(SLOW),--hypothesis-profile=thorough,-m "not slow")
+	QVIZ_SIZE=smoke OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
+	  --nbval-lax --nbval-current-env --nbval-cell-timeout=120 notebooks
 
 bench: .venv/.test  ## run the benchmarks and print their figures
 	@for script in tests/benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done
