@@ -109,7 +109,11 @@ def test_the_target_makes_good_what_was_lost_before_the_layer():
     torch.testing.assert_close(target(w, moments, 1e9), w)
 
 
-@pytest.mark.parametrize("kind", ["post", "pot", "adq", "ste", "lsq", pair(2), pair(2, affine=True)], ids=str)
+@pytest.mark.parametrize(
+    "kind",
+    ["post", "pot", "adq", "ste", "lsq", pair(2), pair(2, affine=True)],
+    ids=["post", "pot", "adq", "ste", "lsq", "uniform", "affine"],
+)
 def test_the_stage_leaves_an_ordinary_model_with_a_smaller_error(kind):
     net, reference, x = quantized(kind)
     found = gptq(net, x, reference=reference)
