@@ -432,6 +432,7 @@ def test_lab_passes_its_options_on(capsys, monkeypatch, started, shipped):
         [
             *(sys.executable, "-m", "jupyterlab"),
             f"--ServerApp.root_dir={shipped}",
+            "--ServerApp.kernel_websocket_connection_class=qviz.cli.websocket.PromptConnection",
             "--LabApp.default_url=/lab/tree/training/cifar10.ipynb",
             "--no-browser",
             "--ServerApp.port=8899",

@@ -17,6 +17,7 @@ from qviz.core._files import file_sha256
 
 MANIFEST = ".qviz-manifest.json"
 FIRST = "00-start-here"
+PROMPT = "--ServerApp.kernel_websocket_connection_class=qviz.cli.websocket.PromptConnection"
 
 
 def add_to(commands: Any) -> None:
@@ -67,6 +68,8 @@ def run(options: argparse.Namespace) -> int:
             raise
         notebook = ""  # the first one was deleted: open the folder
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}"]
+    if "JUPYTER_GATEWAY_URL" not in os.environ and not any("gateway" in o.lower() for o in options.passed_on):
+        command.append(PROMPT)  # kernels behind a gateway have a connection of their own
     command.append(f"--LabApp.default_url=/lab/tree/{notebook}" if notebook else "--LabApp.default_url=/lab")
     if options.no_browser:
         command.append("--no-browser")

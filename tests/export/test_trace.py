@@ -135,7 +135,7 @@ def test_modules_that_no_step_stands_for_are_named() -> None:
     replaced = nn.Sequential(nn.Conv2d(3, 3, 1))
     replaced[0].forward = torch.sigmoid
     for model, names in (
-        (nn.Sequential(nn.Conv2d(3, 3, 1), nn.AvgPool2d(2)), "the module 1 is a AvgPool2d"),
+        (nn.Sequential(nn.Conv2d(3, 3, 1), nn.AvgPool2d(2)), "the module 1 is an AvgPool2d"),
         (nn.Sequential(nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect")), "pads by reflect"),
         (nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False)), "keeps no statistics"),
         (nn.Sequential(nn.AdaptiveAvgPool2d(2)), "averages to 2"),
