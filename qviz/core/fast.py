@@ -1,9 +1,10 @@
 """Fast path: one autograd.Function with closed-form gradients for every recipe.
 
 The composition in :mod:`qviz.core.quantizer` is the readable reference; this computes the same values bit for
-bit, holds nothing but x and y between forward and backward, and compiles without graph breaks. You never need
-to read it to understand a method. Figures in comments say how many times longer forward and backward take
-without the trick: ``tests/benchmarks/bench_recipes.py``, 1e6 elements, two threads.
+bit, holds nothing but x, y and borders of elements between forward and backward, and compiles without graph
+breaks. You never need to read it to understand a method. Figures in comments say how many times longer
+forward and backward take without the trick: ``tests/benchmarks/bench_recipes.py``, 1e6 elements, one or two
+threads.
 
 Large tensors are taken whole. Where the allocator maps them anew at each call, as glibc's does by default,
 8e6 elements take 1.3 to 1.9 times as long as in blocks that stay in the cache; where it keeps memory
