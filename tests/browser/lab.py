@@ -49,7 +49,10 @@ CELL_ERRORS = """() => window.jupyterapp.shell.currentWidget.content.widgets
     .map(output => `code cell ${i + 1}: ${output.ename}: ${output.evalue}`))"""
 STILL_FOR = """(ms) => {
   const now = window.qvizProbe.fingerprint(), t = performance.now();
-  if (now === null || now !== window.qvizSeen) { window.qvizSeen = now; window.qvizSince = t; return false; }
+  if (now === null || now !== window.qvizSeen || window.qvizProbe.waiting()) {
+    window.qvizSeen = now; window.qvizSince = t;
+    return false;
+  }
   return t - window.qvizSince > ms;
 }"""
 THEIRS = re.compile(
@@ -73,7 +76,7 @@ class Lab:
         return self.page.evaluate(CELL_ERRORS) + [f"widget not shown: {text[:200]}" for text in broken]
 
     def wait_until_still(self, ms: float = 400) -> None:
-        """Wait until there is a picture and none has changed for ``ms``."""
+        """Wait until the kernel has dealt with every message and no picture has changed for ``ms``."""
         self.page.wait_for_function(STILL_FOR, arg=ms)
 
     def arm(self, on: str) -> None:
