@@ -146,8 +146,12 @@ inputs = qviz.shipped.tensor("act_bottleneck").double()
 seen, unseen = inputs[:500], inputs[500:]
 
 
-def train(surrogate, bits=2, steps=100, rate=0.1, falls=True):
-    """Train rounded weights to give the layer's outputs again; return the quantizer and all weights of every step."""
+def train(surrogate, bits=2, steps=100, rate=0.1, falls=True, watched=None):
+    """Train rounded weights to give the layer's outputs again.
+
+    Return the quantizer and the weights: at first, before the last step, and after it. A list `watched` gets those of
+    eight outputs at every step.
+    """
     q = qviz.Quantizer(qviz.uniform(bits), surrogate=surrogate).observe(layer)
     w, wanted = layer.clone().requires_grad_(), seen @ layer.T
     optimizer, path = torch.optim.SGD([w], lr=rate, momentum=0.9), [layer]
@@ -157,7 +161,9 @@ def train(surrogate, bits=2, steps=100, rate=0.1, falls=True):
         loss.backward()
         optimizer.param_groups[0]["lr"] = rate * (1 - step / steps) if falls else rate
         optimizer.step()
-        path.append(w.detach().clone())
+        path = [layer, path[-1], w.detach().clone()]
+        if watched is not None:
+            watched.append(path[-1][:8].clone())
     return q, path
 
 
@@ -214,10 +220,10 @@ learn
 
 # %%
 # NBVAL_CHECK_OUTPUT
-runs["STE, clipped"] = train(StraightThrough())
-report("STE, clipped", *runs["STE, clipped"])
-q, path = runs["STE, clipped"]
-rows = torch.stack([w[:8] for w in path])  # the weights of eight outputs, at every step
+watched = [layer[:8]]
+q, path = runs["STE, clipped"] = train(StraightThrough(), watched=watched)
+report("STE, clipped", q, path)
+rows = torch.stack(watched)  # the weights of eight outputs, at every step
 jumps = (q.codes(rows[1:]) != q.codes(rows[:-1])).sum(0)
 busiest = divmod(int(jumps.argmax()), rows.shape[2])
 print(f"Of 768 weights, the one at {busiest} jumps most often: {int(jumps.max())} times in 100 steps.")
