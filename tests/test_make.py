@@ -85,10 +85,13 @@ def test_a_changed_requirement_installs_again(make, environment, name):
 
 
 def test_slow_tests_are_asked_for(make, environment):
-    assert '-m "not slow"' in make("-n", "test").stdout
+    fast = make("-n", "test").stdout
+    assert '-m "not slow"' in fast
+    assert fast.endswith(" notebooks/00-start-here.ipynb\n")
     slow = make("-n", "test", "SLOW=1").stdout
     assert "not slow" not in slow
     assert "--hypothesis-profile=thorough" in slow
+    assert slow.endswith(" notebooks\n")
 
 
 def test_torch_is_installed_alone_and_first(make):

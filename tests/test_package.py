@@ -153,6 +153,7 @@ def installed(wheel, tmp_path_factory):
     return call
 
 
+@pytest.mark.slow
 def test_the_wheel_is_what_runs(installed):
     out = installed("doctor")
     assert str(installed.site / "qviz" / "_share" / "notebooks") in out

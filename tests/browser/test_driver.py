@@ -13,7 +13,7 @@ import pytest
 from tests.browser.lab import open_lab
 from tests.browser.slider import PictureUnchanged
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 NOTEBOOK = """# %%
 import bqplot

@@ -11,7 +11,7 @@ import pytest
 from tests.browser.lab import PANEL, open_lab
 from tests.browser.looks import CONTRAST, FILLED, HUED, TEXTS, THEME, THEMED, TO_TOP
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 NOTEBOOK = """# %%
 from qviz.widgets import GridExplorer

@@ -8,7 +8,7 @@ import pytest
 
 from tests.browser.lab import PANEL, open_lab
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 NOTEBOOK = """# %%
 from qviz.widgets import Predict

@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 
 from tests.browser.lab import PANEL, find_chromium, open_lab
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 NOTEBOOK = """# %%
 from qviz.widgets import GridExplorer

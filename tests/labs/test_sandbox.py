@@ -281,6 +281,7 @@ def test_a_shared_disk_is_not_filled(zygote):
         assert worker.ended == "files over 8 MB"
 
 
+@pytest.mark.slow
 def test_it_starts_again_when_it_was_killed(zygote):
     os.kill(zygote.pid, signal.SIGKILL)
     still_works(zygote)

@@ -158,6 +158,7 @@ def test_a_wrong_archive_leaves_nothing(bare, official, monkeypatch):
     assert everything(bare) == []
 
 
+@pytest.mark.slow
 def test_two_processes_download_once(bare, official):
     _, content = official
     code = """

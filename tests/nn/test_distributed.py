@@ -44,7 +44,8 @@ def launch(checkout, folder, *arguments, processes):
     return found, done.stdout
 
 
-@pytest.mark.parametrize("task", ["quantized", pytest.param("plain", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["quantized", "plain"])
 def test_two_processes_get_what_one_gets(checkout, tmp_path, task):
     (alone,), _ = launch(checkout, tmp_path / "one", task, processes=1)
     both, out = launch(checkout, tmp_path / "two", task, processes=2)

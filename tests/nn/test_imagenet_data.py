@@ -430,6 +430,7 @@ except ImportError as error:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no fork")
+@pytest.mark.slow
 def test_spawned_workers_give_the_same(tree):
     """macOS and Windows start workers anew: what they are given must travel."""
     code = f"""

@@ -273,7 +273,7 @@ def test_preparing_leaves_the_global_generator_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("sensitivity", ["fisher", "loss_rise"])
+@pytest.mark.parametrize("sensitivity", ["fisher", pytest.param("loss_rise", marks=pytest.mark.slow)])
 def test_mixed_precision_keeps_the_average(sensitivity):
     experiment = tiny("adq", 3, a_bits=4, average_bits=2.81, sensitivity=sensitivity, size="laptop")
     ready = prepare(experiment)

@@ -58,6 +58,7 @@ def cell(client, code, *, printed=None):
     raise TimeoutError(f"the cell did not end; it printed {text!r}")
 
 
+@pytest.mark.slow
 def test_the_stop_button_saves_and_the_same_cell_goes_on(kernel, tmp_path):
     manager, client = kernel
     pressed = []

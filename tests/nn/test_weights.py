@@ -87,6 +87,7 @@ def test_offline_is_one_sentence(tmp_path):
         fetch(f"http://127.0.0.1:{port}/file.bin", tmp_path, SHA256)
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_download(tmp_path):
     code = "import sys; from qviz.nn.weights import fetch; fetch(*sys.argv[1:], progress=False)"
     with serving(CONTENT) as site:
