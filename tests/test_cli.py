@@ -533,7 +533,7 @@ def test_doctor_notices_a_front_end_that_is_not_there(capsys, monkeypatch):
     monkeypatch.setattr(jupyter_core.paths, "jupyter_path", lambda *parts: [])
     code, out, _ = run(capsys, "doctor")
     assert code == 1
-    assert "JupyterLab lacks @jupyter-widgets/jupyterlab-manager, bqplot" in out
+    assert "JupyterLab lacks @jupyter-widgets/jupyterlab-manager, bqplot, anywidget" in out
 
 
 def test_doctor_notices_a_kernel_of_another_python(capsys, monkeypatch):

@@ -201,7 +201,10 @@ def test_rooms_load_when_asked_for():
 
 @pytest.mark.parametrize(
     ("name", "absent", "extra"),
-    [("plot", "matplotlib", "plot"), ("widgets", "ipywidgets", "lab"), ("widgets", "bqplot", "lab")],
+    [
+        ("plot", "matplotlib", "plot"),
+        *(("widgets", name, "lab") for name in ("ipywidgets", "bqplot", "anywidget")),
+    ],
 )
 def test_a_missing_extra_is_named(name, absent, extra):
     code = f"""

@@ -15,8 +15,9 @@ from qviz.cli.lab import notebooks_in
 from qviz.cli.usage import EXTRAS, install, missing, one_line
 
 NEEDED = ("torch", "numpy", "safetensors")
-FRONT_END = ("@jupyter-widgets/jupyterlab-manager", "bqplot")
-"""JupyterLab's extensions that show the explorers; their packages are jupyterlab-widgets and bqplot."""
+FRONT_END = ("@jupyter-widgets/jupyterlab-manager", "bqplot", "anywidget")
+"""JupyterLab's extensions that show the explorers; their packages are jupyterlab-widgets,
+bqplot and anywidget."""
 
 
 def add_to(commands: Any) -> None:
@@ -178,6 +179,6 @@ def check_front_end() -> str:
     if absent:
         raise FileNotFoundError(
             f"JupyterLab lacks {', '.join(absent)}, so explorers stay blank; "
-            "pip install --force-reinstall jupyterlab-widgets bqplot"
+            "pip install --force-reinstall jupyterlab-widgets bqplot anywidget"
         )
     return f"front end: {', '.join(FRONT_END)}"

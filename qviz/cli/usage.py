@@ -8,7 +8,7 @@ from pathlib import Path
 DISTRIBUTION = "qviz-quantization"
 EXTRAS = {
     "plot": ("matplotlib", "seaborn"),
-    "lab": ("jupyterlab", "ipywidgets", "bqplot"),
+    "lab": ("jupyterlab", "ipywidgets", "anywidget", "bqplot"),
     "train": ("accelerate", "PIL", "pooch", "tqdm"),
     "grade": ("nbgrader",),
     "export": ("onnx", "onnxruntime"),

@@ -88,7 +88,7 @@ def _histogram(title: str, what: str, v: Values) -> Panel:
     inside = int(((at >= v.low) & (at <= v.high)).sum())
     text = (
         f"{v.count:,} values from {v.low:.3g} to {v.high:.3g}, kurtosis {v.kurtosis:.3g}. "
-        f"{codes.used} of {codes.levels} levels serve a value, {inside} lie within the values' range; "
+        f"Levels that serve a value: {codes.used} of {codes.levels}; within the values' range: {inside}; "
         f"{codes.saturated:.2%} of the values saturate. SQNR {codes.sqnr_db:.2f} dB."
     )
     low, high = min(edges[0], at.min()), max(edges[-1], at.max())

@@ -92,8 +92,11 @@ class Budget:
         return table(HEAD, self.cells(), right=range(4))
 
     def correlations(self) -> list[str]:
-        """Return how far each two estimates rank the layers alike, in words."""
-        return [f"{a.first} and {a.second} at {a.bits} bits: {_shown(a.correlation)}" for a in self.agreement]
+        """Return how far each two estimates rank the layers alike, in words, a line for each two."""
+        pairs: dict[tuple[str, str], list[str]] = {}
+        for a in self.agreement:
+            pairs.setdefault((a.first, a.second), []).append(f"{_shown(a.correlation)} at {a.bits} bits")
+        return [f"{first} and {second}: {', '.join(found)}" for (first, second), found in pairs.items()]
 
     def __str__(self) -> str:
         """Return the choices, the sensitivities at the fewest bits and the agreement, as text."""

@@ -131,8 +131,9 @@ class Inspection(Filed):
                 parts.append("\n".join([called(layer.name), *lines]))
         if self.budget is not None:
             title, unit = bought(self.budget)
-            alike = "; ".join(self.budget.correlations())
-            parts.append(f"{title}\n{self.budget.table()}\n({unit};\nrank correlations: {alike})")
+            alike = [f"  {line}" for line in self.budget.correlations()]
+            alike = ["Do the estimates rank the layers alike? Rank correlations:", *alike] if alike else []
+            parts.append("\n".join([title, str(self.budget.table()), f"({unit})", *alike]))
         left = [layer for layer in self.layers if not layer.quantized]
         if left:
             parts.append(

@@ -7,11 +7,12 @@ moving the slider; without a browser everything but the moving picture works.
 from __future__ import annotations
 
 try:
-    import bqplot as _bqplot  # noqa: F401  (asked for here, so that its absence has one clear message)
+    import anywidget as _anywidget  # noqa: F401  (asked for here, so that its absence has one clear message)
+    import bqplot as _bqplot  # noqa: F401
     import ipywidgets as _ipywidgets  # noqa: F401
 except ImportError as problem:
     raise ImportError(
-        "qviz.widgets needs ipywidgets and bqplot: pip install 'qviz-quantization[lab]'"
+        "qviz.widgets needs ipywidgets, anywidget and bqplot: pip install 'qviz-quantization[lab]'"
     ) from problem
 
 from qviz.widgets.bit_budget import BitBudgetExplorer as BitBudgetExplorer

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.getipython import get_ipython
 from IPython.display import display, update_display
 
+from qviz.plot.draw import bundle, figure
+
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult, InteractiveShell
 
+    from qviz.plot.scene import Scene
     from qviz.widgets.explorer import Explorer
 
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -92,7 +95,8 @@ class Shown:
         CELLS.add(self)
         self._id: str | None = None
         self._stale = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._waits: asyncio.TimerHandle | None = None
+        self._draws: asyncio.Task[None] | None = None
 
     def display(self) -> None:
         """Show live view and PNG as two outputs."""
@@ -117,27 +121,41 @@ class Shown:
     def changed(self) -> None:
         """Note that the PNG no longer shows the present choice; it is drawn again when there is time."""
         self._stale = self._id is not None
-        if self._timer is not None:
-            self._timer.cancel()
+        self._leave()
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:  # no kernel: nobody looks
             return
-        self._timer = loop.call_later(REST_S, self.refresh)
+        self._waits = loop.call_later(REST_S, lambda: self._draw(loop))
+
+    def _leave(self) -> None:
+        """Draw no picture of what is past."""
+        for waits in (self._waits, self._draws):
+            if waits is not None:
+                waits.cancel()
+
+    def _draw(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Draw the PNG in a thread: it takes 0.5 to 1.8 s, in which the next move is not to wait."""
+        explorer = self._explorer()
+        if explorer is not None and self._stale:
+            self._draws = loop.create_task(self._drawn(explorer.scene()))
+
+    async def _drawn(self, scene: Scene) -> None:
+        self._show(*await asyncio.to_thread(still, scene))
 
     def refresh(self) -> None:
         """Draw the PNG again if it is no longer true."""
         explorer = self._explorer()
         if explorer is not None and self._stale:
-            self._stale = False
-            static, metadata = explorer._repr_mimebundle_()
-            static.pop(VIEW)
-            update_display(static, raw=True, metadata=metadata, display_id=self._id)
+            self._show(*still(explorer.scene()))
+
+    def _show(self, static: dict[str, Any], metadata: dict[str, Any]) -> None:
+        self._stale = False
+        update_display(static, raw=True, metadata=metadata, display_id=self._id)
 
     def close(self) -> Explorer | None:
         """Close the explorer and return it; its picture stays as it is."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._leave()
         if self._id is not None and (shell := get_ipython()):
             shell.events.unregister("post_run_cell", self._after_cell)
         self._id, self._stale = None, False
@@ -147,6 +165,11 @@ class Shown:
 
     def _after_cell(self, *_: Any) -> None:
         self.refresh()
+
+
+def still(scene: Scene) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return MIME data and metadata of what pages show where there is no kernel: a PNG and the words."""
+    return bundle(figure(scene), scene.text)
 
 
 def fetches_widgets() -> bool:

@@ -9,7 +9,8 @@ from typing import Any, Self
 from matplotlib.figure import Figure
 
 from qviz.plot import html as pages
-from qviz.plot.draw import bundle, figure
+from qviz.plot.draw import figure
+from qviz.widgets.display import still
 from qviz.widgets.stage import Stage
 
 
@@ -107,5 +108,5 @@ class Explorer(Stage):
         """Return live view, PNG and text in one."""
         live = super()._repr_mimebundle_(**kwargs) or {}
         live = live[0] if isinstance(live, tuple) else live
-        static, metadata = bundle(self.figure(), self.describe())
+        static, metadata = still(self.scene())
         return {**live, **static}, metadata

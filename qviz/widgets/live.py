@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import bqplot
@@ -16,6 +16,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from qviz.plot.scene import Axis, Band, Bars, Heat, Line, Mark, Panel, Points, Rug, Rule, Span, Steps
 from qviz.plot.style import HEAT, LOOKS
+from qviz.widgets.batch import Batch
 
 Arrays = dict[str, np.ndarray]
 Changes = list[tuple[Widget, dict[str, Any]]]
@@ -261,17 +262,18 @@ class LivePanel:
             self.dragged(self.shown.index(live), index, float(live.x[index]), float(live.y[index]))
 
 
-def apply(changes: Changes) -> None:
-    """Set all traits, sending one message a widget, all of them after the last was set."""
-    with ExitStack() as held:
-        for widget, _ in changes:
+def apply(changes: Changes, batch: Batch | None = None) -> None:
+    """Set all traits, and then send one message a widget, or one for all of them through a batch."""
+    widgets = [widget for widget, _ in changes]
+    with batch.gathering(widgets) if batch else nullcontext(), ExitStack() as held:
+        for widget in widgets:
             held.enter_context(widget.hold_sync())
         for widget, new in changes:
             for name, value in new.items():
                 setattr(widget, name, value)
 
 
-def within(*roots: Widget) -> list[Widget]:
+def within(*roots: Widget | None) -> list[Widget]:
     """Return some widgets and all that their traits lead to, those that are open."""
     found, waiting = {}, [*roots]
     while waiting:

@@ -16,6 +16,7 @@ from qviz.explore.view import GHOST, Kept, View, axes_of, changed_axes
 from qviz.plot import html as pages
 from qviz.plot.scene import Scene
 from qviz.widgets import controls, display
+from qviz.widgets.batch import Batch
 from qviz.widgets.frame import GRID, NAMES, ROW, STYLE
 from qviz.widgets.live import LivePanel, apply, within
 from qviz.widgets.work import Work
@@ -51,6 +52,7 @@ class Stage(w.VBox):
         self._view = View(remark=model.sources.problem)
         self._presets: dict[str, Any] = {}  # choices by name, made when first asked for: each may fit a grid
         self._work = Work(self._finish, self._worked)
+        self._batch = Batch()
         specs, scene = model.controls(self._choice), self.scene()
         self.controls = {name: controls.make(s, getattr(self._choice, name)) for name, s in specs.items()}
         self.plays = {name: controls.play(s, self.controls[name]) for name, s in specs.items() if s.plays}
@@ -103,7 +105,7 @@ class Stage(w.VBox):
     def close(self) -> None:
         """Close the explorer, and all widgets that it is made of."""
         scales = (scale for live in getattr(self, "_live", ()) for scale in live.scales)  # where it was made
-        for widget in within(self, *scales):
+        for widget in within(self, getattr(self, "_batch", None), *scales):
             w.Widget.close(widget)
 
     # What is shown.
@@ -248,12 +250,12 @@ class Stage(w.VBox):
         preset = next((n for n, choice in self._presets.items() if choice == self._choice), "")
         changes += [(self.presets, {"value": preset})]
         changes += [(play, {"value": getattr(self._choice, name)}) for name, play in self.plays.items()]
-        # What stands last is sent first: a message takes about 1.2 ms, and the picture is what one looks at.
+        # What stands last is shown first, and the picture is what one looks at.
         pairs = zip(self._live, new.panels, strict=True)
         changes += [change for live, panel in pairs for change in live.changes(panel)]
         self._busy = True
         try:
-            apply([(widget, traits) for widget, traits in changes if traits])
+            apply([(widget, traits) for widget, traits in changes if traits], self._batch)
             for name, what in {**specs, **actions}.items():
                 seen = what.shown and (name in self._shows or name in actions)
                 for widget in self._placed(name) if name in specs else [self.buttons[name]]:
@@ -275,7 +277,7 @@ class Stage(w.VBox):
 
     def _speak(self) -> None:
         with self._lock:
-            apply([(widget, {"value": value}) for widget, value in self._folded_texts()])
+            apply([(widget, {"value": value}) for widget, value in self._folded_texts()], self._batch)
 
     def _enable(self) -> None:
         self.undo.disabled, self.redo.disabled = not self._history.past, not self._history.future

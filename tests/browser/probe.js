@@ -4,9 +4,10 @@
 // every frame is compared in a task that runs right after it was painted. (The next animation frame, 17 ms later,
 // is too late: what bqplot draws, it draws in an animation frame too.) `first`: ms until a frame differed; `paint`:
 // the start of the frame after that one; `last` and `changes`: the latest frame that differed from the one before,
-// and how many did. waiting() counts the messages to the kernel that it has not dealt with yet; ipywidgets sends what
-// it held back as soon as the one before is done. hold(handle, forth, back, ms) presses a key of a slider 30 times a second, as one that is held,
-// turning round at the ends, and returns how many pictures a second were painted.
+// and how many did. waiting() counts the messages to the kernel that it has not dealt with yet; ipywidgets sends
+// what it held back as soon as the one before is done. `came`: what the kernel's messages to widgets are.
+// hold(handle, forth, back, ms) presses a key of a slider 30 times a second, as one that is held, turning round at
+// the ends, and returns how many pictures a second were painted.
 (rootSelector) => {
   if (window.qvizProbe) return;
   const probe = (window.qvizProbe = { armed: null, start: null });
@@ -71,9 +72,11 @@
   const kernel = window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel;
   kernel?.anyMessage.connect((_, { msg, direction }) => {
     if (direction === "send" && msg.header.msg_type === "comm_msg") sent.add(msg.header.msg_id);
+    if (direction === "recv" && msg.header.msg_type === "comm_msg") probe.came.push(msg.content.data.method);
     if (msg.header.msg_type === "status" && msg.content.execution_state === "idle") sent.delete(msg.parent_header.msg_id);
   });
   probe.waiting = () => sent.size;
+  probe.came = [];
 
   for (const type of ["keydown", "pointermove"]) {
     window.addEventListener(type, () => {

@@ -235,6 +235,15 @@ def test_another_tensor_leaves_the_range_alone(lab):
     lab.wait_until_still()
 
 
+def test_a_move_comes_in_one_message(lab):
+    lab.page.evaluate("() => { window.qvizProbe.came.length = 0; }")
+    lab.slider("Clip").press("ArrowRight")
+    lab.wait_until_still()
+    came = lab.page.evaluate("() => window.qvizProbe.came")
+    assert came.count("custom") == 1
+    assert came.count("update") <= 3  # what is enabled and disabled, and not a dozen marks
+
+
 def test_everything_that_can_be_used_has_a_name(lab):
     output = lab.page.locator(f"{PANEL} .qviz-explorer")
     lab.page.get_by_role("slider", name="Clip").wait_for()

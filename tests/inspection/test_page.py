@@ -96,7 +96,7 @@ def test_losses_stand_with_their_units(found, path):
         assert said in text
     with_labels = replace(found, loss="cross-entropy").text()
     assert "both in cross-entropy of the outputs, in nats)" in with_labels
-    assert f"(predicted and measured: {kl};" in with_labels
+    assert f"(predicted and measured: {kl})" in with_labels
 
 
 def test_causes_and_what_was_tried_stand_at_the_top_and_with_the_layer(found, path):

@@ -5,6 +5,7 @@ import gc
 import html
 import json
 import threading
+import time
 import weakref
 
 import numpy as np
@@ -162,15 +163,32 @@ def test_the_picture_follows_once_a_cell(e, outputs):
 
 def test_the_picture_follows_the_mouse_when_it_rests(e, outputs, monkeypatch):
     monkeypatch.setattr(display, "REST_S", 0.01)
+    drawn = []
+
+    def still(scene):
+        drawn.append(threading.current_thread())
+        if len(drawn) == 1:  # moved while it is drawn: that picture is of no use any more
+            loop.call_soon_threadsafe(setattr, e.bits, "value", 6)
+            time.sleep(0.1)
+        return {"text/plain": scene.title}, {}
 
     async def session():
+        nonlocal loop
+        loop = asyncio.get_running_loop()
         e._ipython_display_()
+        monkeypatch.setattr(display, "still", still)
         e.bits.value = 3
         e.bits.value = 5
-        await asyncio.sleep(0.05)
+        while len(outputs) < 3:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
 
+    loop = None
     asyncio.run(session())
     assert [kind for kind, *_ in outputs] == ["new", "new", "again"]
+    assert "6 bits" in outputs[2][1]["text/plain"]
+    assert len(drawn) == 2
+    assert threading.main_thread() not in drawn  # where the moves are dealt with
 
 
 def test_vs_code_gets_the_picture_alone(e, outputs, monkeypatch):
