@@ -181,7 +181,10 @@ def test_the_text_has_every_choice_and_layer_and_pair_of_estimates():
         assert any(line.split()[:2] == [f"{choice.average:.2f}", f"{choice.packed}"] for line in lines)
     for name, n, row in zip(found.layers, found.sizes, found.loss_rise, strict=True):
         assert any(line.split()[:2] == [name, f"{n}"] and f"{row[0]:.3g}" in line for line in lines)
-    assert sum(" and " in line for line in lines) == len(found.agreement) == 4
+    assert len(found.agreement) == 4
+    for a in found.agreement:
+        (line,) = (line for line in lines if line.startswith(f"  {a.first} and {a.second}: "))
+        assert f"{a.correlation:.2f} at {a.bits} bits" in line
 
 
 @pytest.mark.parametrize(
