@@ -55,6 +55,7 @@ def test_the_words_are_the_same_wherever_the_tests_run(way):
 
 
 @pytest.mark.skipif(not isolation.landlock(), reason="this system has no Landlock")
+@pytest.mark.slow
 def test_the_words_are_the_same_in_the_sandbox(tmp_path, capsys):
     code, told, _ = run(capsys, "labs", "check", saved(tmp_path / "mine.ipynb", handed_in(WRONG)))
     assert code == 1

@@ -7,7 +7,7 @@ import torch
 
 from tests.methods.cases import CASES, gradients, ready, sample
 
-QUICK = {"lsq", "daq_weight", "post_weight"}
+QUICK = {"lsq"}
 
 
 @pytest.fixture(autouse=True)

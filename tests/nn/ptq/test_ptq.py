@@ -174,7 +174,7 @@ class Stop:
                 signal.raise_signal(signal.SIGINT)
 
 
-@pytest.mark.parametrize(("at", "elsewhere"), [(1, False), (20, True)])
+@pytest.mark.parametrize(("at", "elsewhere"), [pytest.param(1, False, marks=pytest.mark.slow), (20, True)])
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(at, elsewhere):
     whole, net = network(), network()
     verdicts = [result.verdict for result in run(whole, "aquant", gate=False).results]
@@ -279,7 +279,13 @@ def test_borders_fold_to_the_same_codes():
 
 
 @pytest.mark.parametrize(
-    "how", [{"correction": "mean"}, {"correction": "std"}, {"method": "closed-form"}, {"method": "adaround"}]
+    "how",
+    [
+        {"correction": "mean"},
+        pytest.param({"correction": "std"}, marks=pytest.mark.slow),
+        {"method": "closed-form"},
+        pytest.param({"method": "adaround"}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_stage_without_iterations_is_judged_as_a_whole(how):
     net = network()
