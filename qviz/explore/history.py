@@ -18,10 +18,10 @@ class History(Generic[C]):
         self.future: list[C] = []
         self._last: tuple[Any, float] = ("", 0.0)
 
-    def moved(self, before: C, move: Any) -> None:
-        """Note that ``before`` was left by a move; moves with the same name that follow closely are one."""
+    def moved(self, before: C, move: Any, within_s: float = ONE_STEP_S) -> None:
+        """Note that ``before`` was left by a move; moves with the same name that follow in time are one."""
         now = time.monotonic()
-        if move != self._last[0] or now - self._last[1] > ONE_STEP_S:
+        if move != self._last[0] or now - self._last[1] > within_s:
             self.past.append(before)
         self.future.clear()
         self._last = (move, now)

@@ -175,12 +175,14 @@ class LivePanel:
     Attributes:
         widget: The bqplot Figure.
         shown: The bqplot marks that show the panel's marks, in their order.
+        drags: How often a dot was taken.
     """
 
     def __init__(self, panel: Panel, dragged: Drag | None = None, height: str = "290px") -> None:
         self.dragged = dragged
         self._pool: dict[type, list[bqplot.Mark]] = {}
         self._held: dict[bqplot.Mark, int] = {}
+        self.drags = 0
         self._scales = {
             (name, log): (bqplot.LogScale if log else bqplot.LinearScale)()
             for name in "xy"
@@ -252,6 +254,7 @@ class LivePanel:
 
     def _grab(self, live: bqplot.Mark, content: dict[str, Any]) -> None:
         """Remember which dot is dragged: the positions that follow may lag behind those shown."""
+        self.drags += 1
         self._held[live] = content["index"]
 
     def _moved(self, change: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 
 import ipywidgets as w
 
-from qviz.explore.history import History
+from qviz.explore.history import ONE_STEP_S, History
 from qviz.explore.model import Action, Model, changed
 from qviz.explore.view import GHOST, Kept, View, axes_of, changed_axes
 from qviz.plot import html as pages
@@ -166,7 +167,8 @@ class Stage(w.VBox):
                 if not self._busy:
                     ghosts = sum(m.role == GHOST for m in self._scene.panels[panel].marks)  # they come first
                     wanted = self.model.dragged(self._choice, panel, mark - ghosts, index, x, y)
-                    self._go(wanted, ("drag", panel, mark, index))
+                    # however slow the hand or the kernel is, from taking the dot to letting go it is one move
+                    self._go(wanted, ("drag", panel, self._live[panel].drags), math.inf)
 
         return handle
 
@@ -211,12 +213,12 @@ class Stage(w.VBox):
         with self._lock:
             self._set(way(self._choice))
 
-    def _go(self, choice: Any, move: Any) -> None:
+    def _go(self, choice: Any, move: Any, within_s: float = ONE_STEP_S) -> None:
         """Show another choice, and remember the one before for undo."""
         before = self._choice
         self._set(choice)
         if choice != before:
-            self._history.moved(before, move)
+            self._history.moved(before, move, within_s)
             self._enable()
 
     def _set(self, choice: Any) -> None:

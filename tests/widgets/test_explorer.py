@@ -207,6 +207,25 @@ def test_step_explorer_moves_with_its_dot():
     assert "At the step" in e.describe()
 
 
+def test_a_drag_is_one_move_however_slow(monkeypatch):
+    """Undo takes back a whole drag, and no more than one of two that follow each other at once."""
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    e = StepExplorer()
+    (dots,) = (m for m in e._live[0].shown if getattr(m, "enable_move", False))
+    begun, places = e.choice(), []
+    for ways in ((1.5, 2.0, 2.5), (1.2, 0.8)):
+        dots._handle_custom_msgs(dots, {"event": "drag_start", "point": {}, "index": 0})
+        for way in ways:
+            dots.x = np.array([way * e.model.curves(e.choice()).best])
+            now += 30.0 if len(ways) == 3 else 0.01
+        places.append(e.choice())
+    e.undo.click()
+    assert e.choice() == places[0] != places[1]
+    e.undo.click()
+    assert (e.choice(), e.undo.disabled) == (begun, True)
+
+
 def test_a_slider_sends_its_value_after_limits_and_step(e):
     for keys in (None, {"value", "max", "min", "step"}):
         assert list(e.clip.get_state(keys))[-1] == "value"
