@@ -103,7 +103,7 @@ def changed_axes(old: Scene, new: Scene) -> str:
     for before, after in zip(old.panels, new.panels, strict=False):
         for name in "xy":
             a, b = getattr(before, name), getattr(after, name)
-            if before.title == after.title and (a.low, a.high) != (b.low, b.high):
-                limits = f"{a.low:.3g} … {a.high:.3g} → {b.low:.3g} … {b.high:.3g}"
-                said.append(f"{after.title}, {name} axis {limits}")
+            was, now = (f"{axis.low:.3g} … {axis.high:.3g}" for axis in (a, b))
+            if before.title == after.title and was != now:  # a change that the numbers do not show is no news
+                said.append(f"{after.title}, {name} axis {was} → {now}")
     return f"Axes changed: {'; '.join(said)}." if said else ""

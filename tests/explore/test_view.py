@@ -68,6 +68,7 @@ def test_numbers_are_compared_as_they_are_read():
 def test_changed_axes_are_told_by_name():
     assert changed_axes(scene(top=1.0), scene(top=2.0)) == "Axes changed: P, y axis 0 … 1 → 0 … 2."
     assert changed_axes(scene(1.0), scene(2.0)) == ""
+    assert changed_axes(scene(top=1.0), scene(top=1.0001)) == ""
 
 
 def test_history_goes_back_and_forth():
