@@ -213,7 +213,7 @@ easy.term.value = 1
 
 # %% [markdown]
 # Now real numbers: eight weights of a layer of MobileNetV2, and what they read. Step through **Method** at the last term,
-# and look at the line *Multiplier and shift* under the table, which the next section explains. (Multipliers are short
+# and look at the line *Multipliers and shift* under the table, which the next section explains. (Multipliers are short
 # here, to be readable.)
 
 # %%
@@ -238,16 +238,17 @@ Predict(
 # $$v = \left( A \cdot m + 2^{\,n-1} \right) \gg n, \qquad m \, 2^{-n} \approx \text{scale} \cdot \text{step} \cdot 2^f,$$
 #
 # with the factor of [batch normalization](glossary.md#batch-normalization) in m, and its rest as an integer that is added
-# after the shift (this is fixed-point requantization as in [Jacob et al. 2018](https://arxiv.org/abs/1712.05877), section
-# 2.2). And a threshold becomes an integer as well: v·2^(−f) > T exactly where v > ⌊T·2^f⌋. From the second layer on no
-# float number is needed, but for ASQ's small network and what depends on its β. `qviz.export.integer` is this forward
-# pass, with f up to 40; it proves from the codes that no accumulator of 32 bits overflows.
+# after the shift. Several accumulators have a multiplier each, and their sum is shifted once. (This is fixed-point
+# requantization as in [Jacob et al. 2018](https://arxiv.org/abs/1712.05877), section 2.2.) And a threshold becomes an
+# integer as well: v·2^(−f) > T exactly where v > ⌊T·2^f⌋. From the second layer on no float number is needed, but for
+# ASQ's small network and what depends on its β. `qviz.export.integer` is this forward pass, with f up to 40; it proves
+# from the codes that no accumulator of 32 bits overflows.
 
 # %%
 # NBVAL_CHECK_OUTPUT
 from qviz.export.fixed import multiplier, thresholds
 
-m, n = (int(v) for v in multiplier(np.array(0.0123 * 2**8)))
+(m,), n = (v.tolist() for v in multiplier(np.array([0.0123 * 2**8]), bounds=np.array([2**31 - 1])))
 print(f"0.0123 * 2^8 = {m} / 2^{n}, off by {abs(m / 2**n - 0.0123 * 2**8):.0e}")
 print("A = 1000:", (1000 * m + 2 ** (n - 1)) >> n, "in units of 2^-8; exact:", 1000 * 0.0123 * 2**8)
 print("thresholds 0.3 and -0.3 in quarters:", thresholds(np.array([0.3, -0.3]), 2).tolist())
@@ -256,7 +257,7 @@ print("thresholds 0.3 and -0.3 in quarters:", thresholds(np.array([0.3, -0.3]), 
 # ## Do they agree?
 #
 # The network in floating point ([fake quantization](glossary.md#fake-quantization)) adds float32 products, and each sum is
-# rounded. The integer network rounds nothing in its sums, and then once for each accumulator, to 2^(−f), which is finer
+# rounded. The integer network rounds nothing in its sums, and then once for each output, to 2^(−f), which is finer
 # than float32's seven digits. A value that lies within that rounding of a threshold may fall on the other side.
 
 # %%

@@ -193,10 +193,10 @@ def ending(m: Moment) -> list[str]:
     k, n, f = m.walk, m.walk.shift, m.walk.fraction
     sums = k.accumulators(m.terms)
     used = [r for r in range(len(sums)) if sums[r]] or [0]
-    parts = [f"({sums[r]} · {k.multipliers[r]} + {2 ** (n - 1)}) >> {n}" for r in used]
+    parts = [f"{sums[r]} · {k.multipliers[r]}" for r in used]
     shown = " + ".join(parts if len(parts) <= 2 else [parts[0], f"{len(parts) - 1} more"])
     return [
-        f"Multiplier and shift: {shown} = {k.fixed(m.terms)}, in units of 2^{-f}",
+        f"Multipliers and shift: ({shown} + {2 ** (n - 1)}) >> {n} = {k.fixed(m.terms)}, in units of 2^{-f}",
         f"That is {k.result(m.terms):.5g}; the accumulators stand for {k.exact(m.terms):.5g}; in floating "
         f"point, nothing rounded: {k.floating(m.terms):.5g}",
     ]

@@ -188,12 +188,12 @@ class Walk:
         return [round(v) for v in (self.worth * 2.0 ** (self.fraction + self.shift)).tolist()]
 
     def fixed(self, terms: int) -> int:
-        """Return the result in units of 2^-f: the sum of (accumulator × multiplier + 2^(n - 1)) >> n.
+        """Return the result in units of 2^-f: (the sum of accumulator × multiplier, + 2^(n - 1)) >> n.
 
         It is the arithmetic of :mod:`qviz.export.integer`, with multipliers of fewer bits.
         """
         pairs = zip(self.multipliers, self.accumulators(terms), strict=True)
-        return sum(m * v + (1 << (self.shift - 1)) >> self.shift for m, v in pairs)
+        return sum(m * v for m, v in pairs) + (1 << (self.shift - 1)) >> self.shift
 
     def result(self, terms: int) -> float:
         """Return that result as a number."""

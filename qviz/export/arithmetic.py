@@ -27,6 +27,8 @@ from typing import Any
 import numpy as np
 
 INT32 = 2**31 - 1
+EXACT = 2**24
+"""Integers up to here, and so sums of them in any order that stay below, are exact in float32."""
 LARGEST = 1024
 """The largest whole number that a unit of levels is looked for with."""
 
@@ -139,6 +141,30 @@ def planes(weight: Any, values: np.ndarray, how: str = "auto") -> Planes:
             ints = tuple(p.astype(np.int32) for p in parts)
             return Planes(kind, ints, worth, tables.astype(np.int32), bounds.astype(np.int64))
     raise ValueError(f"{len(levels)} levels against {len(values)} activation codes fit no int32 accumulator")
+
+
+def digits(split: Planes, times: np.ndarray) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """Return planes and multipliers with the same total that are fewer, or those given.
+
+    The sum over p of accumulator_p × multiplier_p is what one plane of larger integers gives, the sum over p
+    of multiplier_p × plane_p. It is taken apart into digits of so many bits that float32 adds them exactly.
+    ADQ's 14 planes at 4 bits are 3: 1.14 -> 0.45 s for 50 images.
+
+    Args:
+        split: A weight, not of "products".
+        times: The multiplier of each plane and output, int64, (P, out).
+    """
+    pairs = zip(times, split.planes, strict=True)
+    rest = sum(m.reshape(-1, *(1,) * (plane.ndim - 1)) * plane for m, plane in pairs)
+    largest = rest[0].size * int(np.abs(split.tables).max())  # of the sums of a plane of ones
+    bits = max(1, EXACT.bit_length() - 1 - largest.bit_length())
+    found = []
+    while rest.any() and len(found) < len(split.planes):
+        found.append(np.sign(rest) * (np.abs(rest) & (1 << bits) - 1))
+        rest = np.sign(rest) * (np.abs(rest) >> bits)
+    if rest.any() or not found or largest << bits > EXACT or split.bounds.max() > EXACT:
+        return split.planes, times
+    return tuple(found), np.repeat(1 << bits * np.arange(len(found))[:, None], times.shape[1], 1)
 
 
 def _channels(weight: Any, name: str, missing: float) -> np.ndarray:

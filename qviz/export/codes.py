@@ -9,22 +9,20 @@ import torch
 from torch import Tensor
 
 from qviz.core.codebook import take
+from qviz.export.arithmetic import EXACT
 from qviz.export.exported import Step
-from qviz.export.fixed import below, half, multiplier, thresholds
+from qviz.export.fixed import below, multiplier, thresholds
 from qviz.export.plan import Product, sample_steps
 from qviz.export.program import product
 from qviz.export.tables import Adapter, InputTable
-
-EXACT = {torch.float32: 2**24, torch.float64: 2**53}
-"""Integers up to here, and so sums of them in any order that stay below, are exact in these types."""
 
 
 class CodesLayer:
     """A convolution or linear layer of codes, from a map to a fixed map.
 
-    The sums run through torch's float kernels (oneDNN's direct convolution, BLAS), in the first type of
-    ``EXACT`` that the accumulators' bounds fit into. These add products of two integers, in whatever order;
-    neither transforms the operands first, as a Winograd convolution would.
+    The sums run through torch's float kernels (oneDNN's direct convolution, BLAS), in float32 where the
+    accumulators' bounds are exact in it, else in float64. These add products of two integers, in whatever
+    order; neither transforms the operands first, as a Winograd convolution would.
 
     Args:
         step: What it computes.
@@ -42,13 +40,13 @@ class CodesLayer:
         split = made.planes
         bound = int(split.bounds.sum(0).max() if split.kind == "products" else split.bounds.max())
         highest = torch.get_float32_matmul_precision() == "highest"
-        self.dtype = torch.float32 if highest and bound <= EXACT[torch.float32] else torch.float64
+        self.dtype = torch.float32 if highest and bound <= EXACT else torch.float64
         self._inputs = split.planes[0].shape[1]
-        self._planes = [torch.from_numpy(self._once(plane)).to(self.dtype) for plane in split.planes]
         self._tables = [torch.from_numpy(row).to(self.dtype) for row in split.tables]
         self._offset = torch.from_numpy(made.offset)
-        if made.thresholds is not None:
-            self._factors = [torch.from_numpy(v) for v in (made.multiplier, made.shift, half(made.shift))]
+        if made.multiplier is not None:
+            self._times, self._shift = torch.from_numpy(made.multiplier), torch.from_numpy(made.shift)
+        self._parts = [torch.from_numpy(self._once(part)).to(self.dtype) for part in made.parts]
 
     def _once(self, plane: np.ndarray) -> np.ndarray:
         """Return an offset's plane, which is 1 everywhere, for one output and one input: the inputs' sum."""
@@ -60,34 +58,32 @@ class CodesLayer:
         if self.read.adapter is not None:
             return self._adaptive(x, self.read.adapter)
         self.codes = self.read.codes(x) if x.is_floating_point() else _below(x, self.made.thresholds)
-        times, shift, added = (self._spread(v[:, None], x.ndim) for v in self._factors)
-        return self._requantized(self.accumulators(self.codes), times, shift, added)
+        return self._requantized(self._times, self._shift)
 
-    def accumulators(self, codes: Tensor) -> Iterator[Tensor]:
-        """Yield the sum of each plane for codes, int64 (each fits into int32); one sum for "products".
+    def _sums(self) -> Iterator[Tensor]:
+        """Yield the sum of each part of the weight for the codes, int64; one sum for "products".
 
         An offset's sum is the same for every output, and has one channel.
         """
         if self.made.planes.kind == "products":
-            rows = zip(self._tables, self._planes, strict=True)
-            yield sum(product(self.step, take(row, codes), plane, None) for row, plane in rows).long()
+            rows = zip(self._tables, self._parts, strict=True)
+            yield sum(product(self.step, take(row, self.codes), part, None) for row, part in rows).long()
             return
-        x = take(self._tables[0], codes)
-        for plane in self._planes:
-            read = x if plane.shape[1] == self._inputs else x.sum(1, keepdim=True)
-            yield product(self.step, read, plane, None).long()
+        x = take(self._tables[0], self.codes)
+        for part in self._parts:
+            read = x if part.shape[1] == self._inputs else x.sum(1, keepdim=True)
+            yield product(self.step, read, part, None).long()
 
-    def _requantized(self, sums: Iterator[Tensor], times: Tensor, shift: Tensor, added: Tensor) -> Tensor:
+    def _requantized(self, times: Tensor, shift: Tensor) -> Tensor:
+        """Return the sums times their multipliers, shifted; for each channel, or each sample and channel."""
+        rest = (1,) * (self.codes.ndim - 2)
         total = None
-        for accumulator, m, s, a in zip(sums, times, shift, added, strict=True):
-            scaled = accumulator.mul_(m) if accumulator.shape[1] == len(self._offset) else accumulator * m
-            scaled = scaled.add_(a).bitwise_right_shift_(s)
+        for accumulator, m in zip(self._sums(), times, strict=True):
+            m = m.view(-1, m.shape[-1], *rest)
+            scaled = accumulator.mul_(m) if accumulator.shape[1] == m.shape[1] else accumulator * m
             total = scaled if total is None else total.add_(scaled)
-        return total.add_(self._spread(self._offset[None], total.ndim))
-
-    def _spread(self, v: Tensor, ndim: int) -> Tensor:
-        """Return numbers for each channel, (..., C), in a shape that broadcasts against maps."""
-        return v.reshape(*v.shape, *(1,) * (ndim - 2))
+        shift = shift.view(-1, shift.shape[-1], *rest)
+        return total.add_((1 << shift) >> 1).bitwise_right_shift_(shift).add_(self._offset.view(-1, *rest))
 
     def _adaptive(self, x: Tensor, adapter: Adapter) -> Tensor:
         """Return the output where each sample has its own step: thresholds and multipliers from it."""
@@ -97,9 +93,8 @@ class CodesLayer:
             self.codes = _below(x.double(), borders)
         else:
             self.codes = _below(x, thresholds(borders, self.f))
-        times, shift = multiplier(np.ldexp(self.made.factor[:, None] * steps, self.f))
-        factors = (self._spread(torch.from_numpy(v), x.ndim) for v in (times, shift, half(shift)))
-        return self._requantized(self.accumulators(self.codes), *factors)
+        factor = np.ldexp(self.made.factor[:, None] * steps, self.f)
+        return self._requantized(*map(torch.from_numpy, multiplier(factor, self.made.planes.bounds[:, None])))
 
 
 def _below(x: Tensor, borders: np.ndarray) -> Tensor:

@@ -1,9 +1,10 @@
 """Fixed point: real factors, biases and borders as integers; numpy alone, float64 in and int64 out.
 
-A map between layers is held in integers v that stand for v × 2^-f, one f for the whole network. An
-accumulator, an int32, is brought to that unit by a *multiplier* of at most 31 bits and a *shift*:
+A map between layers is held in integers v that stand for v × 2^-f, one f for the whole network. The
+accumulators A_p of an output, int32, are brought to that unit by a *multiplier* each, of at most 31 bits, and
+one *shift*:
 
-    v = (accumulator × multiplier + 2^(shift - 1)) >> shift        (int64; rounds to nearest, halves upward)
+    v = (sum over p of A_p × multiplier_p + 2^(shift - 1)) >> shift    (int64; to nearest, halves upward)
 """
 
 from __future__ import annotations
@@ -17,22 +18,25 @@ FARTHEST = 2**62
 """The largest magnitude of a border; no map reaches it."""
 
 
-def multiplier(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return integers with factor = multiplier × 2^-shift, to within 2^-31 of it.
+def multiplier(factor: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return integers with factor = multiplier × 2^-shift, to within 2^-31 of an output's largest factor.
 
     Args:
-        factor: Real numbers below 2^31 in magnitude, of any shape.
+        factor: What one count of each accumulator is worth, below 2^31 in magnitude, shape (P, ...).
+        bounds: The largest magnitude of each accumulator, of a shape that broadcasts against it.
 
     Returns:
-        Multipliers of magnitude up to 2^31 and shifts from 0 to 62, int64. A factor below 2^-31 has a
-        multiplier of fewer bits.
+        Multipliers of magnitude up to 2^31, (P, ...), and shifts from 0 to 62, one for all P, (...), int64.
+        Where the largest factor is below 2^-31, or the sum might not fit into int64, multipliers have fewer
+        bits.
 
     Example:
-        >>> [int(v) for v in multiplier(np.array(0.75))]
-        [1610612736, 31]
+        >>> [v.tolist() for v in multiplier(np.array([0.75, 0.5]), np.array([100, 100]))]
+        [[1610612736, 1073741824], 31]
     """
-    exponent = np.frexp(np.asarray(factor, np.float64))[1]
-    shift = np.minimum(31 - exponent, LARGEST_SHIFT)
+    size = np.abs(np.asarray(factor, np.float64))
+    largest, total = (np.frexp(v)[1] for v in (size.max(0), (size * bounds).sum(0)))
+    shift = np.minimum(np.minimum(31 - largest, 61 - total), LARGEST_SHIFT)
     return np.rint(np.ldexp(factor, shift)).astype(np.int64), shift.astype(np.int64)
 
 

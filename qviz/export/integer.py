@@ -7,9 +7,9 @@ say where the integers come from):
 2. Each plane p of its weight is multiplied with the integers that the codes stand for and summed into an
    accumulator A_p, an int32: that it fits is proved from codes and tables before anything is run. Padding is
    the value 0.
-3. v = offset + sum over p of (A_p × multiplier_p + 2^(shift_p - 1)) >> shift_p, in int64: rounded to nearest,
-   halves upward; multipliers of 31 bits for each output channel, with BatchNorm's factor in them; the offset
-   is bias and BatchNorm's rest. With "products", A is the sum over all planes, requantized once.
+3. v = offset + (sum over p of A_p × multiplier_p + 2^(shift - 1)) >> shift, in int64: rounded to nearest,
+   halves upward; multipliers of 31 bits for each plane and output channel, with BatchNorm's factor in them;
+   the offset is bias and BatchNorm's rest. With "products", A is the sum over all planes.
 4. v is in units of 2^-f, one f for the network. ReLU, clip, sums, maxima, slices and padding act on v as they
    are; a mean is floor((2 sum + n) / 2n), that is to nearest, halves upward.
 

@@ -18,12 +18,12 @@ normalized image is what mean and std allow (within ±256 where these are not kn
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from qviz.export.arithmetic import Planes, planes
+from qviz.export.arithmetic import Planes, digits, planes
 from qviz.export.fixed import adaptive_steps, channel_means, fixed, multiplier, thresholds
 
 STEPS = 64.0
@@ -41,7 +41,10 @@ class Product:
         factor: What one count of each accumulator is worth in the output, BatchNorm in it, float64, (P, out),
             of "products" (1, out); of an adaptive step, in units of that.
         bias: What is added to it, BatchNorm in it, float64, (out,).
-        multiplier, shift: The factor in units of 2^-f, int64, of its shape; None for an adaptive step.
+        parts: What is multiplied: the planes, or their :func:`~qviz.export.arithmetic.digits`.
+        multiplier: The worth of each part's sum in units of 2^-f, with the shift, int64, (parts, out), of
+            "products" (1, out); None for an adaptive step.
+        shift: The bits that the total is moved to the right, int64, (out,); None for an adaptive step.
         offset: The bias in units of 2^-f, int64, (out,).
         thresholds: The borders in units of 2^-f, int64, (K - 1,) or (K - 1, C); None for an adaptive step.
     """
@@ -49,6 +52,7 @@ class Product:
     planes: Planes
     factor: np.ndarray
     bias: np.ndarray
+    parts: tuple[np.ndarray, ...]
     multiplier: np.ndarray | None = None
     shift: np.ndarray | None = None
     offset: np.ndarray | None = None
@@ -182,7 +186,7 @@ def _product(name: str, layer: Any, norm: tuple[np.ndarray, np.ndarray] | None, 
         raise ValueError(f"layer {name} has no integer arithmetic: {problem}") from problem
     bias = np.zeros(len(layer.weight.codes)) if layer.bias is None else np.asarray(layer.bias, np.float64)
     factor, offset = (1.0, 0.0) if norm is None else norm
-    return Product(made, made.worth * factor, bias * factor + offset)
+    return Product(made, made.worth * factor, bias * factor + offset, made.planes)
 
 
 def _bounds(
@@ -242,7 +246,8 @@ def _exponent(x: float) -> int:
 def _in_units(p: Product, layer: Any, f: int) -> Product:
     """Return a product with its integers."""
     if layer.input.adapter is not None:
-        return Product(p.planes, p.factor, p.bias, offset=fixed(p.bias, f))
-    times, shift = multiplier(np.ldexp(p.factor, f))
+        return replace(p, offset=fixed(p.bias, f))
+    times, shift = multiplier(np.ldexp(p.factor, f), p.planes.bounds)
     borders = thresholds(np.asarray(layer.input.borders), f)
-    return Product(p.planes, p.factor, p.bias, times, shift, fixed(p.bias, f), borders)
+    parts, times = (p.parts, times) if p.planes.kind == "products" else digits(p.planes, times)
+    return replace(p, parts=parts, multiplier=times, shift=shift, offset=fixed(p.bias, f), thresholds=borders)

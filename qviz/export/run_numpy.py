@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from qviz.export.arithmetic import EXACT
 from qviz.export.fixed import below, channels, fixed, half, mean, multiplier, thresholds
 from qviz.export.numpy_file import Weight, network
 from qviz.export.plan import Product, affine, pixel, plan, sample_steps
@@ -115,28 +116,30 @@ class Network:
         if (steps := self._steps(step, x)) is not None:
             borders = self.exported.layers[step.name].input.borders.astype(np.float64)[:, None, None] * steps
             borders = borders if x.dtype != np.int64 else thresholds(borders, self.plan.f)
-            times, shift = multiplier(np.ldexp(made.factor[:, None] * steps, self.plan.f))
+            factor = np.ldexp(made.factor[:, None] * steps, self.plan.f)
+            times, shift = multiplier(factor, made.planes.bounds[:, None])
         elif x.dtype != np.int64:
             borders = self.exported.layers[step.name].input.borders
         codes = below(x, borders)
-        total = channels(made.offset, x.ndim)
-        for accumulator, m, s in zip(accumulators(step, made, codes), times, shift, strict=True):
-            m, s = channels(m, x.ndim), channels(s, x.ndim)
-            total = total + ((accumulator * m + half(s)) >> s)
-        return total
+        sums = zip(accumulators(step, made, codes), times, strict=True)
+        total = sum(accumulator * channels(m, x.ndim) for accumulator, m in sums)
+        return channels(made.offset, x.ndim) + (
+            total + channels(half(shift), x.ndim) >> channels(shift, x.ndim)
+        )
 
 
 def accumulators(step: Any, made: Product, codes: np.ndarray) -> list[np.ndarray]:
-    """Return the sum of each plane, int64; one for "products".
+    """Return the sum of each part of the weight, int64; one for "products".
 
     Sums of integers below 2^24 are exact in float32, below 2^53 in float64: BLAS makes them.
     """
-    split = made.planes
-    bound = split.bounds.sum(0).max() if split.kind == "products" else split.bounds.max()
-    dtype = np.float32 if bound <= 2**24 else np.float64
-    rows = zip(split.tables, split.planes, strict=True)
-    sums = [product(step, row.astype(dtype)[codes], plane.astype(dtype)) for row, plane in rows]
-    sums = [np.sum(sums, 0)] if split.kind == "products" else sums
+    products = made.planes.kind == "products"
+    bound = made.planes.bounds.sum(0).max() if products else made.planes.bounds.max()
+    dtype = np.float32 if bound <= EXACT else np.float64
+    read = [table.astype(dtype)[codes] for table in made.planes.tables[: None if products else 1]]
+    pairs = zip(read if products else read * len(made.parts), made.parts, strict=True)
+    sums = [product(step, x, part.astype(dtype)) for x, part in pairs]
+    sums = [np.sum(sums, 0)] if products else sums
     return [s.astype(np.int64) for s in sums]
 
 

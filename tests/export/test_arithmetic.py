@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -12,10 +13,12 @@ from torch import nn
 
 from qviz import recipes
 from qviz.export import post_lut, split_accumulate
-from qviz.export.arithmetic import planes
-from qviz.export.codes import EXACT
+from qviz.export.arithmetic import EXACT, digits, planes
+from qviz.export.codes import CodesLayer
+from qviz.export.exported import Step
 from qviz.export.fixed import half, multiplier, thresholds
-from qviz.export.tables import WeightTable
+from qviz.export.plan import Product
+from qviz.export.tables import InputTable, WeightTable
 from qviz.nn import QuantConv2d
 
 
@@ -40,7 +43,7 @@ def test_the_planes_are_the_weight_and_the_accumulators_plain_sums(name: str, w:
             columns = F.unfold(torch.from_numpy(row)[codes].double(), 3, padding=1).long()
         exact = torch.from_numpy(plane).long().flatten(1) @ columns
         assert int(exact.abs().amax((0, 2)).max()) <= int(bound.max()) < 2**31
-        dtype = torch.float32 if int(bound.max()) <= EXACT[torch.float32] else torch.float64
+        dtype = torch.float32 if int(bound.max()) <= EXACT else torch.float64
         maps = torch.from_numpy(row).to(dtype)[codes]
         fast = F.conv2d(maps, torch.from_numpy(plane).to(dtype), padding=1)
         assert torch.equal(fast.long().flatten(2), exact)
@@ -72,14 +75,48 @@ def test_powers_of_two_are_shifts() -> None:
 def test_requantization_rounds_to_nearest_halves_upward() -> None:
     rng = np.random.default_rng(0)
     factors = np.concatenate([rng.uniform(-1, 1, 200) * 2.0 ** rng.integers(-60, 30, 200), [0.0, 0.5, 1.0]])
-    times, shift = multiplier(factors)
-    for factor, m, s in zip(factors.tolist(), times.tolist(), shift.tolist(), strict=True):
-        error = abs(Fraction(m, 2**s) - Fraction(factor))
-        assert error <= max(Fraction(abs(factor)) / 2**31, Fraction(1, 2**63))
-        for accumulator in (1, -1, 3, 2**31 - 1, -(2**31) + 1):
-            v = (np.int64(accumulator) * np.int64(m) + half(np.int64(s))) >> np.int64(s)
-            exact = Fraction(accumulator * m, 2**s) + Fraction(1, 2)
-            assert int(v) == exact.numerator // exact.denominator if s else int(v) == accumulator * m
+    factors = np.stack([factors, rng.uniform(-1, 1, 203) * factors])
+    bounds = np.array([[2**31 - 1], [9]])
+    times, shift = multiplier(factors, bounds)
+    for i, s in enumerate(shift.tolist()):
+        pair = factors[:, i].tolist()
+        size = max(map(abs, pair))
+        fits = Fraction(
+            1, 2 ** min(31, 61 - math.frexp(sum(abs(pair[p]) * int(bounds[p, 0]) for p in (0, 1)))[1])
+        )
+        for p in (0, 1):
+            error = abs(Fraction(int(times[p, i]), 2**s) - Fraction(pair[p]))
+            assert error <= max(Fraction(size) / 2**31, Fraction(1, 2**63), fits / 2)
+        for sums in (1, 0), (-1, 2), (3, -9), (2**31 - 1, 9), (1 - 2**31, -9):
+            total = sum(np.int64(a) * m for a, m in zip(sums, times[:, i], strict=True))
+            exact = sum(a * int(m) for a, m in zip(sums, times[:, i], strict=True))
+            v = (total + half(np.int64(s))) >> np.int64(s)
+            assert int(v) == ((2 * exact + 2**s) // 2 ** (s + 1) if s else exact)
+
+
+@pytest.mark.parametrize("planes_of", [2, 9, 15])
+def test_the_digits_of_many_planes_give_their_sum(planes_of: int) -> None:
+    rng = np.random.default_rng(planes_of)
+    levels = np.sort(rng.normal(size=planes_of)).astype(np.float32)
+    codes = rng.integers(0, planes_of, (6, 8, 3, 3)).astype(np.uint8)
+    split = planes(WeightTable(torch.from_numpy(codes), torch.from_numpy(levels)), np.arange(16.0), "levels")
+    times, shift = multiplier(split.worth * 2.0**20, split.bounds)
+    offset = rng.integers(-(2**30), 2**30, 6)
+    borders = np.arange(15) + 0.5
+    parts, multipliers = digits(split, times)
+    made = Product(
+        split, split.worth, offset * 2.0**-20, parts, multipliers, shift, offset, thresholds(borders, 20)
+    )
+    step = Step("conv", (0,), "c", {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1})
+    layer = CodesLayer(step, InputTable(torch.from_numpy(borders), torch.arange(16.0)), made, 20)
+    assert len(parts) == min(planes_of, 3)
+    x = rng.integers(-(2**20), 17 * 2**20, (2, 8, 5, 5))
+    columns = F.unfold(torch.from_numpy(np.clip(np.round(x / 2**20), 0, 15)), 3, padding=1).long().numpy()
+    sums = [plane.reshape(6, -1).astype(object) @ columns for plane in split.planes]
+    total = sum(a * m[:, None] for a, m in zip(sums, times.astype(object), strict=True))
+    s = shift.astype(object)[:, None]
+    expected = offset[:, None] + (total + 2 ** (s - 1)) // 2**s
+    assert np.array_equal(layer(torch.from_numpy(x)).flatten(2).numpy(), expected.astype(np.int64))
 
 
 def test_integer_thresholds_decide_as_real_borders() -> None:
