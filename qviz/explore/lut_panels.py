@@ -194,7 +194,9 @@ def ending(m: Moment) -> list[str]:
     sums = k.accumulators(m.terms)
     used = [r for r in range(len(sums)) if sums[r]] or [0]
     parts = [f"{sums[r]} · {k.multipliers[r]}" for r in used]
-    shown = " + ".join(parts if len(parts) <= 2 else [parts[0], f"{len(parts) - 1} more"])
+    shown = " + ".join(parts if len(parts) <= 2 else [parts[0], f"{len(parts) - 1} more"]).replace(
+        "+ -", "− "
+    )
     return [
         f"Multipliers and shift: ({shown} + {2 ** (n - 1)}) >> {n} = {k.fixed(m.terms)}, in units of 2^{-f}",
         f"That is {k.result(m.terms):.5g}; the accumulators stand for {k.exact(m.terms):.5g}; in floating "

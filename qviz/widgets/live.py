@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
+from io import BytesIO
 from typing import Any
 
 import bqplot
 import numpy as np
-from ipywidgets import Widget
-from matplotlib import colormaps
-from matplotlib.colors import to_hex
+from ipywidgets import Image, Widget
+from matplotlib.image import imsave
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from qviz.plot.scene import Axis, Band, Bars, Heat, Line, Mark, Panel, Points, Rug, Rule, Span, Steps
@@ -67,6 +67,22 @@ def _outline(edges: np.ndarray, heights: np.ndarray, base: float | None) -> Arra
     return {"x": x.astype(np.float64), "y": y.astype(np.float64)}
 
 
+def _outer(at: np.ndarray) -> np.ndarray:
+    """Return the outer edges of equally spaced cells with these centers; of a single one, one apart."""
+    half = (at[-1] - at[0]) / (len(at) - 1) / 2 if len(at) > 1 else 0.5
+    return np.array([at[0] - half, at[-1] + half])
+
+
+def colors(mark: Heat) -> bytes:
+    """Return a heat map as a PNG, a pixel a value. bqplot's own map is drawn up to five times a change."""
+    low, high = mark.ends or (None, None)
+    png = BytesIO()
+    imsave(
+        png, np.ma.masked_invalid(mark.values), cmap=HEAT, vmin=low, vmax=high, origin="lower", format="png"
+    )
+    return png.getvalue()
+
+
 def arrays(mark: Mark, panel: Panel) -> Arrays:
     """Return the arrays that bqplot gets for a mark of a panel.
 
@@ -96,7 +112,7 @@ def arrays(mark: Mark, panel: Panel) -> Arrays:
             strip = np.array([mark.low, mark.low, mark.high, mark.high]), np.array([low, high, high, low])
             return dict(zip("xy" if mark.axis == "x" else "yx", strip, strict=True))
         case Heat():
-            return {"x": mark.x, "y": mark.y, "color": mark.values}
+            return {"x": _outer(mark.x), "y": _outer(mark.y)}
     raise TypeError(f"no live drawing for a mark of type {type(mark).__name__}")
 
 
@@ -126,9 +142,7 @@ def _made(mark: Mark, **traits: Any) -> bqplot.Mark:
     if isinstance(mark, Points):
         return bqplot.Scatter(default_size=56, stroke="white", update_on_move=True, **traits)
     if isinstance(mark, Heat):
-        palette = [to_hex(color) for color in colormaps[HEAT](np.linspace(0.0, 1.0, 9))]
-        traits["scales"] = {**traits["scales"], "color": bqplot.ColorScale(colors=palette)}
-        return bqplot.HeatMap(**traits)
+        return bqplot.Image(image=Image(value=colors(mark), format="png"), **traits)
     if type(mark) in OPACITY:
         return bqplot.Lines(fill="inside", fill_opacities=[OPACITY[type(mark)]], stroke_width=0, **traits)
     return bqplot.Lines(**{"stroke_width": 1.4 if isinstance(mark, Rule) else 2, **traits})
@@ -229,10 +243,8 @@ class LivePanel:
             live = self._take(mark, used, scales, panel)
             self.shown.append(live)
             if isinstance(mark, Heat):
-                low, high = mark.ends or (None, None)
-                wanted.append((live.scales["color"], {"min": low, "max": high}))
-            own = {**live.scales, **scales}
-            wanted.append((live, {**arrays(mark, panel), **_looks(mark), "scales": own, "visible": True}))
+                wanted.append((live.image, {"value": colors(mark)}))
+            wanted.append((live, {**arrays(mark, panel), **_looks(mark), "scales": scales, "visible": True}))
         spare = [live for pool in self._pool.values() for live in pool if live not in self.shown]
         wanted += [(live, {"visible": False}) for live in spare]
         wanted.append((self.widget, {"title": panel.title, "marks": [*self.shown, *spare]}))

@@ -2,12 +2,15 @@
 
 from collections import Counter
 from dataclasses import replace
+from io import BytesIO
 
 import bqplot
 import ipywidgets
 import numpy as np
+import PIL.Image
 import pytest
 import torch
+from matplotlib import colormaps
 
 from qviz import post, pot
 from qviz.plot import panels
@@ -149,23 +152,19 @@ def test_a_log_axis_gets_a_log_scale_and_round_ticks():
     assert isinstance(live.shown[0].scales["x"], bqplot.LinearScale)
 
 
-def test_a_heat_map_has_its_colors():
-    values = np.arange(6.0).reshape(2, 3)
-    heat = Heat("data", np.array([0.1, 0.5, 0.9]), np.array([0.25, 0.75]), values)
-    (live,) = LivePanel(panel(heat)).widget.marks
-    assert isinstance(live, bqplot.HeatMap)
-    np.testing.assert_array_equal(live.color, values)
-    assert set(live.scales) == {"x", "y", "color"}
-
-
-def test_colors_of_a_heat_map_can_stand_for_the_same_values():
-    values = np.arange(6.0).reshape(2, 3)
-    heat = Heat("data", np.array([0.1, 0.5, 0.9]), np.array([0.25, 0.75]), values, (0.0, 10.0))
-    shown = LivePanel(panel(heat))
-    colors = shown.widget.marks[0].scales["color"]
-    assert (colors.min, colors.max) == (0.0, 10.0)
-    apply(shown.changes(panel(replace(heat, ends=None))))
-    assert (colors.min, colors.max) == (None, None)
+@pytest.mark.parametrize("ends", [None, (0.0, 10.0)])
+def test_a_heat_map_has_its_colors(ends):
+    values = np.array([[0.0, 1.0, 2.0], [3.0, np.nan, 5.0]])
+    heat = Heat("data", np.array([0.1, 0.5, 0.9]), np.array([0.25, 0.75]), values, ends)
+    shown = LivePanel(panel(replace(heat, values=values + 1)))
+    (live,) = shown.widget.marks
+    apply(shown.changes(panel(heat)))
+    seen = np.asarray(PIL.Image.open(BytesIO(live.image.value)).convert("RGBA"))[::-1]  # rows from below
+    low, high = ends or (0.0, 5.0)
+    expected = colormaps["viridis"]((values - low) / (high - low), bytes=True)
+    np.testing.assert_array_equal(seen[~np.isnan(values)], expected[~np.isnan(values)])
+    assert seen[1, 1, 3] == 0
+    np.testing.assert_allclose((live.x, live.y), [[-0.1, 1.1], [0.0, 1.0]])
 
 
 # --- changes ----------------------------------------------------------------------------------------------
