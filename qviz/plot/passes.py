@@ -58,10 +58,10 @@ class Passes:
         marks: list[Mark] = [
             Line("ideal", ends, ends, label="y = x"),
             _between("b", self.x[seen], self.trained[seen], self.tested[seen]),
-            Line("a", *stairs, label="rounding: test"),
+            Line("a", *stairs, label="Q(x) in a test"),
         ]
         if self.gap.max > 1e-9:
-            marks.append(Line("b", self.x, self.trained, label="soft: training"))
+            marks.append(Line("b", self.x, self.trained, label="Q(x) in training"))
         if self.unscaled is not None:
             marks.append(Line("c", self.x, self.unscaled, label="before DAQ's rescale"))
         gap = f"Quantizer gap, the shaded area: mean {said(self.gap.mean)}, largest {said(self.gap.max)}."

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from qviz.widgets.explorer import Explorer
 
 VIEW = "application/vnd.jupyter.widget-view+json"
-REST_S = 2.0
+REST_S = 5.0
 """After a move in the browser the PNG is drawn again when nothing has moved for this time."""
 
 HIDDEN = """

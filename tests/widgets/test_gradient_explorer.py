@@ -31,7 +31,7 @@ def test_keep_tells_that_the_controller_moves_the_gradient_alone():
     assert "quantizer gap" not in said
     assert "y at your x" not in said
     ghosts = [[m for m in p.marks if isinstance(m, Line) and m.role == "before"] for p in e.scene().panels]
-    stairs = next(m for m in e.scene().panels[0].marks if m.label == "rounding: test")
+    stairs = next(m for m in e.scene().panels[0].marks if m.label == "Q(x) in a test")
     assert len(ghosts[1]) == 1
     assert not any(np.array_equal(m.y, stairs.y, equal_nan=True) for m in ghosts[0])
 
