@@ -107,14 +107,14 @@ def test_curves_and_areas_are_the_formulas(c):
     assert band.high - band.low == pytest.approx(np.abs(want["dy"] - forward_slope(c, x)), abs=2e-6)
     band = named(forward, Band)
     assert band.high - band.low == pytest.approx(np.abs(want["train"] - want["test"]), abs=1e-6)
-    stairs = named(forward, Line, "rounding")
+    stairs = named(forward, Line, "in a test")
     ends = (
         stairs.x.reshape(-1, 3)[:, :2]
         if not len(stairs.x) % 3
         else np.append(stairs.x, 0).reshape(-1, 3)[:, :2]
     )
     assert stairs.y[::3] == pytest.approx(passes(c, ends.mean(1))["test"], abs=1e-6)
-    soft = [m for m in forward.marks if isinstance(m, Line) and "soft" in m.label]
+    soft = [m for m in forward.marks if isinstance(m, Line) and "in training" in m.label]
     assert bool(soft) == (np.abs(want["train"] - want["test"]).max() > 1e-6)
     if soft:
         assert soft[0].y[seen] == pytest.approx(want["train"], abs=1e-6)
@@ -194,7 +194,7 @@ def test_the_controller_moves_the_gradient_and_never_the_staircase():
     scenes = [
         MODEL.scene(made(DAQ, gamma=g, sigma=s, soft=True)) for g, s in ((0.5, 1.0), (4.0, 1.0), (2.0, 3.0))
     ]
-    stairs = [named(scene.panels[0], Line, "rounding").y for scene in scenes]
+    stairs = [named(scene.panels[0], Line, "in a test").y for scene in scenes]
     slopes = [named(scene.panels[1], Line, "gradient").y for scene in scenes]
     shares = [named(scene.panels[0], Line, "before").y for scene in scenes]
     assert all(np.array_equal(stairs[0], other, equal_nan=True) for other in stairs[1:])
