@@ -35,7 +35,21 @@ STYLE = (
 )
 """Dashes shorter than the treads of a staircase, dots that can be taken whatever covers them, focus rings."""
 
-NAMES = """
+KEYS = """
+window.qvizKeys ??= (window.addEventListener('keydown', (event) => {
+  if (!event.target.closest?.('.qviz-explorer, .qviz-predict')) return;
+  const held = event.ctrlKey || event.metaKey || event.altKey || event.shiftKey;
+  const plain = !held && !['Enter', 'Escape'].includes(event.key);
+  event.target.toggleAttribute('data-lm-suppress-shortcuts', plain);
+}, true), true);
+"""
+"""What keeps plain keys in an explorer from the notebook's shortcuts, which would insert and delete cells
+when a letter is typed into a list. In Notebook 7 they come before the widget: an arrow key left the slider.
+"""
+
+NAMES = (
+    KEYS
+    + """
 const name = (tries) => {
   const sliders = this.closest('.qviz-explorer')?.querySelectorAll('.widget-slider') ?? [];
   for (const slider of sliders) {
@@ -64,6 +78,7 @@ const listen = (root) => root.addEventListener('click', (event) => {
 });
 name(50);
 """
+)
 """What gives sliders, and the buttons that play them, accessible names: ipywidgets has no trait for it.
 
 It also lets a click on a row of a table that opens things set the list that it names.

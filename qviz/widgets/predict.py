@@ -10,6 +10,7 @@ from IPython.display import display
 
 from qviz.explore.question import Answer, Question, Verdict
 from qviz.widgets.display import HIDDEN, VIEW
+from qviz.widgets.frame import KEYS
 
 MARKS = {True: "✓", False: "✗", None: "→"}
 
@@ -97,9 +98,12 @@ class Predict(w.VBox):
         display({"text/html": still, "text/plain": plain}, raw=True)
 
 
-NAME = """
+NAME = (
+    KEYS
+    + """
 const root = this.closest('.qviz-predict');
 const entry = root?.querySelector('input[type=text], .widget-radio-box');
 entry?.setAttribute('aria-label', root.firstElementChild.textContent);
 """
+)
 """What names the entry by the question: ipywidgets has no trait for it."""

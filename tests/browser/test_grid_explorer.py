@@ -244,6 +244,17 @@ def test_a_move_comes_in_one_message(lab):
     assert came.count("update") <= 3  # what is enabled and disabled, and not a dozen marks
 
 
+def test_a_letter_typed_into_a_list_is_no_shortcut_and_shift_enter_is_one(lab):
+    cells = lab.page.locator(f"{PANEL} .jp-Cell")
+    before = cells.count()
+    select(lab, "Tensor").press("a")  # would put a cell above this one
+    assert select(lab, "Tensor").get_attribute("data-lm-suppress-shortcuts") is not None
+    select(lab, "Tensor").press("Shift+ArrowDown")  # marks more cells
+    assert select(lab, "Tensor").get_attribute("data-lm-suppress-shortcuts") is None
+    assert cells.count() == before
+    lab.wait_until_still()
+
+
 def test_everything_that_can_be_used_has_a_name(lab):
     output = lab.page.locator(f"{PANEL} .qviz-explorer")
     lab.page.get_by_role("slider", name="Clip").wait_for()

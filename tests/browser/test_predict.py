@@ -31,6 +31,8 @@ def test_the_answer_follows_the_prediction(desk, tmp_path):
         page.get_by_role("button", name="Check").first.click()
         page.get_by_text("You said 6; it is 8. Your prediction is 2 too low.").wait_for()
         page.get_by_label("b", exact=True).check()
+        page.get_by_label("b", exact=True).press("a")  # the shortcut that puts a cell above this one
+        assert page.locator(".jp-CodeCell").count() == 2
         page.get_by_role("button", name="Check").nth(1).click()
         page.get_by_text("Yes: b.").wait_for()
         assert lab.errors() == []
