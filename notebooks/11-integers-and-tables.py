@@ -248,7 +248,7 @@ Predict(
 # NBVAL_CHECK_OUTPUT
 from qviz.export.fixed import multiplier, thresholds
 
-(m,), n = (v.tolist() for v in multiplier(np.array([0.0123 * 2**8]), bounds=np.array([2**31 - 1])))
+(m,), n = (v.tolist() for v in multiplier(np.array([0.0123 * 2**8]), bounds=np.array([2**20])))
 print(f"0.0123 * 2^8 = {m} / 2^{n}, off by {abs(m / 2**n - 0.0123 * 2**8):.0e}")
 print("A = 1000:", (1000 * m + 2 ** (n - 1)) >> n, "in units of 2^-8; exact:", 1000 * 0.0123 * 2**8)
 print("thresholds 0.3 and -0.3 in quarters:", thresholds(np.array([0.3, -0.3]), 2).tolist())
