@@ -341,7 +341,7 @@ from qviz.shipped import data_dir
 rows = [
     row
     for row in Ledger(data_dir() / "results.json")
-    if row.kind == "PTQ" and (row.w_bits, row.a_bits, row.n_seeds) == (2, 2, 3)
+    if row.kind == "PTQ" and (row.w_bits, row.a_bits, row.n_seeds, row.iterations) == (2, 2, 3, 1000)
 ]
 found = {(row.method, "biases learned" in row.note): row for row in rows if row.method in ("qdrop", "aquant")}
 print(f"{'2-bit weights and activations':32}{'biases kept':>18}{'biases learned':>18}")
