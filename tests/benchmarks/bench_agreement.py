@@ -1,6 +1,6 @@
 """How well two evaluations of an exported network agree: integers, float64, and float32 with either kernels.
 
-    python -m tests.benchmarks.bench_agreement FILE… [--images 10000]
+    python -m tests.benchmarks.bench_agreement FILE… [--images 10000] [--only float64 integers]
 
 prints, for each file and each pair of evaluations, the share of equal codes, the images in which one differs,
 those that get another class, and the largest difference of a logit, on CIFAR-10's test images.
@@ -62,10 +62,10 @@ def evaluations(exported: Exported) -> dict[str, Callable[[Tensor], tuple[Tensor
 
 
 @torch.no_grad()
-def rows(file: str, images: Tensor) -> list[tuple[str, ...]]:
-    """Compare each two evaluations of a file on images, uint8."""
+def rows(file: str, images: Tensor, only: list[str]) -> list[tuple[str, ...]]:
+    """Compare each two evaluations of a file on images, uint8; of those named, if any are."""
     exported = read(file)
-    ways = evaluations(exported)
+    ways = {name: way for name, way in evaluations(exported).items() if name in only or not only}
     pairs = {pair: [Answers(), 0, 0, 0] for pair in combinations(ways, 2)}
     for batch in normalize(images, exported.about["mean"], exported.about["std"]).split(BATCH):
         made = {name: way(batch.contiguous()) for name, way in ways.items()}
@@ -93,8 +93,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="+", help=".safetensors files that qviz exported")
     parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--only", nargs="*", default=[], help="the evaluations to compare")
     given = parser.parse_args()
     head = ("evaluation", "against", "codes equal", "images touched", "top-1 equal", "logits apart")
     for file in given.files:
-        found = rows(file, cifar10("test", source="full").images[: given.images])
+        found = rows(file, cifar10("test", source="full").images[: given.images], given.only)
         print(f"{file}\n{table(head, found, right=(2, 3, 4, 5))}", flush=True)
