@@ -336,8 +336,8 @@ except ValueError as refused:
 # `costs` counts, from the codes, what the layers of the integer network do for one image. A weight of 0 costs nothing; any
 # other costs an addition, with a shift before it for ±2, ±4, ±8 …, or a multiplication for what is no power of two. In a
 # codebook each weight on a level other than 0 costs one addition. At the end each accumulator costs one multiplication
-# and one shift; a look-up gives an activation its code. MACs (multiply-accumulate operations) are the products of the
-# float layer. Shortcuts, the mean at the end and ASQ's networks are not counted.
+# and each output one shift; a look-up gives an activation its code. MACs (multiply-accumulate operations) are the
+# products of the float layer. Shortcuts, the mean at the end and ASQ's networks are not counted.
 
 # %%
 Predict(

@@ -126,9 +126,9 @@ def costs(exported: Exported, *, shape: Sequence[int] | None = None, how: str = 
     entries for it:
 
     - adds = (Z + A + 1 for each output channel) P: terms, accumulators, offsets;
-    - shifts = (entries of magnitude 2, 4, 8, … + A) P;
-    - multiplications = (entries of another magnitude above 1 + A) P: an accumulator takes one multiplication
-      and one shift to come to the unit of the output, BatchNorm in it;
+    - shifts = (entries of magnitude 2, 4, 8, … + 1 for each output channel with accumulators) P;
+    - multiplications = (entries of another magnitude above 1 + A) P: each accumulator takes one, and their
+      sum one shift, to come to the unit of the output, BatchNorm in it;
     - look-ups = 1 for each value of the input, which its thresholds give a code; with ``how="products"`` Z P
       more, one for each product, and one accumulator for each output channel.
 
@@ -195,7 +195,7 @@ def _of_codes(about: tuple[str, int, int, int, int], split: Planes, places: int,
     return CostRow(
         *about,
         split.kind,
-        (shifted + sums) * places,
+        (shifted + int(used.any(0).sum())) * places,
         (entries + sums + used.shape[1]) * places,
         values + looked * entries * places,
         (multiplied + sums) * places,
