@@ -32,15 +32,24 @@
     return String(hash);
   };
 
-  // A fingerprint takes 3 to 6 ms of the page's time: it is taken anew only where something may have changed.
+  // A fingerprint takes 3 to 6 ms of the page's time: it is taken anew only where a picture may have changed, and not
+  // because a slider, a number or a table has.
   let dirty = true, known = null;
-  const observer = new MutationObserver(() => { dirty = true; });
+  const PICTURE = "svg, img, canvas";
+  const holds = (node) => node.nodeType === 1 && (node.matches(PICTURE) || node.querySelector(PICTURE) !== null);
+  const touches = ({ target, type, addedNodes, removedNodes }) => {
+    const element = target.nodeType === 1 ? target : target.parentElement;
+    if (!element || element.closest("svg")) return true;
+    return type === "childList" ? [...addedNodes, ...removedNodes].some(holds) : holds(element);
+  };
+  const see = (records) => { dirty ||= records.some(touches); };
+  const observer = new MutationObserver(see);
   const watched = { subtree: true, childList: true, attributes: true, characterData: true };
   observer.observe(document.body, watched);
 
   // One string for all pictures of visible size, or null while one of them is still loading or there is none.
   probe.fingerprint = () => {
-    if (observer.takeRecords().length) dirty = true;
+    see(observer.takeRecords());
     if (!dirty) return known;
     const parts = [];
     let silent = false;  // pictures that change without the page's structure

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 OPPOSITE = {"ArrowRight": "ArrowLeft", "ArrowUp": "ArrowDown", "PageUp": "PageDown", "End": "Home"}
 OPPOSITE |= {back: forth for forth, back in OPPOSITE.items()}
 GIVE_UP_AFTER = 3  # keys that change nothing
+REST_MS = 200  # before the page is asked anything: each question takes its time and a processor's
 
 VALUE = """(handle) => {
   const box = handle.closest('.widget-slider');
@@ -95,11 +96,13 @@ class Slider:
         Raises:
             PictureUnchanged: the slider moved, the picture did not change.
         """
-        before = self.handle.evaluate(VALUE)
+        handle = self.handle.element_handle()
+        before = handle.evaluate(VALUE)
         self.lab.arm("keydown")
-        self.handle.press(key)
+        handle.press(key)
+        self.lab.page.wait_for_timeout(REST_MS)
         try:
-            self.lab.page.wait_for_function(MOVED, arg=[self.handle.element_handle(), before], timeout=500)
+            self.lab.page.wait_for_function(MOVED, arg=[handle, before], timeout=500)
         except Timeout:
             return None
         return self.lab.timing()
