@@ -286,7 +286,7 @@ def test_the_gallery_has_a_page_for_each_explorer_and_an_index(capsys, tmp_path,
     assert "threshold-explorer.html  " in out
     index = (tmp_path / "pages" / "index.html").read_text("utf-8")
     assert '<a href="threshold-explorer.html">ThresholdExplorer</a>' in index
-    assert gallery.caption("ThresholdExplorer") in html.unescape(index)
+    assert gallery.MODELS["ThresholdExplorer"].caption() in html.unescape(index)
     assert "<template" in (tmp_path / "pages" / "threshold-explorer.html").read_text("utf-8")
 
 

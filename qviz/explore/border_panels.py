@@ -47,13 +47,13 @@ def product(one: Product, best: bool) -> Panel:
     cuts = np.concatenate([s.cuts, gap], 1).ravel()[:-1]
     places = np.tile(np.append(s.w, np.nan), len(s.cuts))[:-1]
     marks = (
-        Heat("data", s.w, s.u, s.values, (0.0, top), label=f"|error|, 0 (dark) to {top:.3g} (light)"),
+        Heat("data", s.w, s.u, s.values, (0.0, top), label=f"|error|, 0 to {top:.3g}"),
         Line("data", places, cuts, label="threshold"),
         Points("e", np.array([one.w]), np.array([one.u]), "xy", label="one product"),
     )
     own = "each weight has its own best border" if best else "all weights share the border"
     mean = f"mean {s.values.mean():.4g}"
-    text = f"Errors |w'x' − wu| from 0 (dark) to {top:.3g} (light), {mean}; {own}. {'; '.join(one.words)}."
+    text = f"Errors |w'x' − wu| from 0 to {top:.3g}, {mean}; {own}. {'; '.join(one.words)}."
     x, y = Axis("weight w (steps)", s.w[0], s.w[-1]), Axis("activation u (steps)", s.u[0], s.u[-1])
     return Panel("Error of a product", x, y, marks, text)
 

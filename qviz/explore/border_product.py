@@ -83,6 +83,7 @@ class Product:
         w, w_hat: The weight and its level.
         u: The activation; cell its cell, t its fraction there.
         border: The border of its cell; x what it is rounded to.
+        whose: Whose border it is: "" for that of all weights.
         error: w' x' - w u.
         surface: The map.
     """
@@ -94,6 +95,7 @@ class Product:
     cell: int
     t: float
     border: float
+    whose: str
     x: float
     error: float
     surface: Surface
@@ -108,7 +110,9 @@ class Product:
         w_hat = float(rounded(bits, weight)) + 0.0  # no -0 on the page
         border = float(at[cell, 0]) - cell
         own = None if cuts is None else tuple(cuts.tolist())
-        return cls(bits, w, w_hat, u, cell, u - cell, border, x, w_hat * x - w * u, surface(bits, own))
+        whose = " (the best for this weight)" if cuts is None else ""
+        error, shown = w_hat * x - w * u, surface(bits, own)
+        return cls(bits, w, w_hat, u, cell, u - cell, border, whose, x, error, shown)
 
     @property
     def words(self) -> tuple[str, str]:
@@ -116,6 +120,6 @@ class Product:
         sign = ">" if self.t > self.border else "≤"
         return (
             f"w = {self.w:.3g} → w' = {self.w_hat:g}; u = {self.u:.3g}: cell {self.cell}, t = {self.t:.3g} "
-            f"{sign} B = {self.border:.3g} → x' = {self.x:g}",
+            f"{sign} B = {self.border:.3g}{self.whose} → x' = {self.x:g}",
             f"w'x' − wu = {self.w_hat * self.x + 0.0:.3g} − {self.w * self.u:.3g} = {self.error:.3g}",
         )

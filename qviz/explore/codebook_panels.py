@@ -81,8 +81,9 @@ def arithmetic(m: Moment, decay: float, pinned: bool) -> str:
     """Return how the one weight is quantized, and what an update does with its level."""
     k, (counts, means) = m.k, m.use
     borders = np.concatenate([[-np.inf], m.q.codebook.borders.numpy(), [np.inf]])
+    low, high = (f"{end:.4g}".replace("inf", "∞").replace("-∞", "−∞") for end in borders[[k, k + 1]])
     said = (
-        f"w = {m.w:.4g} is in the cell from {borders[k]:.4g} to {borders[k + 1]:.4g} of level "
+        f"w = {m.w:.4g} is in the cell from {low} to {high} of level "
         f"{m.numbers[k]:+.0f}, so Q(w) = {m.levels[k]:.4g}; its gradient passes with slope 1."
     )
     if pinned and m.numbers[k] == 0:

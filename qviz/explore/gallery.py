@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from qviz.explore.thresholds import ThresholdModel
 from qviz.explore.time_machine import TimeModel
 from qviz.plot import html as pages
 
-MODELS: Mapping[str, Callable[[], Model]] = {
+MODELS: Mapping[str, type[Model]] = {
     "GridExplorer": GridModel,
     "GradientExplorer": GradientModel,
     "FormatExplorer": FormatModel,
@@ -35,7 +35,7 @@ MODELS: Mapping[str, Callable[[], Model]] = {
     "LayerExplorer": LayerModel,
     "LutExplorer": LutModel,
 }
-"""What makes the model of each explorer, by the explorer's name, in the order of the lessons."""
+"""The model of each explorer, by the explorer's name, in the order of the lessons."""
 
 INDEX = """
 main { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); gap: 1.5rem; }
@@ -59,11 +59,6 @@ class Entry:
     path: Path
 
 
-def caption(name: str) -> str:
-    """Return what an explorer shows, in a sentence: the first of its model's documentation."""
-    return (MODELS[name].__doc__ or "").strip().splitlines()[0]
-
-
 def write(folder: str | Path, names: Collection[str] = ()) -> Iterator[Entry]:
     """Write a page for each explorer into a folder and yield it; at the end write ``index.html``.
 
@@ -85,8 +80,8 @@ def write(folder: str | Path, names: Collection[str] = ()) -> Iterator[Entry]:
     for name in [name for name in MODELS if not names or name in names]:
         model = MODELS[name]()
         file = "-".join(re.findall("[A-Z][a-z]+", name)).lower()
-        path = pages.write(folder / f"{file}.html", *model.page(model.start))
-        written.append(Entry(name, caption(name), path))
+        path = pages.write(folder / f"{file}.html", name, model.caption(), *model.page(model.start))
+        written.append(Entry(name, model.caption(), path))
         yield written[-1]
     _index(folder / "index.html", written)
 

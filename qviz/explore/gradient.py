@@ -198,7 +198,7 @@ class GradientModel(Model[GradientChoice]):
         )
         return Panel(
             TRAINING,
-            Axis("step", 0.0, STEPS),
+            Axis("step", -0.5, STEPS + 0.5),
             Axis("x", low, high),
             marks,
             text,

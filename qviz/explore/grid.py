@@ -209,7 +209,8 @@ class GridModel(HandModel[GridChoice]):
         """
         if names:
             return super().page(c, names)
-        widths, grids = self.controls(c)["bits"].values(), self.names(4)
+        widths, moved = self.controls(c)["bits"].values(), c.edits or c.moved is not None
+        grids = self.names(4) if moved else self.grids.names(4)
         frames: dict[Key, Scene] = {}
         for i, bits in enumerate(widths):
             here = replace(c, bits=bits)
@@ -220,7 +221,7 @@ class GridModel(HandModel[GridChoice]):
             frames |= {(i, grids.index(g)): self._scene(here, *some, reach) for g, *some in alone}
         choosers = [Chooser("Bits", tuple(map(str, widths)), slider=True), Chooser("Grid", grids, own=True)]
         first = {slot: (widths.index(c.bits), grids.index(g)) for slot, g in c.grids.items()}
-        return Page(f"Grids on {c.tensor}", f"{self.title(c)}.", choosers, frames, first)
+        return Page(choosers, frames, first)
 
 
 def _walk(x: float, role: str, name: str, q: Quantizer) -> tuple[Points, str]:

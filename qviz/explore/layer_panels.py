@@ -121,7 +121,12 @@ def channels(k: Look) -> Panel:
         f"{v.spread:.3g} times less. {v.dead} hold next to nothing."
     )
     if tops:
-        text += f" The levels reach from {tops[0].min():.3g} to {tops[0].max():.3g}."
+        least, most = tops[0].min(), tops[0].max()
+        text += (
+            f" The levels reach {least:.3g}."
+            if least == most
+            else f" The levels reach {least:.3g} to {most:.3g}, by channel."
+        )
     high = 1.5 * float(alive.max()) if len(alive) else 1.0
     x = Axis("channels, the widest first", 0.5, len(each) + 0.5)
     return Panel(
@@ -157,7 +162,7 @@ def overview(k: Look) -> Panel:
     worst = list(k.all)[int(every.argmin())]
     text = (
         f"With {k.base} the outputs of {len(every)} layers have {every.min():.1f} to "
-        f"{shown(every.max()):.1f} dB; the least has {worst}. {k.name}, layer {k.i + 1}, has "
+        f"{shown(every.max()):.1f} dB; {worst} has the least. {k.name}, layer {k.i + 1}, has "
         f"{k.fit.outputs.local:.2f} dB now."
     )
     low, high = float(min(shown(every).min(), now)), float(max(shown(every).max(), now))

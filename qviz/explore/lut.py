@@ -286,4 +286,4 @@ def told(m: Moment) -> str:
     if not part.sign:
         return f"{head}: the level is 0, so nothing is added."
     name, now = k.route.names[part.accumulator], k.accumulators(m.terms)[part.accumulator]
-    return f"{head}: {does(k, i)} goes to {name}, now {now}."
+    return f"{head}: {does(k, i)} goes to {name}, now {now}.".replace("-", "−")

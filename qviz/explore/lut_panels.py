@@ -9,7 +9,7 @@ import numpy as np
 from qviz.explore.lut_walk import REGISTER, Walk, binary, bits
 from qviz.plot.scene import Axis, Heat, Line, Mark, Panel, Points, Rule, Table
 
-HEADERS = ("Term", "w", "level", "x", "a", "adds (calculation)", "to", "sum", "float")
+HEADERS = ("Term", "w", "level", "x", "a", "adds", "to", "sum", "float")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,13 +34,13 @@ class Moment:
         return self.terms - 1
 
 
-def _stairs(borders: np.ndarray, y: np.ndarray, low: float, high: float) -> Line:
+def _stairs(borders: np.ndarray, y: np.ndarray, low: float, high: float, label: str) -> Line:
     """Return y over x as a broken line, from the borders between its steps."""
     edges = np.clip(np.concatenate([[low], borders, [high]]), low, high)
     gap = np.full(len(y), np.nan)
     x3 = np.column_stack([edges[:-1], edges[1:], gap])[np.diff(edges) > 0]
     y3 = np.column_stack([y, y, gap])[np.diff(edges) > 0]
-    return Line("a", x3.ravel()[:-1], y3.ravel()[:-1], label="level of the code")
+    return Line("a", x3.ravel()[:-1], y3.ravel()[:-1], label=label)
 
 
 def of_weights(m: Moment) -> Panel:
@@ -51,7 +51,7 @@ def of_weights(m: Moment) -> Panel:
     w, code = float(k.weights[m.i]), k.codes[m.i]
     marks = (
         Line("ideal", np.array([low, high]), np.array([low, high]), label="w itself"),
-        _stairs((levels[1:] + levels[:-1]) / 2, levels, low, high),
+        _stairs((levels[1:] + levels[:-1]) / 2, levels, low, high, "level × scale"),
         Points("data", k.weights, rounded, label="all weights"),
         Points("e", k.weights[[m.i]], rounded[[m.i]], "x", label="this term"),
     )
@@ -68,7 +68,7 @@ def of_activations(m: Moment) -> Panel:
     borders, codes = k.input.borders.double().numpy(), np.array(k.a, dtype=float)
     x, a, top = float(k.activations[m.i]), k.a[m.i], len(borders)
     marks = (
-        _stairs(borders, np.arange(top + 1.0), low, high),
+        _stairs(borders, np.arange(top + 1.0), low, high, "code"),
         Points("data", k.activations, codes, label="all activations"),
         Points("e", k.activations[[m.i]], codes[[m.i]], "x", label="this term"),
     )
@@ -101,7 +101,8 @@ def product_table(m: Moment) -> Panel:
         + (", and the weight's sign." if symmetric else ".")
     )
     x = Axis("a", 0.5, len(at) + 0.5, names=tuple(_some(a) for a in range(len(at))))
-    shown = [f"{v:.2f}" if v % 1 else f"{v:.0f}" for v in rows]
+    every = -(-len(rows) // 9)
+    shown = [f"{round(v, 2) + 0.0:.2g}" if i % every == 0 else " " for i, v in enumerate(rows)]
     y = Axis("|level|" if symmetric else "level", 0.5, len(rows) + 0.5, names=tuple(shown))
     return Panel("Table of products", x, y, marks, text)
 
@@ -198,6 +199,7 @@ def ending(m: Moment) -> list[str]:
         "+ -", "− "
     )
     return [
+        f"Q(w) is the level times the scale, {k.scale:.4g}",
         f"Multipliers and shift: ({shown} + {2 ** (n - 1)}) >> {n} = {k.fixed(m.terms)}, in units of 2^{-f}",
         f"That is {k.result(m.terms):.5g}; the accumulators stand for {k.exact(m.terms):.5g}; in floating "
         f"point, nothing rounded: {k.floating(m.terms):.5g}",

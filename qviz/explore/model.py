@@ -45,10 +45,8 @@ class Action(Generic[C]):
 
 
 class Page(NamedTuple):
-    """What :func:`qviz.plot.html.write` makes a page of."""
+    """What :func:`qviz.plot.html.write` makes a page of, beside its heading."""
 
-    title: str
-    about: str
     choosers: list[Chooser]
     frames: dict[Key, Scene]
     first: dict[str, Key]
@@ -73,6 +71,11 @@ class Model(Generic[C]):
     presets: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     sources: Offer = Offer()
     rescales: tuple[str, ...] = ("tensor",)
+
+    @classmethod
+    def caption(cls) -> str:
+        """Return what the explorer shows, in a sentence: the first of the model's documentation."""
+        return (cls.__doc__ or "").strip().partition("\n")[0]
 
     def limits(self, choice: C) -> dict[str, dict[str, Any]]:
         """Return how controls differ from their declarations: field → {options, low, high, step, shown}."""
@@ -184,8 +187,7 @@ class Model(Generic[C]):
             for name, some in values.items()
         ]
         now = tuple(_nearest(some, getattr(choice, name)) for name, some in values.items())
-        scene = self.scene(choice)
-        return Page(scene.title, scene.about, choosers, dict(self.scenes(choice, values)), {"picture": now})
+        return Page(choosers, dict(self.scenes(choice, values)), {"picture": now})
 
 
 def changed(before: Any, after: Any) -> set[str]:

@@ -100,8 +100,8 @@ def grid(shown: Shown, number: int) -> Panel:
     marks.append(Points("d", *dot, "x", label="weight to follow"))
     text = (
         f"{master.size} weights at step {shown.step} on {len(levels)} levels from {levels[0]:.3g} to "
-        f"{levels[-1]:.3g}; {int(moved.sum())} of them changed their code in the last {len(past) - 1} frames."
-        f" Weight {k + 1} is {master[k]:.4g} and becomes {quantized[k]:.4g}."
+        f"{levels[-1]:.3g}; {int(moved.sum())} of them changed their code since step "
+        f"{run.steps[max(f - TRAIL, 0)]}. Weight {k + 1} is {master[k]:.4g} and becomes {quantized[k]:.4g}."
     )
     x, y = Axis("master weight", low, high), Axis("level it is sent to", low, high)
     return Panel(shown.name, x, y, tuple(marks), text)

@@ -290,7 +290,7 @@ class StepModel(Model[StepChoice]):
             for k, iteration in enumerate(values["iteration"])
         }
         first = {"picture": (values["step"].index(c.step), 0)}
-        return Page(self.scene(begin).title, self.scene(begin).about, choosers, frames, first)
+        return Page(choosers, frames, first)
 
     def headline(self, c: StepChoice) -> dict[str, float]:
         """Return step, MSE and SQNR; of ASQ the SQNR of both samples."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qviz.core._text import count
 from qviz.core.quantizer import Probe, Quantizer, probe
 from qviz.core.rounding import Stochastic
 from qviz.core.summary import Summary
@@ -170,7 +171,7 @@ def over_values(b: Bench) -> Panel:
         Bars("data", edges, share, label=f"x ({tallest}, cut off)" if tallest else "x"),
         Rug("b", at[shown], 1.19 * top, 1.29 * top, label="ends of the segments"),
         Rug("a", seen, 1.06 * top, 1.16 * top, label="thresholds"),
-        Points("c", seen, np.full(len(seen), height), "x"),
+        Points("a", seen, np.full(len(seen), height), "x"),
         Points("d", np.array([b.x]), np.array([0.03 * top]), "x", label="x and its segment"),
     ]
     if inside:
@@ -216,14 +217,17 @@ def slopes(b: Bench) -> Panel:
     slope = np.concatenate([[0.0], w.slope, [0.0]])
     seen = np.diff(at) > 0
     edges = np.concatenate([at[:-1][seen], at[-1:]])
+    across = np.clip(w.knots[[0, -1]] / w.scale, low, high)
     marks = (
-        Rule("ideal", w.scale, "y", label="equal widths: the plain straight-through estimator"),
+        Line(
+            "ideal", across, np.full(2, w.scale), label="equal widths: the plain straight-through estimator"
+        ),
         Steps("b", edges, slope[seen], label="generalized straight-through estimator"),
         Points("d", np.array([b.x]), b.number.dydx.numpy(), "x", label="x"),
     )
     text = (
-        f"The slope is {_told(w.slope)} in the segments from left to right and 0 "
-        f"outside; with equal widths it is {w.scale:.3g}."
+        f"The slope is {_told(w.slope)} in the segments from left to right, with equal widths "
+        f"{w.scale:.3g} in each, and 0 outside."
     )
     y = Axis("dy/dx (backward)", 0.0, round_up(1.1 * max(float(slope[seen].max()), w.scale)))
     return Panel("Gradient of the input", Axis("x", low, high), y, marks, text)
@@ -263,7 +267,7 @@ def use(b: Bench) -> Panel:
     text = (
         f"The outputs {_told(levels)} have {_told(share)} % of "
         f"the values; the entropy of the codes is {metrics.entropy_bits(w.counts):.3g} of "
-        f"{np.log2(len(levels)):.3g} bits."
+        f"{count(len(levels).bit_length() - 1, 'bit')}."
     )
     y = Axis("share of values (%)", 0.0, round_up(1.05 * max(float(share.max()), 1.5 * equal)))
     return Panel("Use of the outputs", Axis("y", float(edges[0]), float(edges[-1])), y, marks, text)

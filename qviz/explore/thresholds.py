@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from qviz.core import _check
+from qviz.core._text import count
 from qviz.core.quantizer import Quantizer
 from qviz.core.summary import Summary
 from qviz.explore import tensors
@@ -259,6 +260,7 @@ class ThresholdModel(Model[ThresholdChoice]):
         """Return thresholds over values, staircase, slopes, the gradient of each width, use of the codes."""
         b = self.bench(c)
         source = self.sources[c.tensor]
-        title = f"{2**c.bits - 1} thresholds on {c.tensor}, {c.bits} bits, v = {c.scale:.3g} x"
+        what = f"{count(2**c.bits - 1, 'threshold')} on {c.tensor}, {count(c.bits, 'bit')}"
+        title = f"{what}, v = {c.scale:.3g} x"
         panels = (over_values(b), staircase(b), slopes(b), widths(b), use(b))
         return Scene(title, panels, table(b), f"{c.tensor}: {source.about}. {arithmetic(b)}")

@@ -152,4 +152,4 @@ class TimeModel(Model[TimeChoice]):
         frames = {(i,): self.scene(replace(choice, step=int(step))) for i, step in enumerate(steps)}
         chooser = Chooser("Step", tuple(map(str, steps.tolist())), slider=True)
         first = (int(np.abs(steps - choice.step).argmin()),)
-        return Page("Time machine", self.scene(choice).about, [chooser], frames, {"picture": first})
+        return Page([chooser], frames, {"picture": first})

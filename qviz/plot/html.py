@@ -8,9 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+
 from qviz.plot.picture import picture
-from qviz.plot.scene import Panel, Scene, Table
-from qviz.plot.style import LOOKS
+from qviz.plot.scene import Heat, Panel, Scene, Table
+from qviz.plot.style import HEAT, LOOKS
 
 CSS_DASH = {"solid": "solid", "dashed": "dashed", "dotted": "dotted", "dash_dotted": "dashed"}
 
@@ -48,7 +52,7 @@ section { min-width: 0; } table { font-size: .8rem; }
   .qviz-table td, .qviz-table th { padding: 2px 3px; } .qviz-swatch { width: 1em; margin-right: .2em; }
 }
 @media (prefers-color-scheme: dark) {
-  body { color: #eee; background: #111; } img { filter: invert(1) hue-rotate(180deg); }
+  body { color: #eee; background: #111; } img, .qviz-swatch { filter: invert(1) hue-rotate(180deg); }
   :focus-visible { outline-color: #56b4e9; }
 }
 """
@@ -152,21 +156,32 @@ def _name(table: Table, name: str) -> str:
 def legend_html(panels: Sequence[Panel], without: Sequence[str] = ()) -> str:
     """Return what the colors and dashes of the panels' labeled marks mean, but for some roles."""
     marks = [mark for panel in panels for mark in panel.marks]
-    seen = {mark.label: mark.role for mark in marks if mark.label and mark.role not in without}
-    items = "".join(f"<span>{_swatch(role)}{html.escape(label)}</span>" for label, role in seen.items())
+    seen = {mark.label: mark for mark in marks if mark.label and mark.role not in without}
+    items = "".join(
+        f"<span>{_shades() if isinstance(mark, Heat) else _swatch(mark.role)}{html.escape(label)}</span>"
+        for label, mark in seen.items()
+    )
     return f'<div class="qviz-legend">{items}</div>' if items else ""
 
 
-def scene_html(scene: Scene) -> str:
-    """Return what stands above the pictures of a scene: its title, what it is about, and table or legend.
+def words_html(scene: Scene) -> str:
+    """Return what stands above the pictures of a scene: its title, its table, and what it is about.
 
     A table whose rows can be opened stands below them: :func:`rows_html`.
     """
-    about = f"<p>{html.escape(scene.about)}</p>" if scene.about else ""
-    if scene.table is not None and not scene.table.opens:
-        rest = legend_html(scene.panels, scene.table.roles)
-        return table_html(scene.table, scene.title) + about + rest
-    return f"<p>{html.escape(scene.title)}</p>{about}{legend_html(scene.panels)}"
+    above = scene.table is not None and not scene.table.opens
+    first = table_html(scene.table, scene.title) if above else _paragraph(scene.title)
+    return first + _paragraph(scene.about)
+
+
+def scene_html(scene: Scene) -> str:
+    """Return the words and one legend of all pictures, for pictures that have none of their own."""
+    above = scene.table is not None and not scene.table.opens
+    return words_html(scene) + legend_html(scene.panels, scene.table.roles if above else ())
+
+
+def _paragraph(text: str) -> str:
+    return f"<p>{html.escape(text)}</p>" if text else ""
 
 
 def rows_html(scene: Scene) -> str:
@@ -187,7 +202,7 @@ def write(
     Args:
         path: The file to write; its folder must exist.
         title: The heading.
-        about: The first paragraph.
+        about: The first paragraph; "" for none.
         choosers: The controls.
         frames: The pictures by their keys; missing ones are told.
         first: The columns, by name, with the picture that each shows at first, also without JavaScript.
@@ -209,7 +224,7 @@ def write(
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta name="color-scheme" content="light dark"><style>{PAGE}</style></head><body>'
-        f'<header><h1>{html.escape(title)}</h1><p>{html.escape(about)}</p><div id="shared">{shared}</div>'
+        f'<header><h1>{html.escape(title)}</h1>{_paragraph(about)}<div id="shared">{shared}</div>'
         "<noscript><p>Without JavaScript only these pictures can be seen.</p></noscript></header>"
         f"<main>{columns}</main>{templates}<script>{SCRIPT}{opening}</script></body></html>\n",
         encoding="utf-8",
@@ -253,6 +268,13 @@ def _swatch(role: str | None) -> str:
     return f'<span class="qviz-swatch" aria-hidden="true" style="{line}"></span>'
 
 
+def _shades() -> str:
+    """Return the swatch of a heat map: its colors from the least value to the greatest."""
+    colors = ", ".join(to_hex(color) for color in colormaps[HEAT](np.linspace(0.0, 1.0, 6)))
+    look = f"height:.7em;background:linear-gradient(to right, {colors})"
+    return f'<span class="qviz-swatch" aria-hidden="true" style="{look}"></span>'
+
+
 def _body(scene: Scene) -> str:
     alt = html.escape(" ".join(f"{panel.title}: {panel.text}" for panel in scene.panels), quote=True)
-    return f'{scene_html(scene)}<img alt="{alt}" src="{picture(scene)}">{rows_html(scene)}'
+    return f'{words_html(scene)}<img alt="{alt}" src="{picture(scene)}">{rows_html(scene)}'

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from qviz.core._text import count
 from qviz.core.quantizer import Quantizer, probe
 from qviz.measure.measured import Measured
 from qviz.measure.positions import level_positions as level_positions
@@ -59,7 +60,7 @@ def levels(x: Data, methods: Methods, *, bins: int = 120, unit: str = "") -> Pan
         marks.append(Rug(ROLES[i], at, bottom, bottom + 0.10 * top, label=name))
         half = np.abs(at) <= np.abs(at).max() / 2
         words.append(
-            f"{name} has {len(at)} levels from {at[0]:.3g} to {at[-1]:.3g}, "
+            f"{name} has {count(len(at), 'level')} from {at[0]:.3g} to {at[-1]:.3g}, "
             f"{int(half.sum())} of them in the inner half."
         )
     y = Axis("share of values (%)", 0.0, top * (1.08 + 0.13 * len(named)))

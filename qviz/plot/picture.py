@@ -8,16 +8,21 @@ import re
 from urllib.parse import quote
 
 import matplotlib
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
-from PIL import Image
+from PIL import Image, ImageColor
 
 from qviz.plot.draw import draw, png
 from qviz.plot.scene import Scene
+from qviz.plot.style import LOOKS
 
 DPI = 130
 """Dots of a PNG per inch."""
+
+TOP, PANEL, BETWEEN, BOTTOM = 1.0, 1.8, 1.3, 0.5
+"""Inches: room for a title and a legend of two or three rows above each panel, the panel, and its axis below."""
 
 SVG_BEST_BELOW = 50_000
 """Bytes; a smaller SVG is kept without asking what a PNG would take."""
@@ -32,16 +37,17 @@ _UNREAD = re.compile(
 
 def picture(scene: Scene) -> str:
     """Draw the panels of a scene; return a data URI, SVG or (where that is smaller) PNG."""
-    fig = Figure(figsize=(5.6, 3.0 * len(scene.panels)), dpi=DPI)
+    count = len(scene.panels)
+    tall = TOP + count * PANEL + (count - 1) * BETWEEN + BOTTOM
+    fig = Figure(figsize=(5.6, tall), dpi=DPI)
     FigureCanvasAgg(fig)  # it keeps one renderer, where the plain canvas makes one for every text it measures
     # fixed margins: a layout engine takes longer
-    fig.subplots_adjust(left=0.12, right=0.95, top=0.93, bottom=0.06, hspace=0.5)
-    if len(scene.panels) == 1:
-        fig.subplots_adjust(top=0.8, bottom=0.17)  # a legend of one row fits above
-    axes = fig.subplots(len(scene.panels), 1, squeeze=False).ravel()
+    fig.subplots_adjust(left=0.14, right=0.95, hspace=BETWEEN / PANEL)
+    fig.subplots_adjust(top=1 - TOP / tall, bottom=BOTTOM / tall)
+    axes = fig.subplots(count, 1, squeeze=False).ravel()
     for ax, panel in zip(axes, scene.panels, strict=True):
         draw(panel, ax)
-        if not panel.x.log:
+        if not (panel.x.log or panel.x.names):
             ax.locator_params(axis="x", nbins=6)
         for axis, its in ((ax.xaxis, panel.x), (ax.yaxis, panel.y)):
             if its.log and its.high > 1000 * its.low:  # ticks between powers of ten take half of the time
@@ -53,12 +59,19 @@ def picture(scene: Scene) -> str:
     if len(uri) < SVG_BEST_BELOW:
         return uri
     image = io.BytesIO()
-    Image.open(io.BytesIO(png(fig, DPI))).convert("RGB").quantize(64).save(image, "png", optimize=True)
+    _in_few_colors(Image.open(io.BytesIO(png(fig, DPI))).convert("RGB")).save(image, "png", optimize=True)
     return min(uri, "data:image/png;base64," + base64.b64encode(image.getvalue()).decode(), key=len)
 
 
-def _power_of_ten(x: float, place: int | None) -> str:
-    return f"{x:g}" if x >= 0.001 else f"{x:.0e}".replace("e-0", "e-")
+def _in_few_colors(image: Image.Image) -> Image.Image:
+    """Return a picture in 128 colors, white and the roles' among them: small marks would not get theirs."""
+    names = ("#ffffff", *dict.fromkeys(look.color for look in LOOKS.values()))
+    own = np.array([ImageColor.getrgb(name) for name in names])
+    common = np.reshape(image.quantize(128 - len(own)).getpalette(), (-1, 3))
+    others = np.abs(common[:, None] - own).max(2).min(1) > 8  # Pillow may take a color's neighbor instead
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(np.concatenate([own, common[others]]).ravel().tolist())
+    return image.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 def _svg(fig: Figure) -> bytes:

@@ -53,7 +53,8 @@ class Explorer(Stage):
             ValueError: A name is no control, or there would be more than 400 pictures.
         """
         with self._lock:
-            return pages.write(path, *self.model.page(self._choice, names))
+            page = self.model.page(self._choice, names)
+            return pages.write(path, type(self).__name__, self.model.caption(), *page)
 
     # The state.
 

@@ -35,7 +35,7 @@ class Gallery(w.VBox):
         return self._made[name]
 
     def _show(self) -> None:
-        self._caption.value = html.escape(models.caption(self.choose.value))
+        self._caption.value = html.escape(models.MODELS[self.choose.value].caption())
         self._place.children = [self.explorer]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import html as html_of
 import json
 import re
 from dataclasses import fields, replace
@@ -13,7 +14,7 @@ import pytest
 from qviz.explore import gallery
 from qviz.explore.controls import Number, Pick, Slide, Text, Tick
 from qviz.explore.model import Model
-from qviz.plot import html
+from qviz.plot import html, lettering
 
 NAMES = list(gallery.MODELS)
 FOR_DRAGS = {"push", "mirror"}
@@ -67,7 +68,7 @@ def test_the_first_picture_is_sound(name):
             for key, value in mark.items():
                 assert not isinstance(value, np.ndarray) or not np.isinf(value).any(), (panel.title, key)
     assert scene.title
-    assert gallery.caption(name).endswith(".")
+    assert gallery.MODELS[name].caption().endswith(".")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -123,13 +124,20 @@ def thinned(monkeypatch):
 
 
 @pytest.mark.slow
-def test_pages_are_small_and_work_offline(tmp_path, thinned):
+def test_pages_are_small_and_work_offline(tmp_path, thinned, monkeypatch):
+    made, inside = lettering._made, []
+    monkeypatch.setattr(
+        lettering, "_made", lambda *a, **place: inside.append(place["loc"] == "best") or made(*a, **place)
+    )
     for entry in gallery.write(tmp_path):
         page = entry.path.read_text("utf-8")
         pictures = [len(text.encode()) for text in re.findall("<template.*?</template>", page, re.DOTALL)]
         rest = entry.path.stat().st_size - sum(pictures)
         assert rest + thinned[entry.path.name] * max(pictures) <= 3_000_000, entry.name
         assert thinned[entry.path.name] >= 3, entry.name
+        assert f"<h1>{entry.name}</h1><p>{html_of.escape(entry.caption)}</p>" in page  # true of every state
+        assert set(inside) == {False}, f"{entry.name}: a legend lies over the data"
+        inside.clear()
         assert not [scheme for scheme in ('src="http', 'href="http', "@import", "url(http") if scheme in page]
     index = (tmp_path / "index.html").read_text("utf-8")
     assert index.count("<article>") == len(NAMES)

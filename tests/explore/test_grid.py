@@ -66,7 +66,7 @@ def test_a_choice_survives_json(model):
 
 def test_a_page_of_all_grids_has_one_error_axis_a_bit_width(model):
     c = replace(model.start, bits=3)
-    _, _, choosers, frames, first = model.page(c)
+    choosers, frames, first = model.page(c)
     assert [chooser.label for chooser in choosers] == ["Bits", "Grid"]
     names = choosers[1].options
     assert first == {"A": (1, names.index("POT")), "B": (1, names.index("POST"))}

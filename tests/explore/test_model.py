@@ -111,7 +111,6 @@ def test_bad_states_are_refused(model, state, said):
 
 def test_a_page_has_a_picture_for_every_combination(model):
     page = model.page(Waves(3, 0.5), ("count", "kind"))
-    assert (page.title, page.about) == ("3 of sine, 0.5", "Waves.")
     assert [(c.label, c.options, c.slider) for c in page.choosers] == [
         ("Count", ("1", "2", "3", "4"), True),
         ("Kind", ("sine", "ramp"), False),

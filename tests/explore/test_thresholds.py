@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from qviz.explore import ThresholdModel
 from qviz.explore.threshold_panels import LOSSES, WINDOW
 from qviz.explore.thresholds import LARGEST_MOVE, LEAST_WIDTH
-from qviz.plot.scene import Bars, Line, Points, Rug, Rule, Span, Steps
+from qviz.plot.scene import Bars, Line, Points, Rug, Span, Steps
 from tests import oracles
 from tests.strategies import FEW
 
@@ -78,7 +78,10 @@ def test_every_figure_is_that_of_n2uq_written_out(bits, loss):
     at = (steps.edges[1:] + steps.edges[:-1]) / 2
     parts = [oracles.n2uq_partials(1.5 * place, list(edges), unit)[0] * 1.5 for place in at]
     assert steps.heights == pytest.approx(parts, abs=1e-9)
-    assert marks(slopes, Rule)[0].at == 1.5
+    equal = marks(slopes, Line)[0]
+    assert equal.y.tolist() == [1.5, 1.5]
+    ends = np.clip(edges[[0, -1]] / 1.5, slopes.x.low, slopes.x.high)
+    assert equal.x == pytest.approx(ends)
 
     y = rounded(v, -0.1, sizes, unit)
     upstream = np.ones(len(v)) if loss == "mean of y" else 2 * (y - v)
@@ -120,7 +123,7 @@ def test_the_arithmetic_of_one_number():
 @pytest.mark.parametrize("push", [True, False])
 def test_a_dragged_threshold_goes_where_it_is_dropped(push):
     c = chosen(2, push=push)
-    before, at = MODEL.thresholds(c), dragged_marks(MODEL.scene(c).panels[0])["c"]
+    before, at = MODEL.thresholds(c), dragged_marks(MODEL.scene(c).panels[0])["a"]
     new = MODEL.dragged(c, 0, at, 1, before[1] + 0.05, 0.0)
     after = MODEL.thresholds(new)
     assert after[1] == pytest.approx(before[1] + 0.05)

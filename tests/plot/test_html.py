@@ -1,5 +1,7 @@
 """Tables and pages in HTML: one file, no network, no kernel, the numbers of its scenes."""
 
+import base64
+import io
 import re
 from html.parser import HTMLParser
 from urllib.parse import unquote
@@ -7,10 +9,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from qviz.plot import html, picture
 from qviz.plot.html import Chooser, legend_html, scene_html, table_html
-from qviz.plot.scene import Axis, Line, Panel, Scene, Table
+from qviz.plot.scene import Axis, Heat, Line, Panel, Points, Scene, Table
+from qviz.plot.style import LOOKS, ROLES
 
 NAME = "my \"best\" <b> & 'c' %20 #1"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -127,6 +131,28 @@ def test_it_starts_with_the_first_pictures(path):
     body, _ = path.read_text("utf-8").split("<template", 1)
     assert re.findall(r"<caption>([^<]*)", body) == ["Number 1", "Number 2"]
     assert re.findall(r"<option[^>]*selected>([^<]{3})", body) == ["POT", "my "]
+
+
+def test_a_mark_of_few_pixels_keeps_its_color():
+    rng = np.random.default_rng(0)
+    many = Heat("data", np.arange(60.0), np.arange(60.0), rng.random((60, 60)), label="many colors")
+    x, y = Axis("x", 0, 59), Axis("y", 0, 59)
+    dots = [Points(role, np.array([5.0 + 9 * i]), np.array([30.0])) for i, role in enumerate(ROLES)]
+    lines = [Line("data", np.arange(4000.0) / 70, 59 * rng.random(4000)) for _ in range(3)]  # no SVG then
+    uri = picture.picture(Scene("t", (Panel("p", x, y, (many, *lines, *dots), "A panel."),)))
+    image = Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,"))))
+    colors = {f"#{r:02x}{g:02x}{b:02x}" for _, (r, g, b) in image.convert("RGB").getcolors(1 << 16)}
+    assert {"#ffffff", *(LOOKS[role].color for role in ROLES)} <= colors
+
+
+def test_a_heat_map_is_named_by_its_shades():
+    at = np.arange(2.0)
+    heat = Heat("data", at, at, np.eye(2), label="error")
+    panels = (Panel("p", Axis("x", 0, 1), Axis("y", 0, 1), (heat, Points("a", at, at, label="dots")), "A."),)
+    shades, dots = re.findall(r'style="(.*?)".*?</span>(\w+)', legend_html(panels))
+    assert (shades[1], dots[1]) == ("error", "dots")
+    assert re.search("gradient.*#440154.*#fde725", shades[0])
+    assert "gradient" not in dots[0]
 
 
 def test_ticks_and_names_are_text_inside_pictures(path, monkeypatch, tmp_path):
