@@ -104,22 +104,16 @@ class BorderModel(Model[BorderChoice]):
 
     def followed(self, c: BorderChoice) -> BorderChoice:
         """Bring numbers inside the grids, and the bends to the border on show."""
-        limits = self.limits(c)
-        inside = {
-            name: min(max(getattr(c, name), limits[name]["low"]), limits[name]["high"])
-            for name in ("weight", "activation")
-        }
-        c = replace(c, **inside)
-        found = self.shown(c).at(BENDS.values())
-        slides = self.controls(c)
-        return replace(c, **{n: slides[n].nearest(v) for n, v in zip(BENDS, found, strict=True)})
+        c = self.inside(c, "weight", "activation")
+        found = zip(BENDS, self.shown(c).at(BENDS.values()), strict=True)
+        return self.inside(replace(c, **dict(found)), *BENDS)
 
     def dragged(self, c: BorderChoice, panel: int, mark: int, index: int, x: float, y: float) -> BorderChoice:
         """Bring the product to where its dot was dropped, or bend the border."""
         if panel == 0:
             return self.followed(replace(c, weight=round(x, 3), activation=round(y, 3)))
         name = list(BENDS)[index]
-        return self.followed(replace(c, border=HAND, **{name: self.controls(c)[name].nearest(y)}))
+        return self.followed(self.inside(replace(c, border=HAND, **{name: y}), name))
 
     def paged(self, c: BorderChoice) -> dict[str, tuple[Any, ...]]:
         """Return networks, borders and bits: what a page has by default."""

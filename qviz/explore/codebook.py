@@ -77,7 +77,6 @@ class CodebookModel(Model[CodebookChoice]):
     ) -> None:
         bits = _check.bits(bits, 2, 5, "CodebookExplorer")
         self.sources = tensors.offered(x)
-        self.problem = self.sources.problem
         first = "expand (real)" if tensor is None and tensors.YOURS not in self.sources else tensor
         self.start = CodebookChoice(tensors.first(self.sources, first), bits)
         self.start = replace(self.start, w=float(f"{1.2 * self.moving(self.start).std:.3g}"))
@@ -110,8 +109,7 @@ class CodebookModel(Model[CodebookChoice]):
 
     def followed(self, c: CodebookChoice) -> CodebookChoice:
         """Keep the weight on the axis."""
-        low, high = self.reach(c)
-        return replace(c, w=min(max(c.w, low), high))
+        return self.inside(c, "w")
 
     def dragged(
         self, c: CodebookChoice, panel: int, mark: int, index: int, x: float, y: float

@@ -117,6 +117,10 @@ class Number(Control):
         """Whether only integers are taken."""
         return isinstance(self.step, int)
 
+    def nearest(self, value: float) -> float:
+        """Return the number inside the limits that is nearest to ``value``."""
+        return min(max(value, self.low), self.high)
+
     def values(self) -> tuple[Any, ...]:
         """Return all integers, or fifteen values over the range."""
         if self.whole:
@@ -172,7 +176,7 @@ class Slide(Number):
 
     def nearest(self, value: float) -> float:
         """Return the number on the slider that is nearest to ``value``."""
-        count = round(min(max(value, self.low), self.high) / self.step)
+        count = round(super().nearest(value) / self.step)
         return count * self.step if self.whole else float(f"{count * self.step:.12g}")
 
     def taken(self, value: Any, now: Any) -> Any:

@@ -193,7 +193,7 @@ class FormatModel(Model[FormatChoice]):
 
     def followed(self, c: FormatChoice) -> FormatChoice:
         """Keep the value's number inside the tensor."""
-        return replace(c, place=min(c.place, tensors.summary(self.source(c)).numel))
+        return self.inside(c, "place")
 
     def dragged(self, c: FormatChoice, panel: int, mark: int, index: int, x: float, y: float) -> FormatChoice:
         """Choose the neighbor that is nearest to where the dot was dropped."""

@@ -110,8 +110,7 @@ class GradientModel(Model[GradientChoice]):
 
     def followed(self, c: GradientChoice) -> GradientChoice:
         """Keep x and the target on their sliders."""
-        place = Slide("x", **self.limits(c)["x"])
-        return replace(c, x=place.nearest(c.x), target=place.nearest(c.target))
+        return self.inside(c, "x", "target")
 
     def dragged(
         self, c: GradientChoice, panel: int, mark: int, index: int, x: float, y: float
@@ -122,7 +121,7 @@ class GradientModel(Model[GradientChoice]):
 
     def paged(self, c: GradientChoice) -> dict[str, tuple[Any, ...]]:
         """Return every surrogate, with x and some other numbers."""
-        place = Slide("x", **self.limits(c)["x"])
+        place = self.controls(c)["x"]
         numbers = {c.x, *(place.nearest(part * (2**c.bits - 1)) for part in BESIDE)}
         return {"kind": tuple(KINDS), "x": tuple(sorted(numbers))}
 

@@ -138,8 +138,7 @@ class GridModel(HandModel[GridChoice]):
         c = replace(c, **{s: g if g in self.names(c.bits) else g.split()[0] for s, g in found.items()})
         fitted = [grid for grid in c.grids.values() if grid != CUSTOM]
         at = clip(self.quantizer(c, fitted[0])) if fitted and c.rule != MANUAL else c.clip
-        clips, places = (Slide(name, **self.limits(c)[name]) for name in ("clip", "x"))
-        return super().followed(replace(c, clip=clips.nearest(at), x=places.nearest(c.x)))
+        return super().followed(self.inside(replace(c, clip=at), "clip", "x"))
 
     def headline(self, c: GridChoice) -> dict[str, float]:
         """Return MSE and SQNR of both grids."""
@@ -170,8 +169,7 @@ class GridModel(HandModel[GridChoice]):
             return self.followed(replace(c, x=x))
         if mark == CUSTOM_DOTS and c.edits:
             return super().dragged(c, panel, mark, index, x, y)
-        clip = Slide("Clip", **self.limits(c)["clip"]).nearest(abs(x))
-        return self.settled(c, replace(c, clip=clip))
+        return self.settled(c, self.inside(replace(c, clip=abs(x)), "clip"))
 
     def scene(self, c: GridChoice) -> Scene:
         """Return levels, staircases, errors and the table of the two grids, with what can be dragged."""

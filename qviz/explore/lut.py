@@ -230,12 +230,8 @@ class LutModel(Model[LutChoice]):
 
     def followed(self, c: LutChoice) -> LutChoice:
         """Bring weight and activation up to date with the term."""
-        (w, x), i = self.chosen(c), c.term - 1
-        (w_low, w_high), (x_low, x_high) = self.reach(c)
-        weight, activation = float(f"{w[i]:.6g}"), float(f"{x[i]:.6g}")
-        return replace(
-            c, weight=min(max(weight, w_low), w_high), activation=min(max(activation, x_low), x_high)
-        )
+        weight, activation = (float(f"{numbers[c.term - 1]:.6g}") for numbers in self.chosen(c))
+        return self.inside(replace(c, weight=weight, activation=activation), "weight", "activation")
 
     def dragged(self, c: LutChoice, panel: int, mark: int, index: int, x: float, y: float) -> LutChoice:
         """Move the weight, the activation, or the term."""

@@ -223,9 +223,7 @@ class StepModel(Model[StepChoice]):
     def followed(self, c: StepChoice) -> StepChoice:
         """Bring the step onto its slider, the method to one that the tensor allows, the samples inside."""
         c = c if self.fits(c) else replace(c, method="LSQ")
-        last = len(self.samples(c).data) if c.method == "ASQ" else SAMPLES
-        step = self.curves(c).slider.nearest(c.step)
-        return replace(c, step=step, a=min(c.a, last), b=min(c.b, last))
+        return self.inside(c, "step", "a", "b")
 
     def settled(self, before: StepChoice, after: StepChoice) -> StepChoice:
         """Start anew where the tensor or the method changes; another step starts at iteration 0."""

@@ -97,7 +97,6 @@ class ThresholdModel(Model[ThresholdChoice]):
     ) -> None:
         bits = _check.bits(bits, 1, 4, "ThresholdExplorer")
         self.sources, self._works = tensors.offered(x), {}
-        self.problem = self.sources.problem
         first = "act_depthwise (real)" if tensor is None and tensors.YOURS not in self.sources else tensor
         self.start = self.followed(ThresholdChoice(tensors.first(self.sources, first), bits))
         self.start = replace(self.start, x=float(f"{0.3 * self.ends(self.start)[1]:.2g}"))
@@ -149,16 +148,9 @@ class ThresholdModel(Model[ThresholdChoice]):
 
     def followed(self, c: ThresholdChoice) -> ThresholdChoice:
         """Bring the numbers into their limits, and the value to where the threshold is."""
-        low, high = self.ends(c)
-        controls = self.controls(c)
-        c = replace(
-            c,
-            threshold=min(c.threshold, 2**c.bits - 1),
-            scale=controls["scale"].nearest(c.scale),
-            x=min(max(c.x, low), high),
-        )
-        place = float(self.thresholds(c)[c.threshold - 1])
-        return replace(c, value=min(max(float(f"{place:.6g}"), low), high))
+        c = self.inside(c, "threshold", "scale", "x")
+        place = float(f"{self.thresholds(c)[c.threshold - 1]:.6g}")
+        return self.inside(replace(c, value=place), "value")
 
     def thresholds(self, c: ThresholdChoice) -> np.ndarray:
         """Return the thresholds, in units of x."""

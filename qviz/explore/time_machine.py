@@ -97,7 +97,7 @@ class TimeModel(Model[TimeChoice]):
 
     def followed(self, choice: TimeChoice) -> TimeChoice:
         """Keep the weight among those that run A has."""
-        return replace(choice, weight=min(choice.weight, self.runs[choice.run_a].master.shape[1]))
+        return self.inside(choice, "weight")
 
     def actions(self, choice: TimeChoice) -> dict[str, Action[TimeChoice]]:
         """Return the button that finds weights whose codes change often."""
