@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -55,19 +54,12 @@ class BorderChoice:
 class BorderModel(Model[BorderChoice]):
     """Rounding borders: the error of one product, and that of a real layer, beside a bias and an oracle."""
 
-    presets: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-        {
-            "rounding at one half": {},
-            "the best border of one product": {
-                "border": FORMULA,
-                "bits": 3,
-                "weight": 1.4,
-                "activation": 3.5,
-            },
-            "learned, rounded weights": {"border": LEARNED},
-            "learned, after least squares": {"border": LEARNED, "network": "least squares"},
-        }
-    )
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "rounding at one half": {},
+        "the best border of one product": {"border": FORMULA, "bits": 3, "weight": 1.4, "activation": 3.5},
+        "learned, rounded weights": {"border": LEARNED},
+        "learned, after least squares": {"border": LEARNED, "network": "least squares"},
+    }
     rescales = ("network", "bits")
 
     def __init__(self) -> None:

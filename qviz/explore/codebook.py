@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -63,14 +62,12 @@ class CodebookModel(Model[CodebookChoice]):
     The arguments, and what is refused, are those of :class:`~qviz.widgets.CodebookExplorer`.
     """
 
-    presets: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-        {
-            "ADQ: quantiles, then the average": {"step": 0},
-            "Lloyd's algorithm, step by step": {"decay": 0.0, "start": "random"},
-            "weights grow, levels follow": {"drift": "grow", "step": 60},
-            "weights halve, outer levels die": DIE,
-        }
-    )
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "ADQ: quantiles, then the average": {"step": 0},
+        "Lloyd's algorithm, step by step": {"decay": 0.0, "start": "random"},
+        "weights grow, levels follow": {"drift": "grow", "step": 60},
+        "weights halve, outer levels die": DIE,
+    }
 
     def __init__(
         self, x: Tensor | np.ndarray | None = None, *, tensor: str | None = None, bits: int = 3

@@ -6,8 +6,7 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -118,15 +117,13 @@ class LutModel(Model[LutChoice]):
     The arguments, and what is refused, are those of :class:`~qviz.widgets.LutExplorer`.
     """
 
-    presets: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-        {
-            "POST: shifts into two sums": {"method": "POST"},
-            "POT: shifts into one sum": {"method": "POT"},
-            "uniform: small multiplications": {"method": "uniform"},
-            "codebook: a sum for each level": {"method": "codebook", "bits": 3},
-            "one-bit activations": {"a_bits": 1},
-        }
-    )
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "POST: shifts into two sums": {"method": "POST"},
+        "POT: shifts into one sum": {"method": "POT"},
+        "uniform: small multiplications": {"method": "uniform"},
+        "codebook: a sum for each level": {"method": "codebook", "bits": 3},
+        "one-bit activations": {"a_bits": 1},
+    }
     rescales = ("numbers",)
 
     def __init__(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -142,16 +141,14 @@ class StepModel(Model[StepChoice]):
     The arguments, and what is refused, are those of :class:`~qviz.widgets.StepExplorer`.
     """
 
-    presets: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-        {
-            "LSQ from too small a step": {**ON_WEIGHTS, "step": 0.004},
-            "LSQ from too large a step": {**ON_WEIGHTS, "step": 0.07},
-            "PACT without a regularizer": {**ON_STEM, "decay": 0.0},
-            "PACT with one": {**ON_STEM, "decay": 0.0003},
-            "ASQ: clear and in fog": {**ON_PHOTOS, "tensor": photos.NAME, "step": 0.07},
-            "ASQ: position by position": {**ON_PHOTOS, "tensor": "act_expand (real)", "step": 0.02},
-        }
-    )
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "LSQ from too small a step": {**ON_WEIGHTS, "step": 0.004},
+        "LSQ from too large a step": {**ON_WEIGHTS, "step": 0.07},
+        "PACT without a regularizer": {**ON_STEM, "decay": 0.0},
+        "PACT with one": {**ON_STEM, "decay": 0.0003},
+        "ASQ: clear and in fog": {**ON_PHOTOS, "tensor": photos.NAME, "step": 0.07},
+        "ASQ: position by position": {**ON_PHOTOS, "tensor": "act_expand (real)", "step": 0.02},
+    }
     rescales = ("tensor", "method", "bits")
 
     def __init__(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -83,14 +82,12 @@ class ThresholdModel(Model[ThresholdChoice]):
     The arguments, and what is refused, are those of :class:`~qviz.widgets.ThresholdExplorer`.
     """
 
-    presets: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-        {
-            "equal widths": {},
-            "narrow below, wide above": {"bits": 2, "widths": [0.2, 0.5, 1.3]},
-            "wide below, narrow above": {"bits": 2, "widths": [1.3, 0.5, 0.2]},
-            "one bit, one threshold": {"bits": 1},
-        }
-    )
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "equal widths": {},
+        "narrow below, wide above": {"bits": 2, "widths": [0.2, 0.5, 1.3]},
+        "wide below, narrow above": {"bits": 2, "widths": [1.3, 0.5, 0.2]},
+        "one bit, one threshold": {"bits": 1},
+    }
 
     def __init__(
         self, x: Tensor | np.ndarray | None = None, *, tensor: str | None = None, bits: int = 2
