@@ -24,7 +24,6 @@ from qviz.explore.descent import METHODS, Descent, Place
 from qviz.explore.model import Action, Model, Page, changed
 from qviz.explore.tensors import Source
 from qviz.measure import ErrorParts, error_parts
-from qviz.plot.html import Chooser
 from qviz.plot.scene import Scene
 
 ITERATIONS = 120
@@ -269,23 +268,15 @@ class StepModel(Model[StepChoice]):
         values = {"u": c.x / scale, "code": round(float(y.detach()) / scale), "y": float(y.detach())}
         return values | {"dydx": float(dydx), "slope": float(slope) / factor}
 
-    def page(self, c: StepChoice, names: tuple[str, ...] = ()) -> Page:
-        """Return a page of three starts and some iterations, or of other controls."""
-        if names:
-            return super().page(c, names)
+    def paged(self, c: StepChoice) -> dict[str, tuple[Any, ...]]:
+        """Return three starts and some iterations."""
         slider, best = self.curves(c).slider, self.curves(c).best
         starts = {slider.nearest(part * best) for part in (0.15, 3.5)} | {c.step}
-        values = {"step": tuple(sorted(starts)), "iteration": (0, 5, 10, 20, 40, 80, ITERATIONS)}
-        labels = {"step": "Step", "iteration": "Iteration"}
-        choosers = [Chooser(labels[n], tuple(f"{v:.4g}" for v in some), True) for n, some in values.items()]
-        begin = replace(c, iteration=0)
-        frames = {
-            (i, k): self.scene(replace(begin, step=step, iteration=iteration))
-            for i, step in enumerate(values["step"])
-            for k, iteration in enumerate(values["iteration"])
-        }
-        first = {"picture": (values["step"].index(c.step), 0)}
-        return Page(self.scene(begin).title, self.scene(begin).about, choosers, frames, first)
+        return {"step": tuple(sorted(starts)), "iteration": (0, 5, 10, 20, 40, 80, ITERATIONS)}
+
+    def page(self, c: StepChoice, names: tuple[str, ...] = ()) -> Page:
+        """Return a page of some controls' values; by default it begins at iteration 0."""
+        return super().page(c if names else replace(c, iteration=0), names)
 
     def headline(self, c: StepChoice) -> dict[str, float]:
         """Return step, MSE and SQNR; of ASQ the SQNR of both samples."""

@@ -15,7 +15,6 @@ from qviz.explore.controls import Number, Pick, Slide, control
 from qviz.explore.model import Action, Model, Page
 from qviz.explore.recorded import Shown
 from qviz.nn.train.recording import LayerRecording
-from qviz.plot.html import Chooser
 from qviz.plot.scene import Scene
 
 SHIPPED = ("ste", "daq", "adq_static", "adq_ema")
@@ -144,12 +143,12 @@ class TimeModel(Model[TimeChoice]):
         """Return the runs, each once."""
         return self.shown(c)[: 1 if c.run_b == NONE else 2]
 
-    def page(self, choice: TimeChoice, names: tuple[str, ...] = ()) -> Page:
-        """Return a page of any controls; by default sixteen steps of the present two runs."""
-        if names:
-            return super().page(choice, names)
+    def paged(self, choice: TimeChoice) -> dict[str, tuple[Any, ...]]:
+        """Return sixteen steps."""
         steps = np.unique(np.linspace(0, self.last, PAGE_FRAMES).round().astype(int))
-        frames = {(i,): self.scene(replace(choice, step=int(step))) for i, step in enumerate(steps)}
-        chooser = Chooser("Step", tuple(map(str, steps.tolist())), slider=True)
-        first = (int(np.abs(steps - choice.step).argmin()),)
-        return Page("Time machine", self.scene(choice).about, [chooser], frames, {"picture": first})
+        return {"step": tuple(steps.tolist())}
+
+    def page(self, choice: TimeChoice, names: tuple[str, ...] = ()) -> Page:
+        """Return a page of any controls; by default steps of the present two runs."""
+        made = super().page(choice, names)
+        return made if names else made._replace(title="Time machine")
