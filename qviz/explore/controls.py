@@ -187,10 +187,10 @@ class Slide(Number):
         return self.nearest(value)
 
 
-def steps(top: float, count: int = 200) -> dict[str, float]:
-    """Return low, high and step of a slider over (0, top] in about ``count`` round steps."""
-    decade = 10.0 ** math.floor(math.log10(top / count))
-    step = float(f"{next(decade * m for m in (1, 2, 5, 10) if decade * m * count >= top):.12g}")
+def steps(top: float) -> dict[str, float]:
+    """Return low, high and step of a slider over (0, top] in about 200 round steps."""
+    decade = 10.0 ** math.floor(math.log10(top / 200))
+    step = float(f"{next(decade * m for m in (1, 2, 5, 10) if decade * m * 200 >= top):.12g}")
     return {"low": step, "high": float(f"{math.ceil(top / step - 1e-9) * step:.12g}"), "step": step}
 
 

@@ -46,9 +46,7 @@ def picture(scene: Scene) -> str:
         for axis, its in ((ax.xaxis, panel.x), (ax.yaxis, panel.y)):
             if its.log and its.high > 1000 * its.low:  # ticks between powers of ten take half of the time
                 axis.set_minor_locator(NullLocator())
-                axis.set_major_formatter(
-                    lambda x, _: f"{x:g}" if x >= 0.001 else f"{x:.0e}".replace("e-0", "e-")
-                )
+                axis.set_major_formatter(_power_of_ten)
     uri = "data:image/svg+xml," + quote(_svg(fig), safe=" /:;,=()'!*@?+|[]{}")  # shorter than base64
     if len(uri) < SVG_BEST_BELOW:
         return uri

@@ -128,13 +128,9 @@ def _looks(mark: Mark) -> dict[str, Any]:
     if type(mark) in OPACITY:
         return {"colors": [look.color], "fill_colors": [look.color]}
     if isinstance(mark, Rug):
-        return {
-            "colors": [look.color],
-            "line_style": "solid",
-            "stroke_width": 2 if len(mark.x) <= MANY else 1,
-        }
-    dash = look.plain_dash
-    return {"colors": [look.color], "line_style": dash}
+        width = 2 if len(mark.x) <= MANY else 1
+        return {"colors": [look.color], "line_style": "solid", "stroke_width": width}
+    return {"colors": [look.color], "line_style": look.plain_dash}
 
 
 def _made(mark: Mark, **traits: Any) -> bqplot.Mark:
@@ -184,7 +180,6 @@ class LivePanel:
     Args:
         panel: The first panel.
         dragged: What is told when a dot was dragged.
-        height: The figure's height in CSS.
 
     Attributes:
         widget: The bqplot Figure.
@@ -192,7 +187,7 @@ class LivePanel:
         drags: How often a dot was taken.
     """
 
-    def __init__(self, panel: Panel, dragged: Drag | None = None, height: str = "290px") -> None:
+    def __init__(self, panel: Panel, dragged: Drag | None = None) -> None:
         self.dragged = dragged
         self._pool: dict[type, list[bqplot.Mark]] = {}
         self._held: dict[bqplot.Mark, int] = {}
@@ -217,7 +212,7 @@ class LivePanel:
             padding_x=0,
             padding_y=0,
             fig_margin={"top": 36, "bottom": 50, "left": 66, "right": 18},
-            layout={"width": "auto", "height": height, "min_width": "270px"},
+            layout={"width": "auto", "height": "290px", "min_width": "270px"},
         )
         apply(self.changes(panel))
 
