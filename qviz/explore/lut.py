@@ -14,6 +14,7 @@ from torch import Tensor
 
 from qviz import shipped
 from qviz.core import _check, grids
+from qviz.core.codebook import Codebook
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import Fixed
 from qviz.explore.controls import Number, Pick, Slide, control
@@ -92,6 +93,24 @@ def _own(w: Tensor | np.ndarray, x: Tensor | np.ndarray) -> Numbers:
     )
 
 
+@functools.lru_cache(maxsize=16)
+def tables(n: Numbers, method: str, bits: int, a_bits: int) -> tuple[Quantizer, InputTable]:
+    """Return the quantizer of the weights and the table of the activations, whatever is typed."""
+    codes = grids.uniform(a_bits, signed=False)
+    if method == "codebook":
+        w = torch.from_numpy(n.weights) if n.fit_weights is None else n.fit_weights
+        weight = Quantizer(grids.lloyd(w, bits), range=Fixed(1.0))
+    else:
+        book = {"uniform": grids.uniform, "POT": grids.pot, "POST": grids.post}[method](bits)
+        weight = _fitted(book, 1.0 / book.hi, n.fit_weights)
+    return weight, input_table(_fitted(codes, 1.0, n.fit_activations), 1)
+
+
+def _fitted(book: Codebook, scale: float, values: Tensor | None) -> Quantizer:
+    """Return a quantizer with the best scale for some values, or with a given one where there are none."""
+    return Quantizer(book, range=Fixed(scale)) if values is None else Quantizer(book).observe(values)
+
+
 @dataclass(frozen=True)
 class LutChoice:
     """A dot product, how its weights are coded, and the term on show."""
@@ -144,7 +163,6 @@ class LutModel(Model[LutChoice]):
                 self._numbers = {YOURS: _own(w, x)}
             except (TypeError, ValueError) as error:
                 self.sources.problem = f"Your numbers are left out: {error}."
-        self._tables: dict[Any, tuple[Quantizer, InputTable]] = {}
         first = next(iter(self._numbers))
         self.start = self.followed(LutChoice(first, method, _check.bits(bits, 2, 4, "LutExplorer")))
 
@@ -158,28 +176,9 @@ class LutModel(Model[LutChoice]):
         n = self._numbers[c.numbers]
         return np.array(c.weights or n.weights), np.array(c.activations or n.activations)
 
-    def quantizers(self, c: LutChoice) -> tuple[Quantizer, Quantizer]:
-        """Return the quantizers of weights and activations; what is typed does not change them."""
-        n = self._numbers[c.numbers]
-        codes = grids.uniform(c.a_bits, signed=False)
-        activation = Quantizer(codes, range=Fixed(1.0)) if n.fit_activations is None else Quantizer(codes)
-        if c.method == "codebook":
-            w = torch.from_numpy(n.weights) if n.fit_weights is None else n.fit_weights
-            return Quantizer(grids.lloyd(w, c.bits), range=Fixed(1.0)), _fit(activation, n.fit_activations)
-        build = {"uniform": grids.uniform, "POT": grids.pot, "POST": grids.post}[c.method]
-        book = build(c.bits)
-        weight = Quantizer(book, range=Fixed(1.0 / book.hi)) if n.fit_weights is None else Quantizer(book)
-        return _fit(weight, n.fit_weights), _fit(activation, n.fit_activations)
-
     def tables(self, c: LutChoice) -> tuple[Quantizer, InputTable]:
-        """Return the quantizer of the weights and the table of the activations; the last ones are kept."""
-        key = c.numbers, c.method, c.bits, c.a_bits
-        if key not in self._tables:
-            while len(self._tables) > 15:
-                self._tables.pop(next(iter(self._tables)))
-            weight, activation = self.quantizers(c)
-            self._tables[key] = weight, input_table(activation, 1)
-        return self._tables[key]
+        """Return the quantizer of the weights and the table of the activations."""
+        return tables(self._numbers[c.numbers], c.method, c.bits, c.a_bits)
 
     def walk(self, c: LutChoice) -> Walk:
         """Return the dot product."""
@@ -265,10 +264,6 @@ class LutModel(Model[LutChoice]):
         title = f"{c.method}, {c.bits}-bit weights × {c.a_bits}-bit activations: term {c.term} of {k.count}"
         panels = (of_weights(m), of_activations(m), product_table(m), registers(m), running(m))
         return Scene(title, panels, table(m), f"{self._numbers[c.numbers].about}. {told(m)}")
-
-
-def _fit(q: Quantizer, values: Tensor | None) -> Quantizer:
-    return q if values is None else q.observe(values)
 
 
 def told(m: Moment) -> str:
