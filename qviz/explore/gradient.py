@@ -182,10 +182,9 @@ class GradientModel(Model[GradientChoice]):
             quantizer(c), torch.tensor(starts, dtype=torch.float64), c.target, steps=STEPS, rate=RATE
         ).numpy()
         at, low, high = np.arange(STEPS + 1.0), *self.ends(c)
-        others = np.vstack([path[:, 1:], np.full(len(BESIDE), np.nan)]).ravel(order="F")[:-1]
         marks = (
             Rule("ideal", c.target, "y", label="target of Q(x)"),
-            Line("data", np.tile(np.append(at, np.nan), len(BESIDE))[:-1], others, label="other numbers"),
+            Line.of("data", at[:, None], path[:, 1:], "other numbers"),
             Line("e", at, path[:, 0], label="your x"),
             Points("e", at[:1], path[:1, 0], "y"),
             Points("c", at[-1:], np.array([c.target]), "y", label="target"),

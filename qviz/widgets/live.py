@@ -43,13 +43,6 @@ MARKERS = {
 """bqplot's names for matplotlib's letters."""
 
 
-def _ticks_at(x: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> Arrays:
-    """Return many separate upright lines as one line with NaN between them (one SVG path)."""
-    gap = np.full(len(x), np.nan)
-    y = np.column_stack([np.broadcast_to(low, len(x)), np.broadcast_to(high, len(x)), gap]).ravel()
-    return {"x": np.column_stack([x, x, gap]).ravel()[:-1], "y": y[:-1]}  # bqplot wants a number last
-
-
 def _ended(x: np.ndarray, y: np.ndarray) -> Arrays:
     """Return a line without the gap at its end: bqplot puts a label at the last point."""
     if not len(y) or not np.isnan(y[-1]):
@@ -96,7 +89,9 @@ def arrays(mark: Mark, panel: Panel) -> Arrays:
         case Points():
             return {"x": mark.x, "y": mark.y}
         case Rug():
-            return _ticks_at(mark.x, mark.low, mark.high)
+            ends = np.broadcast_arrays(mark.low, mark.high, mark.x)[:2]
+            ticks = Line.of(mark.role, [mark.x, mark.x], ends)  # one SVG path; bqplot wants a number last
+            return {"x": ticks.x, "y": ticks.y}
         case Bars():
             return _outline(mark.edges, mark.heights, 0.0)
         case Steps():
