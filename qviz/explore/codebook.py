@@ -74,8 +74,7 @@ class CodebookModel(Model[CodebookChoice]):
     ) -> None:
         bits = _check.bits(bits, 2, 5, "CodebookExplorer")
         self.sources = tensors.offered(x)
-        first = "expand (real)" if tensor is None and tensors.YOURS not in self.sources else tensor
-        self.start = CodebookChoice(tensors.first(self.sources, first), bits)
+        self.start = CodebookChoice(tensors.first(self.sources, tensor, "expand (real)"), bits)
         self.start = replace(self.start, w=float(f"{1.2 * self.moving(self.start).std:.3g}"))
 
     def moving(self, c: CodebookChoice) -> Drift:

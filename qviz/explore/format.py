@@ -162,8 +162,7 @@ class FormatModel(Model[FormatChoice]):
         self.sources[PASTED] = pasted(NUMBERS)[0]
         if budget not in GROUPS:
             raise ValueError(f"unknown budget {budget!r}; there are {list(GROUPS)}")
-        name = "expand (real)" if x is None and tensor is None else tensor
-        self.start = FormatChoice(tensors.first(self.sources, name), budget)
+        self.start = FormatChoice(tensors.first(self.sources, tensor, "expand (real)"), budget)
 
     def source(self, c: FormatChoice) -> Source:
         """Return the tensor, or the numbers that were pasted."""

@@ -163,8 +163,7 @@ class StepModel(Model[StepChoice]):
         self.sources[photos.NAME] = photos.SOURCE
         if method not in METHODS:
             raise ValueError(f"unknown method {method!r}; there are {', '.join(METHODS)}")
-        usual = "expand (real)" if method == "LSQ" else photos.NAME
-        name = tensors.first(self.sources, usual if x is None and tensor is None else tensor)
+        name = tensors.first(self.sources, tensor, "expand (real)" if method == "LSQ" else photos.NAME)
         self.start = self.begun(StepChoice(method, name, bits))
         if self.start.method != method:
             raise ValueError(f"{method} needs activations that are not negative, got {name!r}")

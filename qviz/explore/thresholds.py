@@ -94,8 +94,8 @@ class ThresholdModel(Model[ThresholdChoice]):
     ) -> None:
         bits = _check.bits(bits, 1, 4, "ThresholdExplorer")
         self.sources, self._works = tensors.offered(x), {}
-        first = "act_depthwise (real)" if tensor is None and tensors.YOURS not in self.sources else tensor
-        self.start = self.followed(ThresholdChoice(tensors.first(self.sources, first), bits))
+        first = tensors.first(self.sources, tensor, "act_depthwise (real)")
+        self.start = self.followed(ThresholdChoice(first, bits))
         self.start = replace(self.start, x=float(f"{0.3 * self.ends(self.start)[1]:.2g}"))
 
     def data(self, c: ThresholdChoice) -> Summary:
