@@ -97,11 +97,9 @@ class LearnedRange(Range):
         self._ready |= any(prefix + name in state_dict for name in self._parameters)
 
 
-def at_least(p: Tensor, low: float = MIN_SCALE) -> Tensor:
-    """Return p, but no less than ``low``; the gradient passes as if nothing were cut off, so that p can
-    return.
-    """
-    return torch.where(p < low, low + (p - p.detach()), p)
+def at_least(p: Tensor) -> Tensor:
+    """Return p, at least MIN_SCALE; the gradient passes as if nothing were cut off, so that p can return."""
+    return torch.where(p < MIN_SCALE, MIN_SCALE + (p - p.detach()), p)
 
 
 def positive(p: Tensor) -> Tensor:

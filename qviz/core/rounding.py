@@ -61,12 +61,16 @@ class Rounding(nn.Module):
         return u > border[cell] if len(border) else torch.zeros_like(cell, dtype=torch.bool)
 
     def encode(self, u: Tensor, codebook: Codebook) -> Tensor:
-        """Return cell + decision without the memory that cells cost.
+        """Return cell + decision, without the memory that cells cost where cells have borders.
 
         Returns:
-            Whole numbers 0 … K - 1 with the shape of ``u``, float or int32; some valid code for NaN.
+            Whole numbers 0 … K - 1 with the shape of ``u``, float or integer; some valid code for NaN.
         """
-        return count_below(u, self.borders(codebook).to(u.dtype))
+        borders = self.borders(codebook)
+        if borders is None:
+            cell, t = codebook.locate(u)
+            return cell + self.decide(u, cell, t, codebook)
+        return count_below(u, borders.to(u.dtype))
 
 
 class Nearest(Rounding):
@@ -121,11 +125,6 @@ class Stochastic(Rounding):
         """Return True with probability ``t``."""
         draw = torch.rand(t.shape, dtype=t.dtype, device=t.device, generator=self.generator)
         return draw < t
-
-    def encode(self, u: Tensor, codebook: Codebook) -> Tensor:
-        """Return a random code; two calls differ."""
-        cell, t = codebook.locate(u)
-        return cell + self.decide(u, cell, t, codebook)
 
 
 class CellBorder(Rounding):

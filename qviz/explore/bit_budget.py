@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from qviz.explore import bit_budget_panels as panels
 from qviz.explore.bit_budget_data import Bits, Trial, costs, trial
@@ -33,14 +32,12 @@ class BudgetChoice:
 class BudgetModel(Model[BudgetChoice]):
     """Bits for each layer under a limit of size: what to expect of them, and what they give when run."""
 
-    presets: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-        {
-            "2.5 bits, all equal": {"budget": 2.5, "way": EQUAL},
-            "2.5 bits, spent well": {"budget": 2.5, "way": "exact"},
-            "2.5 bits, spent well by Fisher": {"budget": 2.5, "way": "exact", "estimate": "Fisher"},
-            "3 bits, spent well": {"budget": 3.0, "way": "exact"},
-        }
-    )
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "2.5 bits, all equal": {"budget": 2.5, "way": EQUAL},
+        "2.5 bits, spent well": {"budget": 2.5, "way": "exact"},
+        "2.5 bits, spent well by Fisher": {"budget": 2.5, "way": "exact", "estimate": "Fisher"},
+        "3 bits, spent well": {"budget": 3.0, "way": "exact"},
+    }
     rescales = ("estimate",)
 
     def __init__(self) -> None:

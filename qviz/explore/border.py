@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -55,19 +54,12 @@ class BorderChoice:
 class BorderModel(Model[BorderChoice]):
     """Rounding borders: the error of one product, and that of a real layer, beside a bias and an oracle."""
 
-    presets: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-        {
-            "rounding at one half": {},
-            "the best border of one product": {
-                "border": FORMULA,
-                "bits": 3,
-                "weight": 1.4,
-                "activation": 3.5,
-            },
-            "learned, rounded weights": {"border": LEARNED},
-            "learned, after least squares": {"border": LEARNED, "network": "least squares"},
-        }
-    )
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "rounding at one half": {},
+        "the best border of one product": {"border": FORMULA, "bits": 3, "weight": 1.4, "activation": 3.5},
+        "learned, rounded weights": {"border": LEARNED},
+        "learned, after least squares": {"border": LEARNED, "network": "least squares"},
+    }
     rescales = ("network", "bits")
 
     def __init__(self) -> None:
@@ -104,22 +96,16 @@ class BorderModel(Model[BorderChoice]):
 
     def followed(self, c: BorderChoice) -> BorderChoice:
         """Bring numbers inside the grids, and the bends to the border on show."""
-        limits = self.limits(c)
-        inside = {
-            name: min(max(getattr(c, name), limits[name]["low"]), limits[name]["high"])
-            for name in ("weight", "activation")
-        }
-        c = replace(c, **inside)
-        found = self.shown(c).at(BENDS.values())
-        slides = self.controls(c)
-        return replace(c, **{n: slides[n].nearest(v) for n, v in zip(BENDS, found, strict=True)})
+        c = self.inside(c, "weight", "activation")
+        found = zip(BENDS, self.shown(c).at(BENDS.values()), strict=True)
+        return self.inside(replace(c, **dict(found)), *BENDS)
 
     def dragged(self, c: BorderChoice, panel: int, mark: int, index: int, x: float, y: float) -> BorderChoice:
         """Bring the product to where its dot was dropped, or bend the border."""
         if panel == 0:
             return self.followed(replace(c, weight=round(x, 3), activation=round(y, 3)))
         name = list(BENDS)[index]
-        return self.followed(replace(c, border=HAND, **{name: self.controls(c)[name].nearest(y)}))
+        return self.followed(self.inside(replace(c, border=HAND, **{name: y}), name))
 
     def paged(self, c: BorderChoice) -> dict[str, tuple[Any, ...]]:
         """Return networks, borders and bits: what a page has by default."""

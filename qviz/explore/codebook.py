@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -63,23 +62,19 @@ class CodebookModel(Model[CodebookChoice]):
     The arguments, and what is refused, are those of :class:`~qviz.widgets.CodebookExplorer`.
     """
 
-    presets: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-        {
-            "ADQ: quantiles, then the average": {"step": 0},
-            "Lloyd's algorithm, step by step": {"decay": 0.0, "start": "random"},
-            "weights grow, levels follow": {"drift": "grow", "step": 60},
-            "weights halve, outer levels die": DIE,
-        }
-    )
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "ADQ: quantiles, then the average": {"step": 0},
+        "Lloyd's algorithm, step by step": {"decay": 0.0, "start": "random"},
+        "weights grow, levels follow": {"drift": "grow", "step": 60},
+        "weights halve, outer levels die": DIE,
+    }
 
     def __init__(
         self, x: Tensor | np.ndarray | None = None, *, tensor: str | None = None, bits: int = 3
     ) -> None:
         bits = _check.bits(bits, 2, 5, "CodebookExplorer")
         self.sources = tensors.offered(x)
-        self.problem = self.sources.problem
-        first = "expand (real)" if tensor is None and tensors.YOURS not in self.sources else tensor
-        self.start = CodebookChoice(tensors.first(self.sources, first), bits)
+        self.start = CodebookChoice(tensors.first(self.sources, tensor, "expand (real)"), bits)
         self.start = replace(self.start, w=float(f"{1.2 * self.moving(self.start).std:.3g}"))
 
     def moving(self, c: CodebookChoice) -> Drift:
@@ -110,8 +105,7 @@ class CodebookModel(Model[CodebookChoice]):
 
     def followed(self, c: CodebookChoice) -> CodebookChoice:
         """Keep the weight on the axis."""
-        low, high = self.reach(c)
-        return replace(c, w=min(max(c.w, low), high))
+        return self.inside(c, "w")
 
     def dragged(
         self, c: CodebookChoice, panel: int, mark: int, index: int, x: float, y: float

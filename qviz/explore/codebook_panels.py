@@ -197,7 +197,5 @@ def _share(moving: Drift, edges: np.ndarray, step: int) -> np.ndarray:
 
 
 def _lines(role: str, rows: np.ndarray, label: str) -> Line:
-    """Return the columns of (steps, n) over the steps as one mark, broken between them."""
-    at, gap = np.append(np.arange(float(len(rows))), np.nan), np.full((1, rows.shape[1]), np.nan)
-    y = np.concatenate([rows, gap]).ravel(order="F")
-    return Line(role, np.tile(at, rows.shape[1])[:-1], y[:-1], label=label)
+    """Return the columns of (steps, n) over the steps."""
+    return Line.of(role, np.arange(float(len(rows)))[:, None], rows, label)

@@ -117,6 +117,10 @@ class Number(Control):
         """Whether only integers are taken."""
         return isinstance(self.step, int)
 
+    def nearest(self, value: float) -> float:
+        """Return the number inside the limits that is nearest to ``value``."""
+        return min(max(value, self.low), self.high)
+
     def values(self) -> tuple[Any, ...]:
         """Return all integers, or fifteen values over the range."""
         if self.whole:
@@ -172,7 +176,7 @@ class Slide(Number):
 
     def nearest(self, value: float) -> float:
         """Return the number on the slider that is nearest to ``value``."""
-        count = round(min(max(value, self.low), self.high) / self.step)
+        count = round(super().nearest(value) / self.step)
         return count * self.step if self.whole else float(f"{count * self.step:.12g}")
 
     def taken(self, value: Any, now: Any) -> Any:
@@ -183,10 +187,10 @@ class Slide(Number):
         return self.nearest(value)
 
 
-def steps(top: float, count: int = 200) -> dict[str, float]:
-    """Return low, high and step of a slider over (0, top] in about ``count`` round steps."""
-    decade = 10.0 ** math.floor(math.log10(top / count))
-    step = float(f"{next(decade * m for m in (1, 2, 5, 10) if decade * m * count >= top):.12g}")
+def steps(top: float) -> dict[str, float]:
+    """Return low, high and step of a slider over (0, top] in about 200 round steps."""
+    decade = 10.0 ** math.floor(math.log10(top / 200))
+    step = float(f"{next(decade * m for m in (1, 2, 5, 10) if decade * m * 200 >= top):.12g}")
     return {"low": step, "high": float(f"{math.ceil(top / step - 1e-9) * step:.12g}"), "step": step}
 
 

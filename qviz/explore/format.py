@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -146,19 +145,13 @@ class FormatModel(Model[FormatChoice]):
     The arguments, and what is refused, are those of :class:`~qviz.widgets.FormatExplorer`.
     """
 
-    presets: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-        {
-            "Made for normal weights": {"a": "INT4 groups", "b": "NF4 groups"},
-            "The hardware's two": {"budget": "4.5 bits", "a": "MXFP4", "b": "NVFP4"},
-            "An outlier in a group": {
-                "tensor": "act_outlier (real)",
-                "a": "INT4 per tensor",
-                "b": "INT4 groups",
-            },
-            "Powers and sums of powers": {"a": "POST groups", "b": "APoT groups"},
-            "Eight bits": {"budget": "8 bits", "a": "FP8 E4M3", "b": "INT8 per tensor"},
-        }
-    )
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "Made for normal weights": {"a": "INT4 groups", "b": "NF4 groups"},
+        "The hardware's two": {"budget": "4.5 bits", "a": "MXFP4", "b": "NVFP4"},
+        "An outlier in a group": {"tensor": "act_outlier (real)", "a": "INT4 per tensor", "b": "INT4 groups"},
+        "Powers and sums of powers": {"a": "POST groups", "b": "APoT groups"},
+        "Eight bits": {"budget": "8 bits", "a": "FP8 E4M3", "b": "INT8 per tensor"},
+    }
     rescales = ("tensor", "numbers")
 
     def __init__(
@@ -169,8 +162,7 @@ class FormatModel(Model[FormatChoice]):
         self.sources[PASTED] = pasted(NUMBERS)[0]
         if budget not in GROUPS:
             raise ValueError(f"unknown budget {budget!r}; there are {list(GROUPS)}")
-        name = "expand (real)" if x is None and tensor is None else tensor
-        self.start = FormatChoice(tensors.first(self.sources, name), budget)
+        self.start = FormatChoice(tensors.first(self.sources, tensor, "expand (real)"), budget)
 
     def source(self, c: FormatChoice) -> Source:
         """Return the tensor, or the numbers that were pasted."""
@@ -193,7 +185,7 @@ class FormatModel(Model[FormatChoice]):
 
     def followed(self, c: FormatChoice) -> FormatChoice:
         """Keep the value's number inside the tensor."""
-        return replace(c, place=min(c.place, tensors.summary(self.source(c)).numel))
+        return self.inside(c, "place")
 
     def dragged(self, c: FormatChoice, panel: int, mark: int, index: int, x: float, y: float) -> FormatChoice:
         """Choose the neighbor that is nearest to where the dot was dropped."""

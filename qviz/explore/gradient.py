@@ -110,8 +110,7 @@ class GradientModel(Model[GradientChoice]):
 
     def followed(self, c: GradientChoice) -> GradientChoice:
         """Keep x and the target on their sliders."""
-        place = Slide("x", **self.limits(c)["x"])
-        return replace(c, x=place.nearest(c.x), target=place.nearest(c.target))
+        return self.inside(c, "x", "target")
 
     def dragged(
         self, c: GradientChoice, panel: int, mark: int, index: int, x: float, y: float
@@ -122,7 +121,7 @@ class GradientModel(Model[GradientChoice]):
 
     def paged(self, c: GradientChoice) -> dict[str, tuple[Any, ...]]:
         """Return every surrogate, with x and some other numbers."""
-        place = Slide("x", **self.limits(c)["x"])
+        place = self.controls(c)["x"]
         numbers = {c.x, *(place.nearest(part * (2**c.bits - 1)) for part in BESIDE)}
         return {"kind": tuple(KINDS), "x": tuple(sorted(numbers))}
 
@@ -183,10 +182,9 @@ class GradientModel(Model[GradientChoice]):
             quantizer(c), torch.tensor(starts, dtype=torch.float64), c.target, steps=STEPS, rate=RATE
         ).numpy()
         at, low, high = np.arange(STEPS + 1.0), *self.ends(c)
-        others = np.vstack([path[:, 1:], np.full(len(BESIDE), np.nan)]).ravel(order="F")[:-1]
         marks = (
             Rule("ideal", c.target, "y", label="target of Q(x)"),
-            Line("data", np.tile(np.append(at, np.nan), len(BESIDE))[:-1], others, label="other numbers"),
+            Line.of("data", at[:, None], path[:, 1:], "other numbers"),
             Line("e", at, path[:, 0], label="your x"),
             Points("e", at[:1], path[:1, 0], "y"),
             Points("c", at[-1:], np.array([c.target]), "y", label="target"),

@@ -13,6 +13,7 @@ from qviz.core import _check
 from qviz.core.codebook import Codebook
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import Fixed
+from qviz.core.summary import Summary
 from qviz.explore import tensors
 from qviz.explore.controls import Pick, Slide, Tick, control, steps
 from qviz.explore.grids import MANUAL, RULES, SEARCH, Grids, OwnGrids, clip
@@ -22,7 +23,7 @@ from qviz.measure import Measured
 from qviz.measure.positions import border_positions, level_positions
 from qviz.plot import panels
 from qviz.plot.html import Chooser, Key
-from qviz.plot.scene import Points, Scene, Span
+from qviz.plot.scene import Points, Scene
 from qviz.plot.scenes import compared
 
 CUSTOM_DOTS = 4
@@ -94,6 +95,10 @@ class GridModel(HandModel[GridChoice]):
         """Return the axis of the channels that have a scale each, or None; a manual clip is one for all."""
         return self.sources[c.tensor].axis if c.per_channel and c.rule != MANUAL else None
 
+    def data(self, c: GridChoice) -> Summary:
+        """Return the summary of the tensor, of each channel if each has a scale."""
+        return tensors.summary(self.sources[c.tensor], self.axis(c))
+
     def ends(self, c: GridChoice) -> tuple[float, float]:
         """Return the ends of the values, a little wider."""
         return panels.limits(tensors.summary(self.sources[c.tensor]))
@@ -138,13 +143,11 @@ class GridModel(HandModel[GridChoice]):
         c = replace(c, **{s: g if g in self.names(c.bits) else g.split()[0] for s, g in found.items()})
         fitted = [grid for grid in c.grids.values() if grid != CUSTOM]
         at = clip(self.quantizer(c, fitted[0])) if fitted and c.rule != MANUAL else c.clip
-        clips, places = (Slide(name, **self.limits(c)[name]) for name in ("clip", "x"))
-        return super().followed(replace(c, clip=clips.nearest(at), x=places.nearest(c.x)))
+        return super().followed(self.inside(replace(c, clip=at), "clip", "x"))
 
     def headline(self, c: GridChoice) -> dict[str, float]:
         """Return MSE and SQNR of both grids."""
-        data = tensors.summary(self.sources[c.tensor], self.axis(c))
-        rows = {name: Measured(q, data).row(name) for name, q in self.quantizers(c).items()}
+        rows = {name: Measured(q, self.data(c)).row(name) for name, q in self.quantizers(c).items()}
         mse = {f"MSE of {name}": row.mse for name, row in rows.items()}
         return mse | {f"SQNR of {name} (dB)": row.sqnr_db for name, row in rows.items()}
 
@@ -170,37 +173,22 @@ class GridModel(HandModel[GridChoice]):
             return self.followed(replace(c, x=x))
         if mark == CUSTOM_DOTS and c.edits:
             return super().dragged(c, panel, mark, index, x, y)
-        clip = Slide("Clip", **self.limits(c)["clip"]).nearest(abs(x))
-        return self.settled(c, replace(c, clip=clip))
+        return self.settled(c, self.inside(replace(c, clip=abs(x)), "clip"))
 
     def scene(self, c: GridChoice) -> Scene:
         """Return levels, staircases, errors and the table of the two grids, with what can be dragged."""
         named = self.quantizers(c)
-        scene = self._scene(c, named, self.title(c))
+        scene = compared(self.data(c), named, self.title(c), self.about(c))
         levels, stairs, error = scene.panels
         if c.edits:
-            levels = replace(levels, marks=(*levels.marks, self.chosen(c)))
             levels = self.with_dots(c, levels, 0 if c.grid_a == CUSTOM else 1)
-        at = np.array([c.clip]), np.array([0.04 * levels.y.high])
-        handle = Points("e", *at, "x", label="clip")
+        handle = Points("e", np.array([c.clip]), np.array([0.04 * levels.y.high]), "x", label="clip")
         levels = replace(levels, marks=(*levels.marks, handle))
-        walks = [
-            _walk(c.x, role, name, q) for role, (name, q) in zip(panels.ROLES, named.items(), strict=False)
-        ]
-        stairs = replace(stairs, marks=(*stairs.marks, *(dot for dot, _ in walks)))
-        number = f"One number: x = {c.x:.4g} becomes {'; '.join(text for _, text in walks)}."
-        about = f"{scene.about} {number}"
+        walks = [_walk(c.x, role, *method) for role, method in zip("ab", named.items(), strict=True)]
+        dots, said = zip(*walks, strict=True)
+        stairs = replace(stairs, marks=(*stairs.marks, *dots))
+        about = f"{scene.about} One number: x = {c.x:.4g} becomes {'; '.join(said)}."
         return replace(scene, panels=(levels, stairs, error), about=about)
-
-    def chosen(self, c: GridChoice) -> Span:
-        """Return the cell of values that the chosen level of the custom grid serves."""
-        low, high = self.ends(c)
-        cuts = np.concatenate([[low], border_positions(self.quantizer(c, CUSTOM)), [high]])
-        return Span("c", cuts[c.level - 1], cuts[c.level], label=f"level {c.level} serves these")
-
-    def _scene(self, c: GridChoice, named: dict[str, Quantizer], title: str, reach: float = 0.0) -> Scene:
-        data = tensors.summary(self.sources[c.tensor], self.axis(c))
-        return compared(data, named, title, self.about(c), reach=reach or None)
 
     def page(self, c: GridChoice, names: tuple[str, ...] = ()) -> Page:
         """Return a page of any controls; by default every grid at every bit width, in two columns.
@@ -210,15 +198,16 @@ class GridModel(HandModel[GridChoice]):
         if names:
             return super().page(c, names)
         widths, moved = self.controls(c)["bits"].values(), c.edits or c.moved is not None
-        grids = self.names(4) if moved else self.grids.names(4)
+        grids, data = self.names(4) if moved else self.grids.names(4), self.data(c)
         frames: dict[Key, Scene] = {}
         for i, bits in enumerate(widths):
             here = replace(c, bits=bits)
             custom = here.moved is not None or (bits == c.bits and c.edits)
-            shown = [g for g in self.names(bits) if custom or g != CUSTOM]
-            alone = [(g, {g: self.quantizer(here, g)}, f"{g}, {bits} bits") for g in shown]
-            reach = max(self._scene(here, *some).panels[2].x.high for _, *some in alone)
-            frames |= {(i, grids.index(g)): self._scene(here, *some, reach) for g, *some in alone}
+            made = {g: self.quantizer(here, g) for g in self.names(bits) if custom or g != CUSTOM}
+            reach = max(panels.error(data, {g: q}).x.high for g, q in made.items())
+            for g, q in made.items():
+                told = f"{g}, {bits} bits", self.about(here)
+                frames[i, grids.index(g)] = compared(data, {g: q}, *told, reach=reach)
         choosers = [Chooser("Bits", tuple(map(str, widths)), slider=True), Chooser("Grid", grids, own=True)]
         first = {slot: (widths.index(c.bits), grids.index(g)) for slot, g in c.grids.items()}
         return Page(choosers, frames, first)

@@ -17,7 +17,7 @@ from qviz.core.codebook import Codebook
 from qviz.explore import levels as by_hand
 from qviz.explore.controls import Number, Pick, Tick, control, kept
 from qviz.explore.model import Action, Model, changed
-from qviz.plot.scene import Panel, Points, Rug
+from qviz.plot.scene import Panel, Points, Rug, Span
 
 CUSTOM = "custom"
 MAX_DOTS = 17
@@ -140,11 +140,17 @@ class HandModel(Model[H]):
         return np.arange((choice.level - 1) % stride, count, stride)
 
     def with_dots(self, choice: H, panel: Panel, ruler: int) -> Panel:
-        """Return a panel with a dot for every level that can be dragged, on its ruler with that number."""
-        x = self.levels(choice)[self.dots(choice)]
+        """Return a panel with a dot for every level that can be dragged, on its ruler with that number.
+
+        The values that the chosen level serves are shaded.
+        """
+        levels, (low, high) = self.levels(choice), self.ends(choice)
+        cuts = np.concatenate([[low], (levels[:-1] + levels[1:]) / 2, [high]])
+        i, x = choice.level, levels[self.dots(choice)]
+        served = Span("c", cuts[i - 1], cuts[i], label=f"level {i} serves these")
         rug = [mark for mark in panel.marks if isinstance(mark, Rug)][ruler]
         y = np.full(len(x), (rug.low + rug.high) / 2)
-        return replace(panel, marks=(*panel.marks, Points("c", x, y, "x")))
+        return replace(panel, marks=(*panel.marks, served, Points("c", x, y, "x")))
 
     def parsed(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the state with its custom grids as such.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import nn
@@ -53,14 +52,12 @@ class LayerModel(Model[LayerChoice]):
     The arguments, and what is refused, are those of :class:`~qviz.widgets.LayerExplorer`.
     """
 
-    presets: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-        {
-            "one range for each channel": {"ranges": CHANNEL},
-            "3-bit weights": {"bits": 3},
-            "powers of √2": {"recipe": "post", "ranges": CHANNEL},
-            "a codebook": {"recipe": "adq"},
-        }
-    )
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "one range for each channel": {"ranges": CHANNEL},
+        "3-bit weights": {"bits": 3},
+        "powers of √2": {"recipe": "post", "ranges": CHANNEL},
+        "a codebook": {"recipe": "adq"},
+    }
     rescales = ("layer", "recipe")
 
     def __init__(

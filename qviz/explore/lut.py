@@ -6,8 +6,7 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from qviz import shipped
 from qviz.core import _check, grids
+from qviz.core.codebook import Codebook
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import Fixed
 from qviz.explore.controls import Number, Pick, Slide, control
@@ -93,6 +93,24 @@ def _own(w: Tensor | np.ndarray, x: Tensor | np.ndarray) -> Numbers:
     )
 
 
+@functools.lru_cache(maxsize=16)
+def tables(n: Numbers, method: str, bits: int, a_bits: int) -> tuple[Quantizer, InputTable]:
+    """Return the quantizer of the weights and the table of the activations, whatever is typed."""
+    codes = grids.uniform(a_bits, signed=False)
+    if method == "codebook":
+        w = torch.from_numpy(n.weights) if n.fit_weights is None else n.fit_weights
+        weight = Quantizer(grids.lloyd(w, bits), range=Fixed(1.0))
+    else:
+        book = {"uniform": grids.uniform, "POT": grids.pot, "POST": grids.post}[method](bits)
+        weight = _fitted(book, 1.0 / book.hi, n.fit_weights)
+    return weight, input_table(_fitted(codes, 1.0, n.fit_activations), 1)
+
+
+def _fitted(book: Codebook, scale: float, values: Tensor | None) -> Quantizer:
+    """Return a quantizer with the best scale for some values, or with a given one where there are none."""
+    return Quantizer(book, range=Fixed(scale)) if values is None else Quantizer(book).observe(values)
+
+
 @dataclass(frozen=True)
 class LutChoice:
     """A dot product, how its weights are coded, and the term on show."""
@@ -118,15 +136,13 @@ class LutModel(Model[LutChoice]):
     The arguments, and what is refused, are those of :class:`~qviz.widgets.LutExplorer`.
     """
 
-    presets: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-        {
-            "POST: shifts into two sums": {"method": "POST"},
-            "POT: shifts into one sum": {"method": "POT"},
-            "uniform: small multiplications": {"method": "uniform"},
-            "codebook: a sum for each level": {"method": "codebook", "bits": 3},
-            "one-bit activations": {"a_bits": 1},
-        }
-    )
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "POST: shifts into two sums": {"method": "POST"},
+        "POT: shifts into one sum": {"method": "POT"},
+        "uniform: small multiplications": {"method": "uniform"},
+        "codebook: a sum for each level": {"method": "codebook", "bits": 3},
+        "one-bit activations": {"a_bits": 1},
+    }
     rescales = ("numbers",)
 
     def __init__(
@@ -147,7 +163,6 @@ class LutModel(Model[LutChoice]):
                 self._numbers = {YOURS: _own(w, x)}
             except (TypeError, ValueError) as error:
                 self.sources.problem = f"Your numbers are left out: {error}."
-        self._tables: dict[Any, tuple[Quantizer, InputTable]] = {}
         first = next(iter(self._numbers))
         self.start = self.followed(LutChoice(first, method, _check.bits(bits, 2, 4, "LutExplorer")))
 
@@ -161,28 +176,9 @@ class LutModel(Model[LutChoice]):
         n = self._numbers[c.numbers]
         return np.array(c.weights or n.weights), np.array(c.activations or n.activations)
 
-    def quantizers(self, c: LutChoice) -> tuple[Quantizer, Quantizer]:
-        """Return the quantizers of weights and activations; what is typed does not change them."""
-        n = self._numbers[c.numbers]
-        codes = grids.uniform(c.a_bits, signed=False)
-        activation = Quantizer(codes, range=Fixed(1.0)) if n.fit_activations is None else Quantizer(codes)
-        if c.method == "codebook":
-            w = torch.from_numpy(n.weights) if n.fit_weights is None else n.fit_weights
-            return Quantizer(grids.lloyd(w, c.bits), range=Fixed(1.0)), _fit(activation, n.fit_activations)
-        build = {"uniform": grids.uniform, "POT": grids.pot, "POST": grids.post}[c.method]
-        book = build(c.bits)
-        weight = Quantizer(book, range=Fixed(1.0 / book.hi)) if n.fit_weights is None else Quantizer(book)
-        return _fit(weight, n.fit_weights), _fit(activation, n.fit_activations)
-
     def tables(self, c: LutChoice) -> tuple[Quantizer, InputTable]:
-        """Return the quantizer of the weights and the table of the activations; the last ones are kept."""
-        key = c.numbers, c.method, c.bits, c.a_bits
-        if key not in self._tables:
-            while len(self._tables) > 15:
-                self._tables.pop(next(iter(self._tables)))
-            weight, activation = self.quantizers(c)
-            self._tables[key] = weight, input_table(activation, 1)
-        return self._tables[key]
+        """Return the quantizer of the weights and the table of the activations."""
+        return tables(self._numbers[c.numbers], c.method, c.bits, c.a_bits)
 
     def walk(self, c: LutChoice) -> Walk:
         """Return the dot product."""
@@ -230,12 +226,8 @@ class LutModel(Model[LutChoice]):
 
     def followed(self, c: LutChoice) -> LutChoice:
         """Bring weight and activation up to date with the term."""
-        (w, x), i = self.chosen(c), c.term - 1
-        (w_low, w_high), (x_low, x_high) = self.reach(c)
-        weight, activation = float(f"{w[i]:.6g}"), float(f"{x[i]:.6g}")
-        return replace(
-            c, weight=min(max(weight, w_low), w_high), activation=min(max(activation, x_low), x_high)
-        )
+        weight, activation = (float(f"{numbers[c.term - 1]:.6g}") for numbers in self.chosen(c))
+        return self.inside(replace(c, weight=weight, activation=activation), "weight", "activation")
 
     def dragged(self, c: LutChoice, panel: int, mark: int, index: int, x: float, y: float) -> LutChoice:
         """Move the weight, the activation, or the term."""
@@ -272,10 +264,6 @@ class LutModel(Model[LutChoice]):
         title = f"{c.method}, {c.bits}-bit weights × {c.a_bits}-bit activations: term {c.term} of {k.count}"
         panels = (of_weights(m), of_activations(m), product_table(m), registers(m), running(m))
         return Scene(title, panels, table(m), f"{self._numbers[c.numbers].about}. {told(m)}")
-
-
-def _fit(q: Quantizer, values: Tensor | None) -> Quantizer:
-    return q if values is None else q.observe(values)
 
 
 def told(m: Moment) -> str:

@@ -85,6 +85,11 @@ class Model(Generic[C]):
         """Return the controls by the names of the choice's fields."""
         return declared(choice, self.limits(choice))
 
+    def inside(self, choice: C, *names: str) -> C:
+        """Return the choice with some of its numbers brought to the nearest ones that their controls take."""
+        controls = self.controls(choice)
+        return replace(choice, **{name: controls[name].nearest(getattr(choice, name)) for name in names})
+
     def scene(self, choice: C) -> Scene:
         """Return the picture."""
         raise NotImplementedError
@@ -142,8 +147,7 @@ class Model(Generic[C]):
         choice = replace(self.start, **self.parsed(state))
         controls = self.controls(choice)
         _check(controls, state)
-        sliders = {n: c.nearest(getattr(choice, n)) for n, c in controls.items() if isinstance(c, Slide)}
-        made = self.followed(replace(choice, **sliders))
+        made = self.followed(self.inside(choice, *(n for n, c in controls.items() if isinstance(c, Slide))))
         for name in fixed.keys() & state.keys():
             if getattr(made, name) != state[name]:
                 got = getattr(made, name)

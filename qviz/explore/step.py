@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,7 +24,6 @@ from qviz.explore.descent import METHODS, Descent, Place
 from qviz.explore.model import Action, Model, Page, changed
 from qviz.explore.tensors import Source
 from qviz.measure import ErrorParts, error_parts
-from qviz.plot.html import Chooser
 from qviz.plot.scene import Scene
 
 ITERATIONS = 120
@@ -142,16 +140,14 @@ class StepModel(Model[StepChoice]):
     The arguments, and what is refused, are those of :class:`~qviz.widgets.StepExplorer`.
     """
 
-    presets: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-        {
-            "LSQ from too small a step": {**ON_WEIGHTS, "step": 0.004},
-            "LSQ from too large a step": {**ON_WEIGHTS, "step": 0.07},
-            "PACT without a regularizer": {**ON_STEM, "decay": 0.0},
-            "PACT with one": {**ON_STEM, "decay": 0.0003},
-            "ASQ: clear and in fog": {**ON_PHOTOS, "tensor": photos.NAME, "step": 0.07},
-            "ASQ: position by position": {**ON_PHOTOS, "tensor": "act_expand (real)", "step": 0.02},
-        }
-    )
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "LSQ from too small a step": {**ON_WEIGHTS, "step": 0.004},
+        "LSQ from too large a step": {**ON_WEIGHTS, "step": 0.07},
+        "PACT without a regularizer": {**ON_STEM, "decay": 0.0},
+        "PACT with one": {**ON_STEM, "decay": 0.0003},
+        "ASQ: clear and in fog": {**ON_PHOTOS, "tensor": photos.NAME, "step": 0.07},
+        "ASQ: position by position": {**ON_PHOTOS, "tensor": "act_expand (real)", "step": 0.02},
+    }
     rescales = ("tensor", "method", "bits")
 
     def __init__(
@@ -167,8 +163,7 @@ class StepModel(Model[StepChoice]):
         self.sources[photos.NAME] = photos.SOURCE
         if method not in METHODS:
             raise ValueError(f"unknown method {method!r}; there are {', '.join(METHODS)}")
-        usual = "expand (real)" if method == "LSQ" else photos.NAME
-        name = tensors.first(self.sources, usual if x is None and tensor is None else tensor)
+        name = tensors.first(self.sources, tensor, "expand (real)" if method == "LSQ" else photos.NAME)
         self.start = self.begun(StepChoice(method, name, bits))
         if self.start.method != method:
             raise ValueError(f"{method} needs activations that are not negative, got {name!r}")
@@ -223,9 +218,7 @@ class StepModel(Model[StepChoice]):
     def followed(self, c: StepChoice) -> StepChoice:
         """Bring the step onto its slider, the method to one that the tensor allows, the samples inside."""
         c = c if self.fits(c) else replace(c, method="LSQ")
-        last = len(self.samples(c).data) if c.method == "ASQ" else SAMPLES
-        step = self.curves(c).slider.nearest(c.step)
-        return replace(c, step=step, a=min(c.a, last), b=min(c.b, last))
+        return self.inside(c, "step", "a", "b")
 
     def settled(self, before: StepChoice, after: StepChoice) -> StepChoice:
         """Start anew where the tensor or the method changes; another step starts at iteration 0."""
@@ -274,23 +267,15 @@ class StepModel(Model[StepChoice]):
         values = {"u": c.x / scale, "code": round(float(y.detach()) / scale), "y": float(y.detach())}
         return values | {"dydx": float(dydx), "slope": float(slope) / factor}
 
-    def page(self, c: StepChoice, names: tuple[str, ...] = ()) -> Page:
-        """Return a page of three starts and some iterations, or of other controls."""
-        if names:
-            return super().page(c, names)
+    def paged(self, c: StepChoice) -> dict[str, tuple[Any, ...]]:
+        """Return three starts and some iterations."""
         slider, best = self.curves(c).slider, self.curves(c).best
         starts = {slider.nearest(part * best) for part in (0.15, 3.5)} | {c.step}
-        values = {"step": tuple(sorted(starts)), "iteration": (0, 5, 10, 20, 40, 80, ITERATIONS)}
-        labels = {"step": "Step", "iteration": "Iteration"}
-        choosers = [Chooser(labels[n], tuple(f"{v:.4g}" for v in some), True) for n, some in values.items()]
-        begin = replace(c, iteration=0)
-        frames = {
-            (i, k): self.scene(replace(begin, step=step, iteration=iteration))
-            for i, step in enumerate(values["step"])
-            for k, iteration in enumerate(values["iteration"])
-        }
-        first = {"picture": (values["step"].index(c.step), 0)}
-        return Page(choosers, frames, first)
+        return {"step": tuple(sorted(starts)), "iteration": (0, 5, 10, 20, 40, 80, ITERATIONS)}
+
+    def page(self, c: StepChoice, names: tuple[str, ...] = ()) -> Page:
+        """Return a page of some controls' values; by default it begins at iteration 0."""
+        return super().page(c if names else replace(c, iteration=0), names)
 
     def headline(self, c: StepChoice) -> dict[str, float]:
         """Return step, MSE and SQNR; of ASQ the SQNR of both samples."""

@@ -104,14 +104,14 @@ def offered(x: Tensor | np.ndarray | None = None) -> Offer:
     return offer
 
 
-def first(offer: Offer, name: str | None) -> str:
-    """Return the name of the tensor to start with: ``name``, or the first that is offered.
+def first(offer: Offer, name: str | None, usual: str = BIG) -> str:
+    """Return the name of the tensor to start with: ``name``; without one a user's own, or the usual one.
 
     Raises:
         ValueError: There is no such tensor.
     """
     if name is None or (name == YOURS and offer.problem):
-        name = next(iter(offer))
+        name = YOURS if YOURS in offer else usual
     if name not in offer:
         raise ValueError(f"unknown tensor {name!r}; there are {list(offer)}")
     return name

@@ -189,15 +189,13 @@ def staircase(b: Bench) -> Panel:
     """Return y over x, its expectation when it is rounded at random, and the mean of some draws."""
     (low, high), w = b.ends, b.work
     left, right, y = treads("N2UQ", w.q, low, high, 2)
-    gap = np.full_like(left, np.nan)
-    x3, y3 = np.column_stack([left, right, gap]).ravel()[:-1], np.column_stack([y, y, gap]).ravel()[:-1]
     bends = np.unique(np.clip(np.concatenate([[low], w.knots / w.scale, [high]]), low, high))
     at = np.linspace(low, high, PLACES)
     mean = w.drawn(at, b.draws)
     expected, p = w.expectation(bends), b.number
     marks = (
         Line("b", bends, expected, label="expectation of random rounding"),
-        Line("a", x3, y3, label="y, rounded"),
+        Line.of("a", [left, right], [y, y], "y, rounded"),
         Points("f", at, mean, label=f"mean of {b.draws} draws"),
         Points("d", np.array([b.x]), p.y.numpy(), "x", label="x"),
     )

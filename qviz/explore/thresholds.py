@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -84,23 +83,20 @@ class ThresholdModel(Model[ThresholdChoice]):
     The arguments, and what is refused, are those of :class:`~qviz.widgets.ThresholdExplorer`.
     """
 
-    presets: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-        {
-            "equal widths": {},
-            "narrow below, wide above": {"bits": 2, "widths": [0.2, 0.5, 1.3]},
-            "wide below, narrow above": {"bits": 2, "widths": [1.3, 0.5, 0.2]},
-            "one bit, one threshold": {"bits": 1},
-        }
-    )
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "equal widths": {},
+        "narrow below, wide above": {"bits": 2, "widths": [0.2, 0.5, 1.3]},
+        "wide below, narrow above": {"bits": 2, "widths": [1.3, 0.5, 0.2]},
+        "one bit, one threshold": {"bits": 1},
+    }
 
     def __init__(
         self, x: Tensor | np.ndarray | None = None, *, tensor: str | None = None, bits: int = 2
     ) -> None:
         bits = _check.bits(bits, 1, 4, "ThresholdExplorer")
         self.sources, self._works = tensors.offered(x), {}
-        self.problem = self.sources.problem
-        first = "act_depthwise (real)" if tensor is None and tensors.YOURS not in self.sources else tensor
-        self.start = self.followed(ThresholdChoice(tensors.first(self.sources, first), bits))
+        first = tensors.first(self.sources, tensor, "act_depthwise (real)")
+        self.start = self.followed(ThresholdChoice(first, bits))
         self.start = replace(self.start, x=float(f"{0.3 * self.ends(self.start)[1]:.2g}"))
 
     def data(self, c: ThresholdChoice) -> Summary:
@@ -150,16 +146,9 @@ class ThresholdModel(Model[ThresholdChoice]):
 
     def followed(self, c: ThresholdChoice) -> ThresholdChoice:
         """Bring the numbers into their limits, and the value to where the threshold is."""
-        low, high = self.ends(c)
-        controls = self.controls(c)
-        c = replace(
-            c,
-            threshold=min(c.threshold, 2**c.bits - 1),
-            scale=controls["scale"].nearest(c.scale),
-            x=min(max(c.x, low), high),
-        )
-        place = float(self.thresholds(c)[c.threshold - 1])
-        return replace(c, value=min(max(float(f"{place:.6g}"), low), high))
+        c = self.inside(c, "threshold", "scale", "x")
+        place = float(f"{self.thresholds(c)[c.threshold - 1]:.6g}")
+        return self.inside(replace(c, value=place), "value")
 
     def thresholds(self, c: ThresholdChoice) -> np.ndarray:
         """Return the thresholds, in units of x."""

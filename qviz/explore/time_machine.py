@@ -12,10 +12,9 @@ import numpy as np
 from qviz import shipped
 from qviz.explore import recorded
 from qviz.explore.controls import Number, Pick, Slide, control
-from qviz.explore.model import Action, Model, Page
+from qviz.explore.model import Action, Model
 from qviz.explore.recorded import Shown
 from qviz.nn.train.recording import LayerRecording
-from qviz.plot.html import Chooser
 from qviz.plot.scene import Scene
 
 SHIPPED = ("ste", "daq", "adq_static", "adq_ema")
@@ -97,7 +96,7 @@ class TimeModel(Model[TimeChoice]):
 
     def followed(self, choice: TimeChoice) -> TimeChoice:
         """Keep the weight among those that run A has."""
-        return replace(choice, weight=min(choice.weight, self.runs[choice.run_a].master.shape[1]))
+        return self.inside(choice, "weight")
 
     def actions(self, choice: TimeChoice) -> dict[str, Action[TimeChoice]]:
         """Return the button that finds weights whose codes change often."""
@@ -144,12 +143,7 @@ class TimeModel(Model[TimeChoice]):
         """Return the runs, each once."""
         return self.shown(c)[: 1 if c.run_b == NONE else 2]
 
-    def page(self, choice: TimeChoice, names: tuple[str, ...] = ()) -> Page:
-        """Return a page of any controls; by default sixteen steps of the present two runs."""
-        if names:
-            return super().page(choice, names)
+    def paged(self, choice: TimeChoice) -> dict[str, tuple[Any, ...]]:
+        """Return sixteen steps."""
         steps = np.unique(np.linspace(0, self.last, PAGE_FRAMES).round().astype(int))
-        frames = {(i,): self.scene(replace(choice, step=int(step))) for i, step in enumerate(steps)}
-        chooser = Chooser("Step", tuple(map(str, steps.tolist())), slider=True)
-        first = (int(np.abs(steps - choice.step).argmin()),)
-        return Page([chooser], frames, {"picture": first})
+        return {"step": tuple(steps.tolist())}

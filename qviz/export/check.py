@@ -134,11 +134,8 @@ def _scales(codes: Any, axis: int | None, group: int) -> list[tuple[int, ...]]:
 
 def _input(table: InputTable) -> None:
     borders, values = table.borders, table.values
-    if borders.ndim not in (1, 2) or borders.ndim != values.ndim or len(values) - 1 != len(borders):
-        raise ValueError(
-            f"its borders and values have the shapes {tuple(borders.shape)}, {tuple(values.shape)}"
-        )
-    if borders.shape[1:] != values.shape[1:] or not 1 <= len(values) <= _LEVELS:
+    fits = borders.ndim in (1, 2) and borders.ndim == values.ndim and len(values) - 1 == len(borders)
+    if not fits or borders.shape[1:] != values.shape[1:] or not 1 <= len(values) <= _LEVELS:
         raise ValueError(
             f"its borders and values have the shapes {tuple(borders.shape)}, {tuple(values.shape)}"
         )

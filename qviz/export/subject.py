@@ -106,14 +106,11 @@ class Packed:
     def differences(self, reference: Exported) -> tuple[dict[str, str], list[str]]:
         """Compare each table number by number, and each other tensor."""
         own, other = self.exported.layers, reference.layers
-        found = dict.fromkeys(other.keys() - own.keys(), "not in the file")
-        found |= dict.fromkeys(own.keys() - other.keys(), "not in the reference")
+        found = _missing(own, other)
         for name in [name for name in own if name in other]:
             if what := different(own[name], other[name]):
                 found[name] = what
-        for name, what in _unlike(self.exported.tensors, reference.tensors).items():
-            found[name] = what
-        return found, []
+        return found | _unlike(self.exported.tensors, reference.tensors), []
 
     def outputs(self, images: Tensor, steps: Sequence[int]) -> dict[int, Tensor]:
         """Run the steps in float32."""
@@ -157,10 +154,15 @@ def _plain(layer: LayerTables) -> dict[str, Tensor]:
     return found | ({"codes": weight.codes} if isinstance(weight, WeightTable) else {})
 
 
+def _missing(own: Mapping[str, object], other: Mapping[str, object]) -> dict[str, str]:
+    """Return which names only one of two has."""
+    found = dict.fromkeys(other.keys() - own.keys(), "not in the file")
+    return found | dict.fromkeys(own.keys() - other.keys(), "not in the reference")
+
+
 def _unlike(own: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, str]:
     """Return how tensors differ, by name."""
-    found = dict.fromkeys(other.keys() - own.keys(), "not in the file")
-    found |= dict.fromkeys(own.keys() - other.keys(), "not in the reference")
+    found = _missing(own, other)
     for key in own.keys() & other.keys():
         a, b = own[key], other[key]
         if a.shape != b.shape:

@@ -86,11 +86,8 @@ def instead(module: nn.Module, other: nn.Module) -> Any:
     def answer(_: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
         return other(*args, **kwargs)
 
-    handle = module.register_forward_hook(answer, with_kwargs=True)
-    try:
+    with module.register_forward_hook(answer, with_kwargs=True):
         yield
-    finally:
-        handle.remove()
 
 
 def _kind(expected: list[Tensor], samples: list[Chunk], scores: bool) -> str:

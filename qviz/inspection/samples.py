@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from qviz.core._text import article, some
-from qviz.nn.batches import Batch, batches_of
+from qviz.nn.batches import Batch, batches_of, tensor_of
 from qviz.nn.train.batch import TARGETS, each, size
 
 
@@ -88,9 +88,9 @@ def _parts(batch: Batch) -> tuple[Any, Tensor | None]:
     if isinstance(batch, Mapping):
         found = [key for key in TARGETS if key in batch]
         labels = batch[found[0]] if len(found) == 1 else None
-        return {key: _tensor(value) for key, value in batch.items() if key not in found}, _labels(labels)
+        return {key: tensor_of(value) for key, value in batch.items() if key not in found}, _labels(labels)
     if not isinstance(batch, (tuple, list)):
-        return _tensor(batch), None
+        return tensor_of(batch), None
     many = [tuple(one.shape) for one in batch if isinstance(one, (Tensor, np.ndarray)) and one.ndim == 3]
     if len(batch) > 2 or (len(set(many)) == 2 and isinstance(batch, list)):
         sizes = f", which are of {some([str(s) for s in dict.fromkeys(many)])}" if many else ""
@@ -100,8 +100,8 @@ def _parts(batch: Batch) -> tuple[Any, Tensor | None]:
         )
     if not batch:
         raise ValueError(f"there are no images: the {type(batch).__name__} is empty")
-    inputs = {k: _tensor(v) for k, v in batch[0].items()} if isinstance(batch[0], Mapping) else batch[0]
-    return _tensor(inputs), _labels(batch[1]) if len(batch) == 2 else None
+    inputs = {k: tensor_of(v) for k, v in batch[0].items()} if isinstance(batch[0], Mapping) else batch[0]
+    return tensor_of(inputs), _labels(batch[1]) if len(batch) == 2 else None
 
 
 def _labels(labels: Any) -> Tensor | None:
@@ -118,10 +118,6 @@ def _labels(labels: Any) -> Tensor | None:
         raise TypeError(f"there must be a label for each image, got {labels.item()!r}")
     whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
     return labels.long() if whole else labels
-
-
-def _tensor(value: Any) -> Any:
-    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
 def _check(x: Tensor) -> Tensor:

@@ -61,10 +61,13 @@ class LearnedRound(Rounding):
     @torch.no_grad()
     def observe(self, u: Tensor, codebook: Codebook) -> None:
         """Set V so that h(V) is the coordinate in the cell."""
-        if u.shape != self.v.shape:
-            raise ValueError(f"made for weights of shape {tuple(self.v.shape)}, got {tuple(u.shape)}")
+        self._need(u)
         _, t = codebook.locate(u)
         self.v.copy_(torch.logit((t + 0.1) / 1.2))
+
+    def _need(self, u: Tensor) -> None:
+        if u.shape != self.v.shape:
+            raise ValueError(f"made for weights of shape {tuple(self.v.shape)}, got {tuple(u.shape)}")
 
     def borders(self, codebook: Codebook) -> None:
         """Return None: the decision does not depend on u."""
@@ -75,14 +78,8 @@ class LearnedRound(Rounding):
         Raises:
             ValueError: u has another shape than V.
         """
-        if u.shape != self.v.shape:
-            raise ValueError(f"made for weights of shape {tuple(self.v.shape)}, got {tuple(u.shape)}")
+        self._need(u)
         return torch.where((t > 0) & (t < 1), self.h() > 0.5, t > 0.5)
-
-    def encode(self, u: Tensor, codebook: Codebook) -> Tensor:
-        """Return cell + decision."""
-        cell, t = codebook.locate(u)
-        return cell + self.decide(u, cell, t, codebook)
 
 
 class RectifiedSigmoid(Surrogate):

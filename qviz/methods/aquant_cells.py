@@ -73,8 +73,3 @@ class CellwiseBorder(Rounding):
     def decide(self, u: Tensor, cell: Tensor, t: Tensor, codebook: Codebook) -> Tensor:
         """Return True where the fraction exceeds B."""
         return t > self.element(u.clamp(codebook.lo, codebook.hi), codebook)
-
-    def encode(self, u: Tensor, codebook: Codebook) -> Tensor:
-        """Return the code by the border of each cell."""
-        cell, t = codebook.locate(u)
-        return cell + self.decide(u, cell, t, codebook)

@@ -43,17 +43,18 @@ def batches_of(batch: Batch | Iterable[Batch]) -> Iterator[Batch]:
 def forward(model: nn.Module, batch: Batch) -> Any:
     """Run the model on one batch, whose labels, if it is a pair, are left out; return its output."""
     if isinstance(batch, Mapping):
-        return model(**{key: _tensor(value) for key, value in batch.items()})
+        return model(**{key: tensor_of(value) for key, value in batch.items()})
     if isinstance(batch, (tuple, list)):
         if not batch:
             raise ValueError("the batch is empty: it must hold the inputs first")
         batch = batch[0]
         if isinstance(batch, Mapping):
             return forward(model, batch)
-    return model(_tensor(batch))
+    return model(tensor_of(batch))
 
 
-def _tensor(value: Any) -> Any:
+def tensor_of(value: Any) -> Any:
+    """Return an array as a tensor, and anything else as it is."""
     return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 

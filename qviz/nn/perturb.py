@@ -37,11 +37,8 @@ def changed(module: nn.Module, what: str, change: Callable[[Tensor], Tensor]) ->
         return args, kwargs | {first: change(kwargs[first]).to(kwargs[first].dtype)}
 
     if what == "activation":
-        handle = module.register_forward_pre_hook(hook, with_kwargs=True)
-        try:
+        with module.register_forward_pre_hook(hook, with_kwargs=True):
             yield
-        finally:
-            handle.remove()
         return
     original = module.weight.data
     module.weight.data = change(original).to(original.dtype)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
-from qviz.core._text import article
+from qviz.core._text import article, table
 from qviz.core.quantizer import Quantizer
 from qviz.nn.layers import QuantLayer
 
@@ -116,7 +116,7 @@ class Report:
     def __str__(self) -> str:
         """Return a table with a line of totals."""
         head = ("layer", "kind", "weights", "inputs", "parameters", "note")
-        table = [
+        rows = [
             (
                 row.name or "(the model itself)",
                 row.kind,
@@ -127,13 +127,7 @@ class Report:
             )
             for row in self.rows
         ]
-        widths = [max(map(len, column)) for column in zip(head, *table, strict=True)]
-        sides = ("<", "<", "<", "<", ">", "<")
-        lines = [
-            "  ".join(f"{c:{side}{w}}" for c, side, w in zip(cells, sides, widths, strict=True)).rstrip()
-            for cells in (head, *table)
-        ]
-        return "\n".join([*lines, self._totals()])
+        return f"{table(head, rows, right=[4])}\n{self._totals()}"
 
     def _totals(self) -> str:
         done = sum(row.quantized for row in self.rows)

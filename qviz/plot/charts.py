@@ -254,14 +254,11 @@ def _line(name: str, x: Values, y: Values, *, log: bool) -> tuple[np.ndarray, np
 
 def _marks(role: str, name: str, at: np.ndarray, values: np.ndarray) -> list[Mark]:
     """Return the n lines as one mark, broken between them, and their points where these are few."""
-    gap = np.full((1, values.shape[1]), np.nan)
-    x = np.tile(np.append(at, np.nan), values.shape[1])[:-1]
-    y = np.concatenate([values, gap]).ravel(order="F")[:-1]
-    marks: list[Mark] = [Line(role, x, y, label=name)]
-    if len(at) <= DOTTED:
-        seen = np.isfinite(y)
-        marks.append(Points(role, x[seen], y[seen]))
-    return marks
+    line = Line.of(role, at[:, None], values, name)
+    if len(at) > DOTTED:
+        return [line]
+    seen = np.isfinite(line.y)
+    return [line, Points(role, line.x[seen], line.y[seen])]
 
 
 def _told(name: str, at: np.ndarray, values: np.ndarray, x: str) -> str:

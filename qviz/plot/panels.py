@@ -110,9 +110,7 @@ def staircase(
         y3 = np.repeat(y, 3)
         if in_units_of_x(q) and len(named) <= BANDS:
             marks.append(Band(ROLES[i], x3, np.minimum(x3, y3), np.maximum(x3, y3)))
-        gap = np.full_like(left, np.nan)
-        x = np.column_stack([left, right, gap]).ravel()[:-1]
-        marks.append(Line(ROLES[i], x, np.column_stack([y, y, gap]).ravel()[:-1], label=name))
+        marks.append(Line.of(ROLES[i], [left, right], [y, y], name))
         widest = int(np.argmax(right - left))
         words.append(
             f"{name} has {len(y)} steps for x from {low:.3g} to {high:.3g}; "

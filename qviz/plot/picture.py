@@ -22,7 +22,7 @@ DPI = 130
 """Dots of a PNG per inch."""
 
 TOP, PANEL, BETWEEN, BOTTOM = 1.0, 1.8, 1.3, 0.5
-"""Inches: room for a title and a legend of two or three rows above each panel, the panel, and its axis below."""
+"""Inches: room for a title and a legend of two or three rows above a panel, the panel, its axis below."""
 
 SVG_BEST_BELOW = 50_000
 """Bytes; a smaller SVG is kept without asking what a PNG would take."""
@@ -52,15 +52,17 @@ def picture(scene: Scene) -> str:
         for axis, its in ((ax.xaxis, panel.x), (ax.yaxis, panel.y)):
             if its.log and its.high > 1000 * its.low:  # ticks between powers of ten take half of the time
                 axis.set_minor_locator(NullLocator())
-                axis.set_major_formatter(
-                    lambda x, _: f"{x:g}" if x >= 0.001 else f"{x:.0e}".replace("e-0", "e-")
-                )
+                axis.set_major_formatter(_power_of_ten)
     uri = "data:image/svg+xml," + quote(_svg(fig), safe=" /:;,=()'!*@?+|[]{}")  # shorter than base64
     if len(uri) < SVG_BEST_BELOW:
         return uri
     image = io.BytesIO()
     _in_few_colors(Image.open(io.BytesIO(png(fig, DPI))).convert("RGB")).save(image, "png", optimize=True)
     return min(uri, "data:image/png;base64," + base64.b64encode(image.getvalue()).decode(), key=len)
+
+
+def _power_of_ten(x: float, place: int | None) -> str:
+    return f"{x:g}" if x >= 0.001 else f"{x:.0e}".replace("e-0", "e-")
 
 
 def _in_few_colors(image: Image.Image) -> Image.Image:

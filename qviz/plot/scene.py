@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from qviz.measure.compare import HEADERS, Comparison
 
@@ -37,6 +38,12 @@ class Line(Mark):
 
     x: Array
     y: Array
+
+    @classmethod
+    def of(cls, role: str, x: ArrayLike, y: ArrayLike, label: str = "") -> Line:
+        """Return the columns of x and y, broadcast to (R, n), as one line that is broken between them."""
+        columns = (np.array([*rows, np.full(rows.shape[1], np.nan)]) for rows in np.broadcast_arrays(x, y))
+        return cls(role, *(some.ravel(order="F")[:-1] for some in columns), label=label)
 
 
 @dataclass(frozen=True, eq=False)

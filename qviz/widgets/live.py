@@ -43,13 +43,6 @@ MARKERS = {
 """bqplot's names for matplotlib's letters."""
 
 
-def _ticks_at(x: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> Arrays:
-    """Return many separate upright lines as one line with NaN between them (one SVG path)."""
-    gap = np.full(len(x), np.nan)
-    y = np.column_stack([np.broadcast_to(low, len(x)), np.broadcast_to(high, len(x)), gap]).ravel()
-    return {"x": np.column_stack([x, x, gap]).ravel()[:-1], "y": y[:-1]}  # bqplot wants a number last
-
-
 def _ended(x: np.ndarray, y: np.ndarray) -> Arrays:
     """Return a line without the gap at its end: bqplot puts a label at the last point."""
     if not len(y) or not np.isnan(y[-1]):
@@ -96,7 +89,9 @@ def arrays(mark: Mark, panel: Panel) -> Arrays:
         case Points():
             return {"x": mark.x, "y": mark.y}
         case Rug():
-            return _ticks_at(mark.x, mark.low, mark.high)
+            ends = np.broadcast_arrays(mark.low, mark.high, mark.x)[:2]
+            ticks = Line.of(mark.role, [mark.x, mark.x], ends)  # one SVG path; bqplot wants a number last
+            return {"x": ticks.x, "y": ticks.y}
         case Bars():
             return _outline(mark.edges, mark.heights, 0.0)
         case Steps():
@@ -128,13 +123,9 @@ def _looks(mark: Mark) -> dict[str, Any]:
     if type(mark) in OPACITY:
         return {"colors": [look.color], "fill_colors": [look.color]}
     if isinstance(mark, Rug):
-        return {
-            "colors": [look.color],
-            "line_style": "solid",
-            "stroke_width": 2 if len(mark.x) <= MANY else 1,
-        }
-    dash = look.plain_dash
-    return {"colors": [look.color], "line_style": dash}
+        width = 2 if len(mark.x) <= MANY else 1
+        return {"colors": [look.color], "line_style": "solid", "stroke_width": width}
+    return {"colors": [look.color], "line_style": look.plain_dash}
 
 
 def _made(mark: Mark, **traits: Any) -> bqplot.Mark:
@@ -184,7 +175,6 @@ class LivePanel:
     Args:
         panel: The first panel.
         dragged: What is told when a dot was dragged.
-        height: The figure's height in CSS.
 
     Attributes:
         widget: The bqplot Figure.
@@ -192,7 +182,7 @@ class LivePanel:
         drags: How often a dot was taken.
     """
 
-    def __init__(self, panel: Panel, dragged: Drag | None = None, height: str = "290px") -> None:
+    def __init__(self, panel: Panel, dragged: Drag | None = None) -> None:
         self.dragged = dragged
         self._pool: dict[type, list[bqplot.Mark]] = {}
         self._held: dict[bqplot.Mark, int] = {}
@@ -217,7 +207,7 @@ class LivePanel:
             padding_x=0,
             padding_y=0,
             fig_margin={"top": 36, "bottom": 50, "left": 66, "right": 18},
-            layout={"width": "auto", "height": height, "min_width": "270px"},
+            layout={"width": "auto", "height": "290px", "min_width": "270px"},
         )
         apply(self.changes(panel))
 

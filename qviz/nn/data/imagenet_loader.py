@@ -6,6 +6,7 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -129,9 +130,7 @@ class ImageLoader:
         except GeneratorExit:  # nobody wants the rest; the workers can go on with another pass
             raise
         except BaseException:
-            if (
-                mine == self._turn
-            ):  # an interrupt may have left the workers anywhere: the next pass has new ones
+            if mine == self._turn:  # an interrupt may have left the workers anywhere: new ones for the next
                 self._ready = None
             raise
 
@@ -184,21 +183,17 @@ class _Plan:
         return len(self.batches)
 
 
+@dataclass(frozen=True, eq=False)
 class _Photos(Dataset):
     """What a worker does: (epoch, row) -> one sample. Failures are data; exceptions come as tracebacks."""
 
-    def __init__(
-        self,
-        data: ImageFolder,
-        rows: Tensor,
-        train: bool,
-        size: int,
-        seed: int,
-        transform: Callable[[Image], Tensor] | None,
-        tries: int,
-    ) -> None:
-        self.data, self.rows, self.train, self.size, self.seed = data, rows, train, size, seed
-        self.transform, self.tries = transform, tries
+    data: ImageFolder
+    rows: Tensor
+    train: bool
+    size: int
+    seed: int
+    transform: Callable[[Image], Tensor] | None
+    tries: int
 
     def __getitem__(self, key: tuple[int, int]) -> _Sample:
         epoch, row = key
@@ -210,11 +205,8 @@ class _Photos(Dataset):
             except Undecodable as error:
                 failures.append((error.path, error.reason))
             else:
-                return (
-                    self._tensor(image, epoch if self.train else 0, index),
-                    int(self.data.labels[index]),
-                    failures,
-                )
+                x = self._tensor(image, epoch if self.train else 0, index)
+                return x, int(self.data.labels[index]), failures
         return None, 0, failures
 
     def _tensor(self, image: Image, epoch: int, index: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,15 +105,13 @@ def _watch(model: nn.Module, batch: Batch) -> tuple[dict[str, list[_Call]], Any,
         call = _Call(args[0].grad_fn, out.grad_fn, True) if single else _Call(None, None, False)
         calls.setdefault(names[module], []).append(call)
 
-    handles = [module.register_forward_hook(note, with_kwargs=True) for module in names]
     source: list[Any] = []
-    handles.append(model.register_forward_pre_hook(lambda m, args: _follow(args, source)))
-    try:
+    with ExitStack() as stack:
+        for module in names:
+            stack.enter_context(module.register_forward_hook(note, with_kwargs=True))
+        stack.enter_context(model.register_forward_pre_hook(lambda m, args: _follow(args, source)))
         with evaluating(model), torch.enable_grad(), torch.random.fork_rng(devices=[]):
             out = forward(model, next(batches_of(batch)))
-    finally:
-        for handle in handles:
-            handle.remove()
     return calls, out, source[0] if source else None
 
 

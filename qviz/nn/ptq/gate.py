@@ -62,11 +62,8 @@ class Gate:
         """Return the error of the float network's output if the named module gave y."""
         parts = iter(y.split(BATCH))
         module = self.reference.get_submodule(name)
-        handle = module.register_forward_hook(lambda *_: next(parts))
-        try:
+        with module.register_forward_hook(lambda *_: next(parts)):
             return distance(_run(self.reference, self.held), self._wanted)
-        finally:
-            handle.remove()
 
     def agreement(self) -> float | None:
         """Return the share of images that get the same class as in floating point; None without classes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from qviz.core._text import article
 from qviz.nn.layers import QuantLayer
-from qviz.nn.modules import evaluating
+from qviz.nn.modules import evaluating, hooked
 
 BATCH = 128
 """So many images run at a time."""
@@ -57,18 +58,8 @@ def reads(
             raise _Reached
 
     for part in images.split(batch):
-        handles = (
-            module.register_forward_pre_hook(before, with_kwargs=True),
-            module.register_forward_hook(after),
-        )
-        try:
-            with evaluating(model):
-                model(part)
-        except _Reached:
-            pass
-        finally:
-            for handle in handles:
-                handle.remove()
+        with hooked([module], before=before, after=after), evaluating(model), suppress(_Reached):
+            model(part)
         if len(seen) < 2 * calls:
             raise ValueError(f"the images reach {name!r} {len(seen) // 2} times in one run, not {calls}")
         yield from zip(seen[::2], seen[1::2], strict=True)
@@ -121,15 +112,12 @@ def quantized_layers(model: nn.Module, images: Tensor) -> dict[str, int]:
     if not names:
         raise ValueError("the model has no quantized layer: convert it first")
     calls: Counter[str] = Counter()
-    handles = [
-        layer.register_forward_pre_hook(lambda layer, args: calls.update([names[layer]])) for layer in names
-    ]
-    try:
-        with evaluating(model):
-            model(images[:2])
-    finally:
-        for handle in handles:
-            handle.remove()
+
+    def note(layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        calls[names[layer]] += 1
+
+    with hooked(names, before=note), evaluating(model):
+        model(images[:2])
     if missed := [name for name in names.values() if name not in calls]:
         raise ValueError(f"the images do not reach {missed[0]!r}")
     return dict(calls)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from qviz.core.quantizer import Quantizer
 from qviz.nn.layers import QuantLayer, adapt, mixed
+from qviz.nn.modules import hooked
 from qviz.nn.ptq.during import dropping, only, swapped
 from qviz.nn.ptq.options import Options
 from qviz.nn.ptq.undecided import Undecided, beta
@@ -203,11 +204,6 @@ def _spread(task: Task) -> dict[QuantLayer, float]:
     def note(layer: nn.Module, args: tuple, out: Tensor) -> None:
         found[layer] = float(out.std())
 
-    handles = [layer.register_forward_hook(note) for layer in task.layers]
-    try:
-        with torch.no_grad():
-            task.block(task.x[:64])
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooked(task.layers, after=note), torch.no_grad():
+        task.block(task.x[:64])
     return found

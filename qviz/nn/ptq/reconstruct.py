@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from qviz.nn.layers import QuantLayer
+from qviz.nn.modules import hooked
 from qviz.nn.ptq.blocks import Block, find_blocks
 from qviz.nn.ptq.errors import Errors, errors
 from qviz.nn.ptq.gate import Gate, Verdict
@@ -192,9 +193,7 @@ def _one(
     return Result(block.name, block.layers, learned, verdict, before, after, time.monotonic() - began)
 
 
-def whole(
-    model: nn.Module, images: Tensor, gate: Gate, stage: Callable[..., object], name: str = "the network"
-) -> Result:
+def whole(model: nn.Module, images: Tensor, gate: Gate, stage: Callable[..., object]) -> Result:
     """Run a stage that works on the whole network, and keep what it did if held-out images say so.
 
     Args:
@@ -202,12 +201,11 @@ def whole(
         images: What the stage works with.
         gate: Has the float network and the held-out images.
         stage: Called as ``stage(model, images, reference=…)``.
-        name: What the result is called.
 
     Raises:
         Stopped: It was interrupted; the network is then as it was before the stage.
     """
-    began = time.monotonic()
+    began, name = time.monotonic(), "the network"
     layers = tuple(quantized_layers(model, images))
     trial = gate.trial("")
     before = errors(model, gate.reference, gate.held[:MEASURED], layers)
@@ -231,13 +229,9 @@ def observe(module: nn.Module, layers: Iterable[QuantLayer], x: Tensor) -> None:
         x: The module's input.
     """
 
-    def before(layer: QuantLayer, args: tuple[Tensor]) -> None:
+    def before(layer: QuantLayer, args: tuple[Tensor], kwargs: dict[str, Any]) -> None:
         if layer.input_quantizer is not None:
             layer.input_quantizer.observe(layer._batched(args[0]))
 
-    handles = [layer.register_forward_pre_hook(before) for layer in layers]
-    try:
+    with hooked(layers, before=before):
         module(x)
-    finally:
-        for handle in handles:
-            handle.remove()

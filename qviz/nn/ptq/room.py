@@ -13,7 +13,7 @@ from qviz.core.rounding import Nearest
 from qviz.measure.metrics import sqnr_db
 from qviz.nn.capture import tap
 from qviz.nn.layers import QuantLayer
-from qviz.nn.modules import evaluating
+from qviz.nn.modules import evaluating, hooked
 from qviz.nn.ptq.inputs import quantized_layers
 from qviz.nn.ptq.undecided import Undecided, beta
 
@@ -209,9 +209,5 @@ def _reading(
         x = choose(layer, args[0], next(wanted[layer]))
         return layer._product(x, layer.quantized_weight(), layer.scaled_bias())
 
-    handles = [layer.register_forward_hook(after) for layer in wanted]
-    try:
+    with hooked(wanted, after=after):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -77,13 +77,12 @@ class Checkpoints:
         found = self.all()
         return found[-1] if found else None
 
-    def save(self, parts: Mapping[str, bytes], info: Mapping[str, Any], keep: int = 2) -> Path:
-        """Write a checkpoint; the earlier ones stay until it is complete.
+    def save(self, parts: Mapping[str, bytes], info: Mapping[str, Any]) -> Path:
+        """Write a checkpoint; it and the one before stay, the earlier ones until it is complete.
 
         Args:
             parts: File name -> content.
             info: Plain values for the manifest; ``step`` among them.
-            keep: How many checkpoints stay, this one included.
 
         Raises:
             OSError: It could not be written (a full disk, say). The checkpoints that were there are still
@@ -113,7 +112,7 @@ class Checkpoints:
                 f"the checkpoint of step {info.get('step')} could not be written to {self.home}: "
                 f"{problem.strerror}; {intact}",
             ) from problem
-        for old in self.all()[:-keep]:
+        for old in self.all()[:-2]:
             shutil.rmtree(old, ignore_errors=True)
         return final
 
