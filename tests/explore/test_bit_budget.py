@@ -80,6 +80,7 @@ def test_every_figure_is_a_sum_over_the_file(raw, how):
     assert marks(bits, Steps, "exact")[0].heights.tolist() == list(COSTS.spent("exact", c.estimate, c.budget))
 
 
+@pytest.mark.slow
 def test_a_run_gives_what_the_script_found_and_can_be_left_off():
     c = MODEL.restored({"budget": 2.0})
     with torch.no_grad():

@@ -198,6 +198,7 @@ def test_a_strange_archive_is_not_extracted(tmp_path, official, fault):
 
 
 @needs_cifar
+@pytest.mark.slow
 def test_the_full_set():
     train, val = (cifar10(split, root=CIFAR.parent) for split in ("train", "val"))
     whole, test = (cifar10(split, root=CIFAR.parent) for split in ("train+val", "test"))

@@ -326,6 +326,7 @@ def test_a_run_writes_one_row_with_every_field(tmp_path):
     assert len(ledger.rows()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_two_seeds_have_a_mean_and_a_spread(tmp_path, capsys):
     experiment = tiny("fp32", seeds=(0, 1), images=320, overrides={"max_steps": 8, "lr": 0.05})
