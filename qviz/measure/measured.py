@@ -131,7 +131,9 @@ class Measured:
         """What one should know to read the figures, or ""."""
         if not isinstance(self.q, Quantizer):
             return ""
-        notes = []
+        notes, book = [], self.q.codebook
+        if book.name.endswith(" paper"):
+            notes.append(f"the paper's grid: its {len(book)} levels need {book.bits} bits to store")
         if not self.q.range.rescale:
             notes.append("its outputs have a unit of their own, so the error is that of its knots")
         if type(self.q.range).transform is not Range.transform:

@@ -142,6 +142,7 @@ def test_table_is_compares(e, rule, channels):
 def test_levels_and_bits_of_the_paper_grid_are_both_told(e):
     e.grid_a.value, e.bits.value = "POT paper", 3
     row = e.data()["table"]["A: POT paper"]
+    assert "A: POT paper: the paper's grid: its 9 levels need 4 bits to store" in e.scene().table.notes
     assert (row["levels"], row["bits"]) == (9, 4)
 
 
