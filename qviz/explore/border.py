@@ -158,7 +158,7 @@ class BorderModel(Model[BorderChoice]):
             ]
             values[name] = dict(zip(("held out", "others", "learned from"), (here, *found), strict=True))
             cells.append((name, *("–" if v is None else f"{v:.1f}" for v in values[name].values())))
-        headers = ("error (%)", f"{len(layer.x)} images", "256 more", "learned from")
+        headers = ("error (%)", f"{len(layer.x)} images", "256 more", "images learned from")
         return Table(headers, tuple(cells), ("a", *KNOWN.values())[: len(cells)], values, one.words)
 
 
