@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,13 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from qviz.plot.picture import picture
-from qviz.plot.scene import Heat, Panel, Scene, Table
+from qviz.plot.scene import Band, Bars, Heat, Mark, Panel, Points, Rug, Scene, Span, Table
 from qviz.plot.style import HEAT, LOOKS
 
 CSS_DASH = {"solid": "solid", "dashed": "dashed", "dotted": "dotted", "dash_dotted": "dashed"}
+
+GLYPHS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚"}
+"""Letters for matplotlib's markers."""
 
 STYLE = """
 .qviz-table { border-collapse: collapse; font-variant-numeric: tabular-nums; line-height: 1.4; }
@@ -31,7 +34,8 @@ STYLE = """
 .qviz-table tr:has([data-opens]:enabled) { cursor: pointer; }
 .qviz-table tr:has([data-opens]:enabled):hover { outline: 1px solid currentColor; outline-offset: -1px; }
 .qviz-table :disabled { text-decoration: none; cursor: default; }
-.qviz-swatch { display: inline-block; width: 2em; vertical-align: middle; margin-right: .5em; }
+.qviz-swatch { display: inline-block; width: 2em; vertical-align: middle; margin-right: .5em;
+  text-align: center; line-height: 1; }
 .qviz-legend { display: flex; flex-wrap: wrap; gap: 0 1.2em; }
 """
 """Rules that tables and legends need, wherever they are shown; colors of text are the page's own."""
@@ -153,14 +157,11 @@ def _name(table: Table, name: str) -> str:
     )
 
 
-def legend_html(panels: Sequence[Panel], without: Sequence[str] = ()) -> str:
-    """Return what the colors and dashes of the panels' labeled marks mean, but for some roles."""
+def legend_html(panels: Sequence[Panel], without: Collection[str] = ()) -> str:
+    """Return what the panels' labeled marks look like, but for those of some names."""
     marks = [mark for panel in panels for mark in panel.marks]
-    seen = {mark.label: mark for mark in marks if mark.label and mark.role not in without}
-    items = "".join(
-        f"<span>{_shades() if isinstance(mark, Heat) else _swatch(mark.role)}{html.escape(label)}</span>"
-        for label, mark in seen.items()
-    )
+    seen = {mark.label: mark for mark in marks if mark.label and mark.label not in without}
+    items = "".join(f"<span>{_key(mark)}{html.escape(label)}</span>" for label, mark in seen.items())
     return f'<div class="qviz-legend">{items}</div>' if items else ""
 
 
@@ -176,8 +177,8 @@ def words_html(scene: Scene) -> str:
 
 def scene_html(scene: Scene) -> str:
     """Return the words and one legend of all pictures, for pictures that have none of their own."""
-    above = scene.table is not None and not scene.table.opens
-    return words_html(scene) + legend_html(scene.panels, scene.table.roles if above else ())
+    told = scene.table.rows if scene.table is not None and scene.table.roles else ()
+    return words_html(scene) + legend_html(scene.panels, {row[0] for row in told})
 
 
 def _paragraph(text: str) -> str:
@@ -261,18 +262,31 @@ def _control(chooser: Chooser, k: int, chosen: int, name: str) -> str:
 
 
 def _swatch(role: str | None) -> str:
+    """Return the line of a role, or nothing."""
     if role is None:
         return ""
     look = LOOKS[role]
-    line = f"border-top:4px {CSS_DASH[look.plain_dash]} {look.color}"
-    return f'<span class="qviz-swatch" aria-hidden="true" style="{line}"></span>'
+    return _sample(f"border-top:4px {CSS_DASH[look.plain_dash]} {look.color}")
 
 
-def _shades() -> str:
-    """Return the swatch of a heat map: its colors from the least value to the greatest."""
-    colors = ", ".join(to_hex(color) for color in colormaps[HEAT](np.linspace(0.0, 1.0, 6)))
-    look = f"height:.7em;background:linear-gradient(to right, {colors})"
-    return f'<span class="qviz-swatch" aria-hidden="true" style="{look}"></span>'
+def _key(mark: Mark) -> str:
+    """Return what a mark looks like: a line, ticks, a dot, a filled strip, or the shades of a heat map."""
+    look = LOOKS[mark.role]
+    match mark:
+        case Points():
+            return _sample(f"color:{look.color}", GLYPHS[look.marker])
+        case Rug():
+            return _sample(f"color:{look.color}", "|||")
+        case Bars() | Band() | Span():
+            return _sample(f"height:.7em;opacity:.5;background:{look.color}")
+        case Heat():
+            colors = ",".join(to_hex(color) for color in colormaps[HEAT](np.linspace(0.0, 1.0, 6)))
+            return _sample(f"height:.7em;background:linear-gradient(to right,{colors})")
+    return _swatch(mark.role)
+
+
+def _sample(style: str, glyph: str = "") -> str:
+    return f'<span class="qviz-swatch" aria-hidden="true" style="{style}">{glyph}</span>'
 
 
 def _body(scene: Scene) -> str:

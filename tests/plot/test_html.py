@@ -13,7 +13,7 @@ from PIL import Image
 
 from qviz.plot import html, picture
 from qviz.plot.html import Chooser, legend_html, scene_html, table_html
-from qviz.plot.scene import Axis, Heat, Line, Panel, Points, Scene, Table
+from qviz.plot.scene import Axis, Bars, Heat, Line, Panel, Points, Scene, Table
 from qviz.plot.style import LOOKS, ROLES
 
 NAME = "my \"best\" <b> & 'c' %20 #1"
@@ -145,14 +145,25 @@ def test_a_mark_of_few_pixels_keeps_its_color():
     assert {"#ffffff", *(LOOKS[role].color for role in ROLES)} <= colors
 
 
-def test_a_heat_map_is_named_by_its_shades():
+def test_a_legend_shows_what_its_marks_look_like():
     at = np.arange(2.0)
-    heat = Heat("data", at, at, np.eye(2), label="error")
-    panels = (Panel("p", Axis("x", 0, 1), Axis("y", 0, 1), (heat, Points("a", at, at, label="dots")), "A."),)
-    shades, dots = re.findall(r'style="(.*?)".*?</span>(\w+)', legend_html(panels))
-    assert (shades[1], dots[1]) == ("error", "dots")
-    assert re.search("gradient.*#440154.*#fde725", shades[0])
-    assert "gradient" not in dots[0]
+    marks = (
+        Heat("data", at, at, np.eye(2), label="error"),
+        Points("c", at, at, label="dots"),
+        Bars("b", np.arange(3.0), at, label="bars"),
+        Line("b", at, at, label="line"),
+        Line("a", at, at, label="in the table"),
+    )
+    panels = (Panel("p", Axis("x", 0, 1), Axis("y", 0, 1), marks, "A."),)
+    made = legend_html(panels, ["in the table"])
+    heat, dots, bars, line = re.findall(r'style="(.*?)">(.?)</span>(\w+)', made)
+    assert [its[1:] for its in (heat, dots, bars, line)] == [
+        ("", "error"), ("▲", "dots"), ("", "bars"), ("", "line")
+    ]  # fmt: skip
+    assert re.search("gradient.*#440154.*#fde725", heat[0])
+    assert dots[0] == "color:#029e73"
+    assert "background:#de8f05" in bars[0]
+    assert line[0] == "border-top:4px dashed #de8f05"
 
 
 def test_ticks_and_names_are_text_inside_pictures(path, monkeypatch, tmp_path):
