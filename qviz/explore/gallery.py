@@ -20,7 +20,7 @@ from qviz.explore.model import Model
 from qviz.explore.step import StepModel
 from qviz.explore.thresholds import ThresholdModel
 from qviz.explore.time_machine import TimeModel
-from qviz.plot import html as pages
+from qviz.plot import page as pages
 
 MODELS: Mapping[str, type[Model]] = {
     "GridExplorer": GridModel,

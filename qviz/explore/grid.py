@@ -22,7 +22,7 @@ from qviz.explore.model import Page, changed
 from qviz.measure import Measured
 from qviz.measure.positions import border_positions, level_positions
 from qviz.plot import panels
-from qviz.plot.html import Chooser, Key
+from qviz.plot.page import Chooser, Key
 from qviz.plot.scene import Points, Scene
 from qviz.plot.scenes import compared
 

@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from qviz.explore.controls import Control, Slide, declared
 from qviz.explore.tensors import Offer
-from qviz.plot.html import Chooser, Key
+from qviz.plot.page import Chooser, Key
 from qviz.plot.scene import Scene
 
 C = TypeVar("C")
@@ -45,7 +45,7 @@ class Action(Generic[C]):
 
 
 class Page(NamedTuple):
-    """What :func:`qviz.plot.html.write` makes a page of, beside its heading."""
+    """What :func:`qviz.plot.page.write` makes a page of, beside its heading."""
 
     choosers: list[Chooser]
     frames: dict[Key, Scene]

@@ -27,7 +27,7 @@ from qviz.inspection.words import (
     outputs,
     trials,
 )
-from qviz.plot.html import PAGE
+from qviz.plot.page import PAGE
 from qviz.plot.picture import picture
 from qviz.plot.scene import Panel, Scene
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from matplotlib.figure import Figure
 
-from qviz.plot import html as pages
+from qviz.plot import page as pages
 from qviz.plot.draw import figure
 from qviz.widgets.display import still
 from qviz.widgets.stage import Stage

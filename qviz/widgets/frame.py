@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qviz.plot import html as pages
+from qviz.plot.html import STYLE as WORDS
 
 ROW = {"flex_flow": "row wrap", "align_items": "center", "grid_gap": "0 1em", "width": "100%"}
 GRID = {
@@ -11,7 +11,7 @@ GRID = {
     "width": "100%",
 }
 STYLE = (
-    pages.STYLE
+    WORDS
     + """
 .qviz-explorer path[style*="stroke-dasharray: 10, 10"] { stroke-dasharray: 7px, 3px !important; }
 .qviz-explorer path[style*="stroke-dasharray: 2, 10"] { stroke-dasharray: 2px, 3px !important; }

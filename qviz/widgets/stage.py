@@ -14,7 +14,7 @@ import ipywidgets as w
 from qviz.explore.history import ONE_STEP_S, History
 from qviz.explore.model import Action, Model, changed
 from qviz.explore.view import GHOST, Kept, View, axes_of, changed_axes
-from qviz.plot import html as pages
+from qviz.plot.html import rows_html, scene_html
 from qviz.plot.scene import Scene
 from qviz.widgets import controls, display
 from qviz.widgets.batch import Batch
@@ -235,9 +235,9 @@ class Stage(w.VBox):
         alt = f'<div class="qviz-alt" role="img" aria-label="{html.escape(new.text)}"></div>'
         note = changed_axes(old, new)
         texts = [
-            (self._text, pages.scene_html(new) + alt),
+            (self._text, scene_html(new) + alt),
             *self._folded_texts(),
-            (self._rows, pages.rows_html(new)),
+            (self._rows, rows_html(new)),
             (self._note, f"<p>{html.escape(note)}</p>" if note else ""),
         ]
         changes = [(widget, {"value": value}) for widget, value in texts]

@@ -14,7 +14,8 @@ import pytest
 from qviz.explore import gallery
 from qviz.explore.controls import Number, Pick, Slide, Text, Tick
 from qviz.explore.model import Model
-from qviz.plot import html, lettering
+from qviz.plot import lettering
+from qviz.plot import page as pages
 
 NAMES = list(gallery.MODELS)
 FOR_DRAGS = {"push", "mirror"}
@@ -112,14 +113,14 @@ def test_presets_and_states_come_back(name):
 @pytest.fixture
 def thinned(monkeypatch):
     """Draw few of a page's pictures, from end to end; return how many there are, by the page's file name."""
-    counts, write = {}, html.write
+    counts, write = {}, pages.write
 
     def few(path, title, about, choosers, frames, first):
         keys, counts[path.name] = list(frames), len(frames)
         shown = {*first.values(), *(keys[round(k * (len(keys) - 1) / 3)] for k in range(4))}
         return write(path, title, about, choosers, {key: frames[key] for key in shown}, first)
 
-    monkeypatch.setattr(html, "write", few)
+    monkeypatch.setattr(pages, "write", few)
     return counts
 
 

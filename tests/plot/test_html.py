@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qviz.plot import html, picture
-from qviz.plot.html import Chooser, legend_html, scene_html, table_html
+from qviz.plot import page as pages
+from qviz.plot import picture
+from qviz.plot.html import legend_html, scene_html, table_html
+from qviz.plot.page import Chooser
 from qviz.plot.scene import Axis, Bars, Heat, Line, Panel, Points, Scene, Table
 from qviz.plot.style import LOOKS, ROLES
 
@@ -65,7 +67,7 @@ class Document(HTMLParser):
 def path(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "grids.html"
     first = {"A": (0, 0), "B": (0, 1)}
-    assert html.write(path, "Title", "What it is.", (BITS, GRID), FRAMES, first) == path
+    assert pages.write(path, "Title", "What it is.", (BITS, GRID), FRAMES, first) == path
     return path
 
 
@@ -168,7 +170,7 @@ def test_a_legend_shows_what_its_marks_look_like():
 
 def test_ticks_and_names_are_text_inside_pictures(path, monkeypatch, tmp_path):
     monkeypatch.setattr(picture, "SVG_BEST_BELOW", 10**9)  # an SVG, however small a PNG would be
-    page = html.write(tmp_path / "p.html", "t", "a", (GRID,), {(0,): FRAMES[0, 1]}, {"A": (0,)})
+    page = pages.write(tmp_path / "p.html", "t", "a", (GRID,), {(0,): FRAMES[0, 1]}, {"A": (0,)})
     kind, svg = Document(page.read_text("utf-8")).images[0]["src"].split(",", 1)
     assert kind == "data:image/svg+xml"
     assert len(svg) < 7_000
@@ -178,7 +180,7 @@ def test_ticks_and_names_are_text_inside_pictures(path, monkeypatch, tmp_path):
 
 def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
-        html.write(tmp_path / "nowhere" / "p.html", "t", "a", (BITS, GRID), FRAMES, {"A": (0, 0)})
+        pages.write(tmp_path / "nowhere" / "p.html", "t", "a", (BITS, GRID), FRAMES, {"A": (0, 0)})
 
 
 # --- in a browser -----------------------------------------------------------------------------------------
