@@ -73,7 +73,7 @@ print(
 )
 
 # %% [markdown]
-# Drag the green thresholds in the first picture, and the purple dot, one number x, in the first three. Below the table
+# Drag the blue thresholds in the first picture, and the purple dot, one number x, in the first three. Below the table
 # stands what happens to it. (The explorer takes 4,096 quantiles of the 65,536 activations in place of all, so that it can
 # answer at once.)
 
