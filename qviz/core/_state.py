@@ -48,14 +48,32 @@ def read(path: Path) -> Any:
         raise ValueError(f"{path} cannot be read: {first}") from error
 
 
-def flat(value: Any, prefix: str = "") -> dict[str, Tensor]:
-    """Return the tensors of nested dictionaries under dotted names."""
+def flat(value: Any, path: Path, prefix: str = "") -> dict[str, Tensor]:
+    """Return the tensors of nested dictionaries, lists and tuples under dotted names.
+
+    Args:
+        value: What :func:`read` returned, or a part of it.
+        path: The file, for the error.
+        prefix: The name of the part.
+
+    Raises:
+        ValueError: Two of them have the same dotted name.
+
+    Example:
+        >>> list(flat({"layers": [torch.zeros(2), {"bias": torch.zeros(1)}], "epoch": 3}, Path("m.pt")))
+        ['layers.0', 'layers.1.bias']
+    """
     if isinstance(value, Tensor):
         return {prefix or "tensor": value}
+    items = value.items() if isinstance(value, Mapping) else ()
+    if isinstance(value, (list, tuple)):
+        items = enumerate(value)
     found: dict[str, Tensor] = {}
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            found |= flat(item, f"{prefix}.{key}" if prefix else str(key))
+    for key, item in items:
+        inner = flat(item, path, f"{prefix}.{key}" if prefix else str(key))
+        if twice := found.keys() & inner.keys():
+            raise ValueError(f"{path}: two tensors would have the name {min(twice)!r}; rename one of them")
+        found |= inner
     return found
 
 

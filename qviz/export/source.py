@@ -154,7 +154,7 @@ def _tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     content, place = _state.unwrapped(_state.read(file)) if pickled else (dict(Checkpoint(file)), "")
     with torch.device("meta"):
         known = {key for name in NAMES for key, _ in create(name).named_parameters()}
-    tensors, prefix = _state.unprefixed(_state.flat(content), known)
+    tensors, prefix = _state.unprefixed(_state.flat(content, file), known)
     return tensors, {}, ", ".join(filter(None, (place, prefix)))
 
 

@@ -27,14 +27,15 @@ class Checkpoint(Mapping[str, Tensor]):
 
     Files are .safetensors (one, or the .index.json of many, or the folder that holds either), PyTorch's
     .pt, .pth, .bin and .ckpt (unpickled with ``weights_only``, which builds tensors and nothing else; nested
-    dictionaries give dotted names), and numpy's .npz and .npy (without pickles).
+    dictionaries and lists give dotted names), and numpy's .npz and .npy (without pickles).
 
     Args:
         path: The file, or a folder as ``save_pretrained`` writes it.
 
     Raises:
         OSError: The file is not there or cannot be read.
-        ValueError: The file is of another kind, is broken, or holds objects instead of tensors.
+        ValueError: The file is of another kind, is broken, holds objects instead of tensors, or two tensors
+            under one dotted name.
 
     Example:
         >>> from qviz import shipped
@@ -88,7 +89,7 @@ def _readers(path: Path) -> Readers:
         if kind in (".npz", ".npy"):
             return _numpy(path)
         if kind in PICKLED:
-            return {n: functools.partial(Tensor.detach, x) for n, x in flat(read(path)).items()}
+            return {n: functools.partial(Tensor.detach, x) for n, x in flat(read(path), path).items()}
     except SafetensorError as error:
         raise ValueError(f"{path}: broken .safetensors file ({error})") from error
     raise ValueError(f"{path}: unknown kind of file {kind!r}; give one of {', '.join(KINDS)}")
