@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ def run(options: argparse.Namespace) -> int:
     from qviz.export.source import open_reference
 
     try:
-        exported, _ = open_reference(options.source, options.model)
+        exported, source = open_reference(options.source, options.model)
+        if source is not None and source.note:
+            print(source.note, file=sys.stderr)
         print(_written(exported, options.to, own))
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(str(error)) from error

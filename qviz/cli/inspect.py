@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +183,7 @@ def _inspect(options: argparse.Namespace, source: Source, pair: Pair | None) -> 
         top=options.top,
         show=True,
     )
-    return images, found
+    return images, replace(found, notes=(source.note, *found.notes)) if source.note else found
 
 
 def _reference(given: str | None, source: Source, images: Any) -> nn.Module | None:

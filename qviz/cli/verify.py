@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,12 @@ def run(options: argparse.Namespace) -> int:
 
     try:
         subject = open_subject(options.file)
-        against, model = open_reference(options.against, options.model) if options.against else (None, None)
+        against, source = open_reference(options.against, options.model) if options.against else (None, None)
+        if source is not None and source.note:
+            print(source.note, file=sys.stderr)
         known = subject.about if subject.about.get("shape") or against is None else against.about
         images = _images(options.data, known)
-        proof = prove(subject, against, images, model=model, bar=bar)
+        proof = prove(subject, against, images, model=source and source.model, bar=bar)
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(str(error)) from error
     print(proof)

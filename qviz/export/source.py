@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from qviz import recipes
+from qviz.core import _state
 from qviz.core._text import some
 from qviz.core.quantizer import Quantizer
 from qviz.core.recipe import Recipe
@@ -21,6 +22,7 @@ from qviz.export.exported import Exported
 from qviz.export.file import read
 from qviz.export.layout import FORMAT
 from qviz.measure import Checkpoint
+from qviz.measure.checkpoint import PICKLED
 from qviz.nn.data.augment import CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, IMAGENET_STD
 from qviz.nn.layers import STANDARDIZED
 from qviz.nn.models import NAMES, create
@@ -45,12 +47,14 @@ class Source:
         name: One of ``qviz.nn.models.NAMES``.
         file: The file that was read.
         info: What stood beside the weights: the experiment, its figures.
+        note: What of the file was taken, where that is not all of it under the names that it has; else "".
     """
 
     model: nn.Module
     name: str
     file: Path
     info: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
 
     @property
     def images(self) -> dict[str, Any]:
@@ -77,7 +81,8 @@ def open_source(path: str | Path, model: str | None = None) -> Source:
 
     The architecture is the one of ``NAMES`` that has the file's layers. The quantizers are made anew by the
     recipes whose names and arguments stand in the file, and then get their numbers from it. Nothing in the
-    file is run.
+    file is run. Of what a training saved, the state under ``state_dict``, ``model_state_dict`` or ``model``
+    is taken, and a prefix that all names share is taken off, as that of ``DataParallel``.
 
     Args:
         path: A folder (of several seeds the first; of a training the best weights) or a file that
@@ -90,8 +95,8 @@ def open_source(path: str | Path, model: str | None = None) -> Source:
             a recipe of ``qviz.recipes``.
     """
     file = _file(Path(path))
-    tensors, info = _tensors(file)
-    name = _name(tensors, model, file)
+    tensors, info, note = _tensors(file)
+    name = _name(tensors, model, f"{file}{f' ({note})' if note else ''}")
     network = _architecture(name, tensors).eval()
     if not any(key.endswith("running_mean") for key in tensors):
         side = 32 if name == "resnet20" else 64
@@ -100,14 +105,14 @@ def open_source(path: str | Path, model: str | None = None) -> Source:
     own = network.state_dict()
     counts = {k: v for k, v in own.items() if k.endswith("num_batches_tracked") and k not in tensors}
     load_into(network, {**tensors, **counts}, file)
-    return Source(network.eval(), name, file, info)
+    return Source(network.eval(), name, file, info, f"Of {file}: {note}." if note else "")
 
 
-def open_reference(path: str | Path, model: str | None = None) -> tuple[Exported, nn.Module | None]:
+def open_reference(path: str | Path, model: str | None = None) -> tuple[Exported, Source | None]:
     """Return a network as tables and steps: of an exported .safetensors file, else of :func:`open_source`.
 
     Returns:
-        The tables and steps, and the network that they were made of (None for an exported file).
+        The tables and steps, and what they were made of (None for an exported file).
 
     Raises:
         FileNotFoundError, ValueError: As :func:`open_source`.
@@ -115,7 +120,7 @@ def open_reference(path: str | Path, model: str | None = None) -> tuple[Exported
     if is_exported(Path(path)):
         return read(path), None
     source = open_source(path, model)
-    return source.describe(), source.model
+    return source.describe(), source
 
 
 def is_exported(path: Path) -> bool:
@@ -141,10 +146,16 @@ def _file(path: Path) -> Path:
     )
 
 
-def _tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """Return tensors, what stands beside them, and what was done to have them."""
     if file.suffix == ".safetensors" and "qviz" in _texts(file):
-        return unpack_weights(file.read_bytes(), file)
-    return dict(Checkpoint(file)), {}
+        return *unpack_weights(file.read_bytes(), file), ""
+    pickled = file.suffix.lower() in PICKLED
+    content, place = _state.unwrapped(_state.read(file)) if pickled else (dict(Checkpoint(file)), "")
+    with torch.device("meta"):
+        known = {key for name in NAMES for key, _ in create(name).named_parameters()}
+    tensors, prefix = _state.unprefixed(_state.flat(content, file), known)
+    return tensors, {}, ", ".join(filter(None, (place, prefix)))
 
 
 def _texts(file: Path) -> dict[str, str]:
@@ -168,7 +179,7 @@ def _classes(name: str, tensors: Mapping[str, Tensor]) -> int:
     return len(tensors[last]) if last in tensors and tensors[last].ndim else 0
 
 
-def _name(tensors: Mapping[str, Tensor], model: str | None, file: Path) -> str:
+def _name(tensors: Mapping[str, Tensor], model: str | None, file: str) -> str:
     if model is not None and model not in NAMES:
         raise ValueError(f"model must be one of {', '.join(NAMES)}, got {model!r}")
     unlike: dict[str, list[str]] = {}

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from qviz.core._text import article
-from qviz.nn.train.batch import LOGITS, logits
+from qviz.nn.train.batch import LOGITS, classes, logits
 
 
 def answer(output: Any) -> Tensor:
@@ -38,6 +38,36 @@ def scored(output: Any) -> bool:
         return True
     own = output if isinstance(output, Mapping) else getattr(output, "__dict__", {})
     return any(isinstance(own.get(name), Tensor) for name in LOGITS)
+
+
+def class_axis(output: Any, labels: Tensor | None = None) -> int | None:
+    """Return the axis of classes in what a network returned; None where it is not scores of classes.
+
+    Labels decide where they are there. Without any, scores are what has the shape (N, classes), and of other
+    shapes only what the network names so: (N, T, classes) or (N, classes, …). A map of numbers looks like a
+    map of scores, so that shape alone says nothing.
+
+    Args:
+        output: What the network returned.
+        labels: What they are judged by, whole numbers as int64.
+
+    Example:
+        >>> import torch
+        >>> depths = torch.zeros(2, 3, 8, 8)
+        >>> class_axis(depths), class_axis(depths, torch.zeros(2, 8, 8, dtype=torch.int64))
+        (None, 1)
+        >>> class_axis({"logits": torch.zeros(2, 5, 50)}), class_axis(torch.zeros(2, 3), torch.zeros(2, 3))
+        (-1, None)
+    """
+    if not scored(output):
+        return None
+    y = answer(output)
+    axis = -1 if labels is None and y.ndim == 3 else 1
+    if labels is None:
+        fits = y.ndim == 2 or (y.ndim > 2 and not isinstance(output, Tensor))
+    else:
+        fits = classes(y, labels)
+    return axis if fits and y.shape[axis] > 1 else None
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:

@@ -12,13 +12,12 @@ from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from qviz.core._text import count
-from qviz.inspection.answers import answer, scored
+from qviz.inspection.answers import answer
 from qviz.inspection.samples import Chunk, shapes
 from qviz.nn.calibration import run
 from qviz.nn.layers import QuantLayer
 from qviz.nn.modules import hooked
 from qviz.nn.report import survey
-from qviz.nn.train.batch import classes
 
 _SECOND = {"mm": 0, "bmm": 0, "mv": 0, "dot": 0, "convolution": 0, "addmm": 1, "baddbmm": 1, "addbmm": 1}
 """Where the two operands begin among the arguments of torch's products."""
@@ -48,7 +47,7 @@ _PLURALS = {
 
 
 def beside(model: nn.Module, chunk: Chunk) -> tuple[str, ...]:
-    """Run a model once, and return notes: what it computes between its layers, and labels that go unused.
+    """Run a model once, and return notes of what it computes between its layers, if it does.
 
     A layer is what :func:`~qviz.nn.report.survey` finds; what happens inside one is its own row's matter.
 
@@ -66,8 +65,8 @@ def beside(model: nn.Module, chunk: Chunk) -> tuple[str, ...]:
         ('In floating point between the layers, in one run: 1 softmax, 1 normalization.',)
     """
     watch = _Watch(model)
-    output = attempt(model, chunk, watch)
-    return (*watch.note(), *_unused(output, chunk.labels))
+    attempt(model, chunk, watch)
+    return watch.note()
 
 
 def attempt(model: nn.Module, chunk: Chunk, watch: _Watch | None = None) -> Any:
@@ -122,16 +121,6 @@ def _leaves(model: nn.Module) -> dict[nn.Module, str]:
         for module, name in found.items()
         if not any(inner in found for inner in module.modules() if inner is not module)
     }
-
-
-def _unused(output: Any, labels: Tensor | None) -> tuple[str, ...]:
-    scores = answer(output)
-    if labels is None or (scored(output) and classes(scores, labels)):
-        return ()
-    return (
-        f"The labels {tuple(labels.shape)} are not used: they are no classes of the outputs "
-        f"{tuple(scores.shape)}.",
-    )
 
 
 class _Watch(TorchDispatchMode):

@@ -13,7 +13,7 @@ from qviz.inspection.beside import attempt, beside
 from qviz.inspection.copies import spare, steady
 from qviz.inspection.explain import explained
 from qviz.inspection.inspection import Inspection, Whole
-from qviz.inspection.loss import Judge
+from qviz.inspection.loss import Given, Judge, kind
 from qviz.inspection.networks import Networks, networks
 from qviz.inspection.passes import Measurement
 from qviz.inspection.progress import steps
@@ -45,6 +45,7 @@ def inspect(
     fold: bool | None = None,
     reference: nn.Module | None = None,
     name: str = "",
+    loss: Given | None = None,
     sensitivity: bool = True,
     top: int = 10,
     show: bool = False,
@@ -59,6 +60,10 @@ def inspect(
         model: Any module, in floating point or converted.
         images: What it takes: a tensor or an array, samples in axis 0, some dozens; a pair (images, labels);
             a mapping of keyword arguments; or a loader of these, of which the first eight batches count.
+            Labels that are whole numbers are classes, (N,) of scores (N, classes) or (N, …) of maps
+            (N, classes, …), judged by cross-entropy; those in floating point have the outputs' shape, judged
+            by mean squared error. Without labels scores (N, classes) are judged by their KL divergence from
+            the float network's, and other outputs by their relative squared error.
         pair: What quantizes a float model, as :func:`qviz.recipes.pair` returns it.
         recipe: Instead of a pair: its name, such as "post".
         bits: With a recipe: bits of weights and inputs, or one number for both.
@@ -68,15 +73,17 @@ def inspect(
         reference: Of a converted model, the float network to compare with; by default the model with its
             quantizers off. After ``ptq`` give ``report.reference``.
         name: What to call the network; by default the class's name.
+        loss: (output, labels) -> a tensor of one number, the mean over some samples, to judge by instead; it
+            gets what the model returns, and None where there are no labels. The bit budget has its own.
         sensitivity: Whether to measure what each layer costs alone, two runs of 16 samples a layer, and what
             bits of weights buy.
         top: For so many of the worst layers things are tried.
         show: Whether to show progress.
 
     Raises:
-        ValueError, TypeError: Images that are empty, not finite or not what the model takes; a model without
-            a layer to quantize, or with weights that are not finite; what ``convert`` and ``calibrate``
-            refuse.
+        ValueError, TypeError: Images that are empty, not finite or not what the model takes; labels that do
+            not fit the outputs; a model without a layer to quantize, or with weights that are not finite;
+            what ``convert`` and ``calibrate`` refuse.
         RuntimeError: A converted model is not calibrated.
 
     Example:
@@ -92,7 +99,9 @@ def inspect(
     with torch.random.fork_rng(devices=[]):
         with spare(model) as copy:
             name = name or type(copy).__name__
-            attempt(copy, samples[0])
+            output = attempt(copy, samples[0])
+            if loss is None:
+                kind(output, samples[0].labels)  # refuses labels before anything is measured
         nets = networks(
             model,
             _first(samples, CALIBRATION),
@@ -109,7 +118,7 @@ def inspect(
         with steady(nets.reference, nets.quantized), steps(total, show=show) as step:
             notes = beside(nets.reference, samples[0])
             ratio, agreement = outputs(samples, measured, step)
-            judge = Judge(nets, samples[: -(-PROBES // CHUNK)])
+            judge = Judge(nets, samples[: -(-PROBES // CHUNK)], loss)
             costs = judge.sensitivities(step) if sensitivity else {}
             spent, why = spending(nets, chosen, judge.samples, step) if sensitivity else (None, "")
             found = Inspection(
@@ -118,7 +127,9 @@ def inspect(
                 samples=sum(size(chunk.inputs, None) for chunk in samples),
                 loss=judge.kind,
                 layers=tuple(_view(row, nets, measured, costs) for row in nets.report.rows),
-                whole=Whole(ratio, agreement, judge.loss(nets.quantized) - judge.base),
+                whole=Whole(
+                    ratio, agreement if judge.classes else None, judge.loss(nets.quantized) - judge.base
+                ),
                 size=packed,
                 budget=spent,
                 notes=(*nets.notes, *notes, *filter(None, [why])),

@@ -58,7 +58,8 @@ class Inspection(Filed):
         model: The network's name.
         pair: What quantized it, in words.
         samples: How many samples it saw.
-        loss: What sensitivities are in: "cross-entropy" (with labels), "kl" or "error" (without).
+        loss: What sensitivities are in: "cross-entropy" (with classes as labels), "mse" (with other labels),
+            "kl" (without labels, of scores), "error" (without labels, of anything else), or "given".
         layers: Every layer, in order of registration.
         whole: The outputs.
         size: Bytes.

@@ -10,19 +10,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qviz.inspection.answers import answer, scored
+from qviz.core._text import article
+from qviz.inspection.answers import answer, class_axis
 from qviz.inspection.networks import Networks
 from qviz.inspection.samples import Chunk
 from qviz.inspection.views import Sensitivity
 from qviz.nn.batches import forward
-from qviz.nn.train.batch import classes
 
 UNITS = {
     "cross-entropy": "cross-entropy of the outputs, in nats",
+    "mse": "mean squared error of the outputs against the labels",
     "kl": "KL divergence of the outputs from those of the float network, in nats",
     "error": "squared error of the outputs as a share of their energy in the float network",
+    "given": "the loss that was given",
 }
 """What the loss is, by its short name."""
+
+Given = Callable[[Any, Tensor | None], Tensor]
+"""(output, labels) -> scalar: a loss of the caller's, of what the network returns as it is."""
 
 IGNORED = -100
 """The label of a place that has none."""
@@ -34,31 +39,48 @@ class Judge:
     Args:
         nets: The two networks.
         samples: What both see.
+        given: The loss, instead of one that fits the outputs and labels.
 
     Attributes:
         kind: A key of :data:`UNITS`.
+        classes: Whether the outputs are scores of classes.
         base: The loss of the float network.
+
+    Raises:
+        ValueError: Labels do not fit the outputs.
+        TypeError: The loss that was given is no scalar.
     """
 
     @torch.no_grad()
-    def __init__(self, nets: Networks, samples: list[Chunk]) -> None:
-        self.nets, self.samples = nets, samples
-        outputs = [forward(nets.reference, chunk.inputs) for chunk in samples]
-        self.expected = [answer(output) for output in outputs]
-        self.kind = _kind(self.expected, samples, scored(outputs[0]))
-        self.base = self._mean(self.expected)
+    def __init__(self, nets: Networks, samples: list[Chunk], given: Given | None = None) -> None:
+        self.nets, self.samples, self._given = nets, samples, given
+        self._expected = [forward(nets.reference, chunk.inputs) for chunk in samples]
+        pairs = [(output, chunk.labels) for output, chunk in zip(self._expected, samples, strict=True)]
+        self.kind = kind(*pairs[0]) if given is None else "given"
+        self.classes = class_axis(*pairs[0]) is not None
+        if given is None:
+            _check(self.kind, pairs)
+        self.base = self._mean(self._expected)
 
     @torch.no_grad()
     def loss(self, model: nn.Module) -> float:
         """Return the loss of a network that takes the same samples."""
-        return self._mean([answer(forward(model, chunk.inputs)) for chunk in self.samples])
+        return self._mean([forward(model, chunk.inputs) for chunk in self.samples])
 
-    def _mean(self, found: list[Tensor]) -> float:
+    def _mean(self, found: list[Any]) -> float:
+        lengths = [len(answer(y)) for y in self._expected]
         losses = [
-            _loss(self.kind, z, y, chunk.labels) * len(y)
-            for z, y, chunk in zip(found, self.expected, self.samples, strict=True)
+            (_loss(self.kind, z, y, chunk.labels) if self._given is None else self._of(z, chunk.labels)) * n
+            for z, y, chunk, n in zip(found, self._expected, self.samples, lengths, strict=True)
         ]
-        return sum(losses) / sum(map(len, self.expected))
+        return sum(losses) / sum(lengths)
+
+    def _of(self, output: Any, labels: Tensor | None) -> float:
+        loss = self._given(output, labels)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            what = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else article(type(loss).__name__)
+            raise TypeError(f"loss must return a tensor of one number, got {what}")
+        return float(loss)
 
     def sensitivities(self, step: Callable[[str], None]) -> dict[str, Sensitivity]:
         """Return what each layer does alone, and what it would gain to leave it alone.
@@ -90,13 +112,43 @@ def instead(module: nn.Module, other: nn.Module) -> Any:
         yield
 
 
-def _kind(expected: list[Tensor], samples: list[Chunk], scores: bool) -> str:
-    labels = [chunk.labels for chunk in samples]
-    if scores and all(classes(y, own) for own, y in zip(labels, expected, strict=True)):
-        _check_classes(torch.cat(labels), expected[0].shape[1])
+def kind(output: Any, labels: Tensor | None) -> str:
+    """Return what judges the outputs of a network: a key of :data:`UNITS`.
+
+    Args:
+        output: What the network returned.
+        labels: What belongs to it, whole numbers as int64; None for the outputs of the float network.
+
+    Raises:
+        ValueError: The labels are neither classes of the outputs nor numbers of their shape.
+    """
+    scores = class_axis(output, labels) is not None
+    if labels is None:
+        return "kl" if scores else "error"
+    if scores:
         return "cross-entropy"
-    y = expected[0]
-    return "kl" if scores and y.ndim > 1 and y.shape[_axis(y)] > 1 else "error"
+    y = answer(output)
+    if labels.is_floating_point() and labels.shape == y.shape:
+        return "mse"
+    raise ValueError(
+        f"labels of shape {tuple(labels.shape)}, {labels.dtype}, do not fit outputs of shape "
+        f"{tuple(y.shape)}: give whole numbers (N, …) as classes of scores (N, classes, …), numbers in "
+        "floating point of the outputs' shape, no labels, or loss="
+    )
+
+
+def _check(own: str, pairs: list[tuple[Any, Tensor | None]]) -> None:
+    """Refuse labels that come with some batches only, or say something else in each."""
+    for output, labels in pairs:
+        if (found := kind(output, labels)) != own:
+            raise ValueError(
+                f"all batches must have labels of one kind, got some for {own} and some for {found}"
+            )
+        if own == "cross-entropy":
+            _check_classes(labels, answer(output).shape[1])
+        if own == "mse" and not bool(labels.isfinite().all()):
+            bad = int((~labels.isfinite()).sum())
+            raise ValueError(f"labels must be finite; {bad:,} of {labels.numel():,} are NaN or infinite")
 
 
 def _check_classes(labels: Tensor, count: int) -> None:
@@ -108,15 +160,14 @@ def _check_classes(labels: Tensor, count: int) -> None:
         )
 
 
-def _axis(scores: Tensor) -> int:
-    """Return the axis of the classes: the second, but the last of (N, T, classes)."""
-    return -1 if scores.ndim == 3 else 1
-
-
-def _loss(kind: str, z: Tensor, y: Tensor, labels: Tensor | None) -> float:
-    if kind == "cross-entropy":
-        return float(functional.cross_entropy(z.double(), labels))
-    if kind == "error":
-        return float((z - y).double().square().sum() / y.double().square().sum().clamp(min=1e-30))
-    p, q = (v.double().log_softmax(_axis(v)) for v in (y, z))
-    return float((p.exp() * (p - q)).sum(_axis(y)).mean())
+def _loss(own: str, found: Any, expected: Any, labels: Tensor | None) -> float:
+    z, y = answer(found).double(), answer(expected).double()
+    if own == "cross-entropy":
+        return float(functional.cross_entropy(z, labels))
+    if own == "mse":
+        return float((z - labels).square().mean())
+    if own == "error":
+        return float((z - y).square().sum() / y.square().sum().clamp(min=1e-30))
+    axis = class_axis(expected)
+    p, q = (v.log_softmax(axis) for v in (y, z))
+    return float((p.exp() * (p - q)).sum(axis).mean())

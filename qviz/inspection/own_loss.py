@@ -26,7 +26,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from qviz.inspection.answers import answer, scored
+from qviz.inspection.answers import answer, class_axis
+from qviz.inspection.samples import parts
 from qviz.nn.batches import Batch, forward
 from qviz.nn.modules import evaluating
 from qviz.nn.sensitivity import information
@@ -40,13 +41,18 @@ class Own:
         batch: What the network takes.
         outputs: What it answers: scores, classes last.
         direction: u of each answer, same shape.
-        kind: "kl", or "error" where there are no classes.
+        axis: Of the classes, as the network answers; None where there are none.
     """
 
     batch: Batch
     outputs: Tensor
     direction: Tensor
-    kind: str
+    axis: int | None
+
+    @property
+    def kind(self) -> str:
+        """What judges the outputs: "kl", or "error" where there are no classes."""
+        return "error" if self.axis is None else "kl"
 
     def drawn(self, generator: torch.Generator | None) -> Own:
         """Return the same with a direction from fresh signs."""
@@ -62,7 +68,8 @@ def own(model: nn.Module, batches: Iterable[Batch], generator: torch.Generator |
 
     Args:
         model: In floating point.
-        batches: What it takes; labels in pairs are left out.
+        batches: What it takes; labels only say whether the outputs are scores of classes, which without them
+            their shape says (:func:`~qviz.inspection.answers.class_axis`).
         generator: Where the signs come from; None for torch's own generator.
 
     Raises:
@@ -71,10 +78,11 @@ def own(model: nn.Module, batches: Iterable[Batch], generator: torch.Generator |
     found = []
     with evaluating(model):
         for batch in batches:
-            output = forward(model, batch)
-            y = _classes_last(answer(output))
-            kind = "kl" if scored(output) and y.ndim > 1 and y.shape[-1] > 1 else "error"
-            found.append(Own(batch, y, y, kind).drawn(generator))
+            inputs, labels = parts(batch)
+            output = forward(model, inputs)
+            axis = class_axis(output, labels)
+            y = _classes_last(answer(output), axis)
+            found.append(Own(inputs, y, y, axis).drawn(generator))
     return found
 
 
@@ -92,7 +100,7 @@ def divergence(model: nn.Module, batch: Own) -> Tensor:
         >>> round(divergence(model, one).item(), 4)  # of (0.5, 0.5) and softmax(1, 0)
         0.1201
     """
-    y, z = batch.outputs, _scores(model, batch.batch)
+    y, z = batch.outputs, _scores(model, batch)
     if batch.kind == "error":
         return (z - y).square().sum() / _energy(y)
     p, q = y.log_softmax(-1), z.log_softmax(-1)
@@ -102,7 +110,7 @@ def divergence(model: nn.Module, batch: Own) -> Tensor:
 def slope(model: nn.Module, batch: Own) -> Tensor:
     """Return u · f / √n: the mean square of its gradient is the diagonal of the divergence's Hessian."""
     places = 1 if batch.kind == "error" else batch.outputs[..., 0].numel()
-    return (batch.direction * _scores(model, batch.batch)).sum() / places**0.5
+    return (batch.direction * _scores(model, batch)).sum() / places**0.5
 
 
 def own_traces(
@@ -133,13 +141,12 @@ def direction(kind: str, y: Tensor, signs: Tensor) -> Tensor:
     return p.sqrt() * signs - p * (p.sqrt() * signs).sum(-1, keepdim=True)
 
 
-def _scores(model: nn.Module, batch: Batch) -> Tensor:
-    return _classes_last(answer(forward(model, batch)))
+def _scores(model: nn.Module, batch: Own) -> Tensor:
+    return _classes_last(answer(forward(model, batch.batch)), batch.axis)
 
 
-def _classes_last(y: Tensor) -> Tensor:
-    """Return scores with the classes last: from the second axis, but as they are in (N, T, classes)."""
-    return y if y.ndim < 4 else y.movedim(1, -1)
+def _classes_last(y: Tensor, axis: int | None) -> Tensor:
+    return y if axis is None else y.movedim(axis, -1)
 
 
 def _energy(y: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ FEW = 32
 
 LOSSES = {
     "cross-entropy": "cross-entropy (nats)",
+    "mse": "mean squared error",
     "kl": "KL divergence (nats)",
     "error": "error (share of the energy)",
     "given": "rise of the loss",

@@ -18,7 +18,7 @@ from qviz.nn.train.batch import TARGETS, each, size
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some samples: what the network takes, and their classes where they are known."""
+    """Some samples: what the network takes, and their labels where they are known."""
 
     inputs: Any
     labels: Tensor | None = None
@@ -71,20 +71,25 @@ def shapes(inputs: Any) -> str:
 
 
 def _split(batch: Batch, length: int) -> list[Chunk]:
-    inputs, labels = _parts(batch)
+    inputs, labels = parts(batch)
     n = size(inputs, None)
     if labels is not None and len(labels) != n:
         raise ValueError(f"there are {n:,} images and {len(labels):,} labels")
-    parts = [slice(at, at + length) for at in range(0, n, length)]
+    places = [slice(at, at + length) for at in range(0, n, length)]
 
     def cut(part: slice) -> Any:
         return each(inputs, lambda t: t[part] if t.ndim and len(t) == n else t)
 
-    return [Chunk(cut(part), None if labels is None else labels[part]) for part in parts]
+    return [Chunk(cut(part), None if labels is None else labels[part]) for part in places]
 
 
-def _parts(batch: Batch) -> tuple[Any, Tensor | None]:
-    """Return the inputs of a batch and its labels, None where there are none."""
+def parts(batch: Batch) -> tuple[Any, Tensor | None]:
+    """Return the inputs of a batch and its labels, None where there are none.
+
+    Raises:
+        TypeError: It is neither a tensor nor a pair or mapping of them, or its labels are no numbers.
+        ValueError: It is empty.
+    """
     if isinstance(batch, Mapping):
         found = [key for key in TARGETS if key in batch]
         labels = batch[found[0]] if len(found) == 1 else None
@@ -105,7 +110,7 @@ def _parts(batch: Batch) -> tuple[Any, Tensor | None]:
 
 
 def _labels(labels: Any) -> Tensor | None:
-    """Return labels as a tensor, whole numbers as int64."""
+    """Return labels as a tensor, whole numbers as int64, and those of shape (N, 1) as (N,)."""
     if labels is None:
         return None
     try:
@@ -117,7 +122,9 @@ def _labels(labels: Any) -> Tensor | None:
     if labels.ndim == 0:
         raise TypeError(f"there must be a label for each image, got {labels.item()!r}")
     whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
-    return labels.long() if whole else labels
+    if not whole:
+        return labels
+    return labels.long().flatten() if labels.shape[1:] == (1,) else labels.long()
 
 
 def _check(x: Tensor) -> Tensor:

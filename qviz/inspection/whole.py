@@ -71,7 +71,7 @@ def spending(
         found = budget(
             nets.reference,
             layers,
-            [chunk.inputs for chunk in samples],
+            [(chunk.inputs, chunk.labels) for chunk in samples],
             quantizer=make,
             bits=_candidates(pair),
             done=step,

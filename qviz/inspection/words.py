@@ -41,8 +41,10 @@ def legend(found: Inspection) -> str:
 
 def bought(budget: Budget) -> tuple[str, str]:
     """Return the title of a bit budget, and what its losses are."""
-    unit = UNITS.get(budget.loss, "the loss that was given")
-    return f"What bits of weights buy, by the estimate {budget.by!r}", f"predicted and measured: {unit}"
+    return (
+        f"What bits of weights buy, by the estimate {budget.by!r}",
+        f"predicted and measured: {UNITS[budget.loss]}",
+    )
 
 
 def figures(layer: LayerView) -> tuple[float | None, ...]:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import functools
 import json
-import pickle
-import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from qviz.core._state import flat, read
+
 INDEX = "model.safetensors.index.json"
-KINDS = (".safetensors", ".index.json", ".pt", ".pth", ".bin", ".ckpt", ".npz", ".npy")
+PICKLED = (".pt", ".pth", ".bin", ".ckpt")
+KINDS = (".safetensors", ".index.json", *PICKLED, ".npz", ".npy")
 Readers = dict[str, Callable[[], Tensor]]
 
 
@@ -27,14 +27,15 @@ class Checkpoint(Mapping[str, Tensor]):
 
     Files are .safetensors (one, or the .index.json of many, or the folder that holds either), PyTorch's
     .pt, .pth, .bin and .ckpt (unpickled with ``weights_only``, which builds tensors and nothing else; nested
-    dictionaries give dotted names), and numpy's .npz and .npy (without pickles).
+    dictionaries and lists give dotted names), and numpy's .npz and .npy (without pickles).
 
     Args:
         path: The file, or a folder as ``save_pretrained`` writes it.
 
     Raises:
         OSError: The file is not there or cannot be read.
-        ValueError: The file is of another kind, is broken, or holds objects instead of tensors.
+        ValueError: The file is of another kind, is broken, holds objects instead of tensors, or two tensors
+            under one dotted name.
 
     Example:
         >>> from qviz import shipped
@@ -87,8 +88,8 @@ def _readers(path: Path) -> Readers:
             return _sharded(path)
         if kind in (".npz", ".npy"):
             return _numpy(path)
-        if kind in KINDS:
-            return {n: functools.partial(Tensor.detach, x) for n, x in _flat(_torch(path)).items()}
+        if kind in PICKLED:
+            return {n: functools.partial(Tensor.detach, x) for n, x in flat(read(path), path).items()}
     except SafetensorError as error:
         raise ValueError(f"{path}: broken .safetensors file ({error})") from error
     raise ValueError(f"{path}: unknown kind of file {kind!r}; give one of {', '.join(KINDS)}")
@@ -146,27 +147,3 @@ def _numpy(path: Path) -> Readers:
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path}: broken .npz file ({error})") from error
     return {name: functools.partial(read, name) for name in names}
-
-
-def _torch(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():  # whatever a pickle is like, weights_only opens it or refuses
-            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
-            mmap = zipfile.is_zipfile(path) or None
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise ValueError(
-            f"{path}: refused; it is broken or holds more than tensors, and unpickling runs code ({reason})"
-        ) from error
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Tensor]:
-    """Return the tensors of nested dictionaries under dotted names."""
-    if isinstance(value, Tensor):
-        return {prefix or "tensor": value}
-    found: dict[str, Tensor] = {}
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            found |= _flat(item, f"{prefix}.{key}" if prefix else str(key))
-    return found

@@ -108,7 +108,7 @@ def compare_tensors(
         progress: Wraps the list of names, as ``tqdm.tqdm``, to show a bar.
 
     Returns:
-        The comparisons; a tensor that cannot be compared (integers, NaN, no values) is in ``skipped``.
+        The comparisons; a tensor that cannot be compared (integers, NaN, sparse, empty) is in ``skipped``.
 
     Raises:
         TypeError, ValueError: bits or sample are out of range, no name matches the pattern, or none of the
@@ -129,6 +129,8 @@ def compare_tensors(
     for name in progress(names):
         try:
             x = tensors[name]
+            if x.layout != torch.strided:
+                raise TypeError(f"its layout is {x.layout}; give a dense tensor, as x.to_dense() makes it")
             if x.is_floating_point() and x.dtype.itemsize == 1:
                 x = x.float()  # torch computes nothing in FP8
             done.tables[name] = compare(_sampled(x, sample), methods, bits=bits, range=range)

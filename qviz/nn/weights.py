@@ -6,17 +6,16 @@
 
 from __future__ import annotations
 
-import pickle
 import re
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from qviz.core._files import file_sha256
+from qviz.core._state import read, unprefixed, unwrapped
 from qviz.core._text import article
 from qviz.nn.download import cache_dir as cache_dir
 from qviz.nn.download import check_digits
@@ -41,8 +40,11 @@ def load_weights(
 ) -> nn.Module:
     """Copy the tensors of a file into a model, and return the model.
 
-    Every name and shape must match, else nothing is copied. Load before converting a model: quantizers add
-    names. Batch normalization's ``num_batches_tracked`` may be missing, as in files older than that buffer.
+    Every name and shape must match, else nothing is copied. Of what a training saved, the state under
+    ``state_dict``, ``model_state_dict`` or ``model`` is taken, and a prefix that all names share, as that of
+    ``DataParallel``, is taken off if the model has none of the names. Load before converting a model:
+    quantizers add names. Batch normalization's ``num_batches_tracked`` may be missing, as in files older
+    than that buffer.
 
     Args:
         model: changed in place; keeps its dtype and device.
@@ -68,8 +70,12 @@ def load_weights(
             raise FileNotFoundError(f"There is no file of weights at {path}.")
         if sha256 is not None and not (found := file_sha256(path)).startswith(check_digits(sha256)):
             raise ValueError(f"{path} has sha256 {found}, expected {sha256}; nothing was loaded.")
-    state = _read(path)
-    _compare(model, state, path.name)
+    content, place = unwrapped(_read(path))
+    if not isinstance(content, Mapping) or not all(isinstance(k, str) for k in content):
+        raise ValueError(f"{path} holds {_kind(content)}, not a state dict (names and tensors).")
+    state, prefix = unprefixed(content, model.state_dict())
+    done = ", ".join(filter(None, (place, prefix)))
+    _compare(model, state, f"{path.name} ({done})" if done else path.name)
     model.load_state_dict(state, strict=False)  # compared above; only num_batches_tracked can be missing
     return model
 
@@ -83,26 +89,16 @@ def _digits(url: str, sha256: str | None) -> str:
     return found.group(1)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path) -> Any:
+    if path.suffix != ".safetensors":
+        return read(path)
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} is damaged, or holds more than plain tensors, which would run code to load; refused."
-        ) from error
+        return load_file(path)
     except OSError:
         raise
     except Exception as error:  # readers raise anything at all on damaged bytes
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} cannot be read as weights: {first}") from error
-    if not isinstance(state, Mapping) or not all(isinstance(k, str) for k in state):
-        raise ValueError(f"{path} holds {_kind(state)}, not a state dict (names and tensors).")
-    plain = OrderedDict(state)
-    if hasattr(state, "_metadata"):  # versions of modules: torchvision's MNASNet cannot be loaded without
-        plain._metadata = state._metadata
-    return plain
 
 
 def _kind(state: object) -> str:

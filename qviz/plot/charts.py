@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from qviz.core._text import article
 from qviz.plot.scene import Axis, Band, Bars, Line, Mark, Panel, Points, Steps
 from qviz.plot.style import ROLES
 
@@ -18,7 +20,8 @@ DOTTED = 24
 
 
 def curve(
-    lines: Mapping[str, tuple[Values, Values]],
+    lines: Mapping[str, tuple[Values, Values] | Values] | Values,
+    values: Values | None = None,
     *,
     bands: Mapping[str, tuple[Values, Values]] | None = None,
     references: Mapping[str, float] | None = None,
@@ -33,7 +36,9 @@ def curve(
 
     Args:
         lines: Names mapped to (x, y), at most six; x of shape (R,), y of shape (R,), or (R, n) for n lines of
-            one look. NaN is a gap.
+            one look. NaN is a gap. Numbers of shape (R,) in place of a pair are y over 0, 1, 2, …; what is no
+            mapping is one line.
+        values: y, where ``lines`` is x alone.
         bands: For some of the names, (low, high), each of shape (R,): an area around the line.
         references: Names mapped to the y of a level line.
         title: The title; by default made from the labels.
@@ -44,6 +49,7 @@ def curve(
         log: Whether distances on the y axis are ratios; numbers that are not positive are gaps then.
 
     Raises:
+        TypeError: A line is neither a pair nor numbers.
         ValueError: There is no line or more than six, shapes do not match, no number is finite (positive, if
             ``log``), a band lacks its line, or limits do not increase.
 
@@ -52,7 +58,8 @@ def curve(
         >>> curve({"loss": (np.arange(3), np.array([2.0, 1.5, 1.25]))}, y="loss").text
         'loss goes from 2 at step 0 to 1.25 at step 2.'
     """
-    found = {name: _line(name, *line, log=log) for name, line in _few(lines).items()}
+    rows = _few(lines if values is None else (lines, values), y or "value")
+    found = {name: _line(name, *_pair(name, line), log=log) for name, line in rows.items()}
     marks: list[Mark] = []
     words = []
     for role, (name, (at, values)) in zip(ROLES, found.items(), strict=False):
@@ -79,7 +86,7 @@ def curve(
 
 
 def histogram(
-    samples: Mapping[str, Values],
+    samples: Mapping[str, Values] | Values,
     *,
     bins: int = 60,
     title: str = "Histogram",
@@ -89,13 +96,14 @@ def histogram(
     """Show how the values of up to six samples are spread, as outlines over the same bins.
 
     Args:
-        samples: Names mapped to values of any shape, finite.
+        samples: Names mapped to values of any shape, finite; or the values of one sample.
         bins: The number of bins between the smallest and the largest of all, or within ``xlim``.
         title: The title.
         x: The label of the x axis.
         xlim: What is shown; shares are of all values, also of those outside.
 
     Raises:
+        TypeError: A sample is no array of numbers.
         ValueError: There is no sample or more than six, one is empty, a value is not finite, or bins < 1.
 
     Example:
@@ -104,7 +112,7 @@ def histogram(
     """
     if bins < 1:
         raise ValueError(f"bins must be positive, got {bins}")
-    found = {name: _sample(name, values) for name, values in _few(samples).items()}
+    found = {name: _sample(name, values) for name, values in _few(samples, x).items()}
     low, high = _limits(xlim, "xlim", *_ends(list(found.values()), "the samples"), margin=0.0)
     edges = np.linspace(low, high, bins + 1)
     marks, words, top = [], [], 0.0
@@ -121,7 +129,8 @@ def histogram(
 
 
 def scatter(
-    points: Mapping[str, tuple[Values, Values]],
+    points: Mapping[str, tuple[Values, Values]] | Values,
+    values: Values | None = None,
     *,
     references: Mapping[str, float] | None = None,
     title: str | None = None,
@@ -131,13 +140,15 @@ def scatter(
     """Show pairs of numbers as points, one look for each of up to six sets, with their correlation as text.
 
     Args:
-        points: Names mapped to (x, y), both of shape (R,), finite.
+        points: Names mapped to (x, y), both of shape (R,), finite; or x alone.
+        values: y, where ``points`` is x alone.
         references: Names mapped to the y of a level line.
         title: The title; by default made from the labels.
         x: The label of the x axis, its unit in brackets.
         y: The label of the y axis, its unit in brackets.
 
     Raises:
+        TypeError: A set is no pair of arrays of numbers.
         ValueError: There is no set or more than six, shapes do not match, or a number is not finite.
 
     Example:
@@ -145,9 +156,11 @@ def scatter(
         'layer 1: 3 points, x from 0 to 2, y from 1 to 5, correlation 1.00.'
     """
     marks, words = [], []
-    for role, (name, pairs) in zip(ROLES, _few(points).items(), strict=False):
-        at = _sample(name, pairs[0])
-        values = _numbers(f"y of {name!r}", _sample(name, pairs[1]), at.shape)
+    sets = _few(points if values is None else (points, values), y)
+    for role, (name, pairs) in zip(ROLES, sets.items(), strict=False):
+        at, values = _pair(name, pairs, alone=False)
+        at = _sample(name, at)
+        values = _numbers(f"y of {name!r}", _sample(name, values), at.shape)
         marks.append(Points(role, at, values, label=name))
         told = f", correlation {np.corrcoef(at, values)[0, 1]:.2f}" if np.ptp(at) and np.ptp(values) else ""
         words.append(
@@ -163,7 +176,7 @@ def scatter(
 
 
 def by_layer(
-    values: Mapping[str, Values],
+    values: Mapping[str, Values] | Values,
     *,
     names: Sequence[str] = (),
     title: str = "Layer by layer",
@@ -173,20 +186,21 @@ def by_layer(
     """Show one number a layer: bars for one row of numbers, outlines for two to six.
 
     Args:
-        values: Names mapped to numbers of shape (L,), one a layer, from the first to the last.
+        values: Names mapped to numbers of shape (L,), one a layer, from the first to the last; or one row.
         names: The names of the layers, for the text.
         title: The title.
         y: The label of the y axis.
         ylim: What is shown; by default from 0, or from the least if that is negative.
 
     Raises:
+        TypeError: A row is no array of numbers.
         ValueError: There is no row or more than six, rows or names differ in length, or one is not finite.
 
     Example:
         >>> by_layer({"bits": [4, 2, 3]}, names=["stem", "body", "head"], y="bits").text
         'bits: from 2 (layer 2, body) to 4 (layer 1, stem), mean 3.'
     """
-    found = {name: _sample(name, row) for name, row in _few(values).items()}
+    found = {name: _sample(name, row) for name, row in _few(values, y or "value").items()}
     count = len(next(iter(found.values())))
     for name, row in [*found.items(), *([("names", names)] if names else [])]:
         if len(row) != count:
@@ -212,16 +226,37 @@ def by_layer(
     return Panel(title, shown, Axis(y, *tall), tuple(marks), " ".join(words))
 
 
-def _few(rows: Mapping[str, object]) -> Mapping[str, object]:
+def _few(rows: Any, name: str) -> Mapping[str, Any]:
+    """Return rows by their names; what is no mapping is one row, of the name of its axis."""
+    if not isinstance(rows, Mapping):
+        return {name: rows}
     if not 1 <= len(rows) <= len(ROLES):
         raise ValueError(f"a panel shows 1 to {len(ROLES)} of them, got {len(rows)}")
     return rows
 
 
+def _pair(name: str, row: Any, *, alone: bool = True) -> tuple[Values, Values]:
+    """Return x and y of a row; where they may stand alone, numbers are y over 0, 1, 2 and so on."""
+    sized = isinstance(row, Sequence) or (isinstance(row, (np.ndarray, Tensor)) and row.ndim)
+    if alone and sized and len(row) and all(np.ndim(value) == 0 for value in row):
+        return range(len(row)), row
+    if sized and len(row) == 2 and not isinstance(row, str):
+        return row[0], row[1]
+    wanted = "a pair (x, y) or numbers y" if alone else "a pair (x, y)"
+    got = article(type(row).__name__) + (f" of {len(row)}" if sized else "")
+    raise TypeError(f"{name!r} must be {wanted}, got {got}: give a mapping from names to these, or x and y")
+
+
 def _array(values: Values) -> np.ndarray:
     if isinstance(values, Tensor):
         values = values.detach().double().cpu().numpy()
-    return np.array(values, dtype=np.float64)
+    try:
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as problem:
+        raise TypeError(
+            f"give an array of numbers or a mapping from names to such, got {article(type(values).__name__)} "
+            "in place of an array"
+        ) from problem
 
 
 def _numbers(name: str, values: Values, shape: tuple[int, ...]) -> np.ndarray:

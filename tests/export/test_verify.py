@@ -201,6 +201,18 @@ def test_a_checkpoint_says_whether_weights_are_standardized_and_of_which_data_it
         assert torch.equal(source.model(images), net(images))
 
 
+def test_a_state_that_a_training_saved_is_opened_and_told(tmp_path, capsys):
+    net, path = create("resnet20").eval(), tmp_path / "last.pt"
+    torch.save(
+        {"state_dict": torch.nn.DataParallel(net).state_dict(), "optimizer": {"m": net.conv1.weight}}, path
+    )
+    source = open_source(path)
+    assert torch.equal(source.model.fc.weight, net.fc.weight)
+    assert source.note == f"Of {path}: what is under 'state_dict', names without the prefix 'module.'."
+    assert main(["export", str(path), "--to", str(tmp_path / "m.safetensors"), "--model", "resnet18"]) == 2
+    assert "last.pt (what is under 'state_dict', names without" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_commands_from_a_state_dict_to_an_accuracy(tmp_path, capsys):
     torch.manual_seed(0)

@@ -51,14 +51,6 @@ def test_torchs_own_encoder_counts_whichever_way_it_runs():
     assert "2 normalizations, 2 sums of activations" in note
 
 
-def test_labels_that_are_no_classes_are_named():
-    net, x = nn.Sequential(nn.Linear(4, 1)), torch.randn(3, 4)
-    assert beside(net, Chunk(x, torch.randn(3, 1))) == (
-        "The labels (3, 1) are not used: they are no classes of the outputs (3, 1).",
-    )
-    assert beside(net, Chunk(x, torch.zeros(3, dtype=torch.int64))) == ()
-
-
 def test_a_model_that_does_not_run_says_in_which_layer():
     net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(5, 4))
     with pytest.raises(ValueError, match=r"samples of shape \(4,\): in layer '2': mat1 and mat2"):

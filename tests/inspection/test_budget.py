@@ -31,6 +31,17 @@ def small():
     ).double()
 
 
+class Named(nn.Module):
+    """Returns its input under a name."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.name = name
+
+    def forward(self, x):
+        return {self.name: x}
+
+
 def to_mse(b):
     return Quantizer(uniform(b), range=MSE(0))
 
@@ -76,7 +87,8 @@ def test_the_trace_is_the_same_from_signs_of_outputs_and_of_weights():
 
 def test_segments_and_tokens_are_classified_at_each_place():
     y = torch.randn(2, 5, 4, 3, generator=seeded())
-    image, tokens = (own(nn.Identity(), [v])[0] for v in (y, y[:, 0]))
+    (image,) = own(nn.Identity(), [(y, torch.zeros(2, 4, 3, dtype=torch.int64))])
+    (tokens,) = own(Named("logits"), [y[:, 0]])
     assert (image.outputs.shape, tokens.outputs.shape) == ((2, 4, 3, 5), (2, 4, 3))
     expected = nn.functional.kl_div(
         (2 * y).log_softmax(1), y.log_softmax(1), log_target=True, reduction="sum"
@@ -85,14 +97,11 @@ def test_segments_and_tokens_are_classified_at_each_place():
     assert float(found) == pytest.approx(float(expected) / 24, rel=1e-5)
 
 
-def test_features_are_no_scores():
+def test_features_and_maps_are_no_scores():
     """A divergence of classes would not see them all move by the same number."""
-
-    class Features(nn.Module):
-        def forward(self, x):
-            return {"features": x}
-
-    assert own(Features(), [torch.ones(2, 3)])[0].kind == "error"
+    maps = torch.ones(2, 3, 4, 4)
+    assert own(Named("features"), [torch.ones(2, 3)])[0].kind == "error"
+    assert own(nn.Identity(), [maps])[0].kind == own(nn.Identity(), [(maps, maps)])[0].kind == "error"
 
 
 def test_the_budget_is_made_of_the_three_sensitivities():

@@ -77,7 +77,7 @@ MODELS = {
         torch.rand(4, 3, 8, 8),
         ["down", "shared", "out"],
         {"up": "ConvTranspose2d"},
-        "kl",
+        "error",
     ),
     "recurrent, one output": (Recurrent, torch.randn(4, 5, 4), ["cell", "out"], {"lstm": "LSTM"}, "error"),
     "attention, two inputs, a mapping": (

@@ -53,6 +53,19 @@ def test_nested_dictionaries_get_dotted_names(tmp_path):
     assert list(Checkpoint(tmp_path / "m.ckpt")) == ["best.top1", *names]
 
 
+def test_no_tensor_is_lost(tmp_path):
+    a, b = TENSORS["a.weight"], TENSORS["a.bias"]
+    torch.save({"layers": [a, (b, 3)], "x": a}, tmp_path / "m.pt")
+    assert list(Checkpoint(tmp_path / "m.pt")) == ["layers.0", "layers.1.0", "x"]
+    torch.save({"a.b": a, "a": {"b": b}}, tmp_path / "twice.pt")
+    with pytest.raises(ValueError, match=r"twice.pt: two tensors would have the name 'a.b'"):
+        Checkpoint(tmp_path / "twice.pt")
+    torch.save({"w": a.to_sparse(), "v": a}, tmp_path / "sparse.pt")
+    done = compare_tensors(Checkpoint(tmp_path / "sparse.pt"), ["POT"])
+    assert list(done) == ["v"]
+    assert "its layout is torch.sparse_coo" in done.skipped["w"]
+
+
 def test_every_tensor_gets_the_table_that_compare_gives():
     state = {**TENSORS, "steps": torch.tensor(3), "holes": torch.tensor([1.0, float("nan")])}
     seen = []

@@ -304,10 +304,17 @@ def test_other_contents_are_named(tmp_path, content, kind):
         load_weights(Net(), tmp_path / "w.pth")
 
 
-def test_a_nested_checkpoint_does_not_fit(tmp_path):
-    torch.save({"model": Net().state_dict(), "epoch": 3}, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match="unexpected: model, epoch"):
-        load_weights(Net(), tmp_path / "w.pth")
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
+def test_what_a_training_saved_loads(tmp_path, key):
+    state = changed(Net())
+    torch.save({key: {f"module.{k}": v for k, v in state.items()}, "epoch": 3}, tmp_path / "w.pth")
+    assert equal(load_weights(Net(), tmp_path / "w.pth").state_dict(), state)
+    with pytest.raises(
+        ValueError, match=rf"w.pth \(what is under '{key}', names without .*'module.'\) does not"
+    ):
+        load_weights(torch.nn.Sequential(torch.nn.Linear(2, 2)), tmp_path / "w.pth")
+    wrapped = torch.nn.DataParallel(Net())
+    assert equal(load_weights(wrapped, tmp_path / "w.pth").module.state_dict(), state)
 
 
 def test_a_missing_file_is_named(tmp_path):

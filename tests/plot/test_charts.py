@@ -76,6 +76,35 @@ def test_layers_stand_at_their_numbers():
     assert two.y.low < -1
 
 
+def test_an_array_needs_no_name():
+    row, many = [3.0, 1.0, 2.0], torch.randn(4, 100)
+    curves = [charts.curve(a, y="loss") for a in ({"loss": np.array(row)}, row, (range(3), row))]
+    curves.append(charts.curve(range(3), row, y="loss"))
+    assert {panel.text for panel in curves} == {"loss goes from 3 at step 0 to 2 at step 2, between 1 and 3."}
+    assert charts.histogram(many).text == charts.histogram({"x": many}).text
+    assert charts.histogram(many.numpy()[0], x="w").text.startswith("w: 100 values")
+    assert charts.scatter(np.arange(3), row).text == charts.scatter({"y": (np.arange(3), row)}).text
+    assert charts.by_layer(row, y="bits").text == charts.by_layer({"bits": row}).text
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: charts.curve({"a": 1.0}), r"'a' must be a pair \(x, y\) or numbers y, got a float: give a"),
+        (lambda: charts.curve({"a": "loss"}), "give an array of numbers .*, got a str in place"),
+        (
+            lambda: charts.scatter([1.0, 2.0, 3.0]),
+            r"'y' must be a pair \(x, y\), got a list of 3: give a mapping",
+        ),
+        (lambda: charts.histogram([[1.0], [1.0, 2.0]]), "mapping from names to such, got a list in place"),
+        (lambda: charts.by_layer({"a": {"b": 1}}), "got a dict in place"),
+    ],
+)
+def test_what_is_no_array_is_refused_in_a_sentence(call, told):
+    with pytest.raises(TypeError, match=told):
+        call()
+
+
 @pytest.mark.parametrize(
     ("call", "told"),
     [
