@@ -22,7 +22,7 @@ from qviz.nn.ptq.borders import add_borders, fold_borders
 from qviz.nn.ptq.fold import fold_batchnorm
 from qviz.nn.ptq.gate import Gate
 from qviz.nn.ptq.gptq import gptq
-from qviz.nn.ptq.inputs import quantized_layers
+from qviz.nn.ptq.inputs import BATCH, quantized_layers
 from qviz.nn.ptq.layerwise import SEEN
 from qviz.nn.ptq.nearest import nearest
 from qviz.nn.ptq.options import Options
@@ -72,6 +72,9 @@ def ptq(
     aquant       the same, and a border of rounding for each input channel is learned too (INFERRED),
                  and folded into a table of thresholds at the end
     ===========  ==========================================================================================
+
+    BatchNorm is folded into the layers before it; with each image that is not held out the model runs once
+    before and once after, and has to return the same.
 
     The result is a converted model as any other: ``evaluate``, ``fit``, ``deconvert`` and ``state_dict`` work
     on it. To load such a state dict: fold a fresh model, :func:`~qviz.nn.convert` it with
@@ -138,7 +141,9 @@ def ptq(
     if model.training:
         raise ValueError("the model is in train mode: call model.eval() first")
     if resume is None:
-        begin(deepcopy(model), fit, settings, blocks)  # refuses here, before anything is changed
+        trial = deepcopy(model)  # refuses here, before anything is changed
+        fold_batchnorm(trial, fit[:1], *fit.split(BATCH))
+        begin(trial, fit, settings, blocks)
         with Interrupt() as pressed:  # Ctrl-C waits: half a conversion is of no use
             report = begin(model, fit, settings, blocks)
         report.source, report.images, report.held = source, len(fit), len(held)
@@ -161,7 +166,7 @@ def ptq(
 
 def begin(model: nn.Module, fit: Tensor, settings: Settings, blocks: Sequence[Block] | None) -> PTQReport:
     """Fold, convert and calibrate; return the report so far."""
-    fold_batchnorm(model, fit[:1])
+    fold_batchnorm(model, fit[:1], fit[:BATCH])
     reference = deepcopy(model)
     found, notes = ([], []) if settings.method not in LEARNED else find_blocks(reference, fit[:2])
     conversion = convert(

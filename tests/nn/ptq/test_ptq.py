@@ -399,3 +399,29 @@ def test_the_report_has_the_figures():
     assert figures["results"][1]["layers"] == ("block.depthwise", "block.grouped")
     assert [row["a_recipe"][:6] for row in figures["conversion"]["rows"]][1] == "aquant"
     assert "18 images (drawn at random), and 6 held out; no label was read" in str(done)
+
+
+class Branching(nn.Module):
+    """Some images have a BatchNorm of their own."""
+
+    def __init__(self, other):
+        super().__init__()
+        self.conv, self.head, self.other = nn.Conv2d(3, 8, 3), nn.Linear(8, 5), other
+        self.one, self.two = nn.BatchNorm2d(8), nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        y = self.conv(x)
+        y = self.two(y) if self.other(x) else self.one(y)
+        return self.head(y.relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("other", [lambda x: len(x) > 1, lambda x: x.max() > 1])
+def test_a_fold_that_is_wrong_for_some_images_is_refused(other):
+    x = images(400)
+    last = torch.randperm(400, generator=torch.Generator().manual_seed(0))[-1]
+    x[last] += 1  # one that is not held out, and runs in the last batch
+    net = Branching(other).eval()
+    with pytest.raises(ValueError, match="into layer 'conv': the layer's output is read by something else"):
+        ptq(net, x, w_bits=8, method="nearest", show=False)
+    assert type(net.conv) is nn.Conv2d
+    assert isinstance(net.one, nn.BatchNorm2d)
