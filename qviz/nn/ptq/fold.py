@@ -41,7 +41,7 @@ def fold_batchnorm(model: nn.Module, batch: Batch, *more: Batch) -> nn.Module:
 
     A run of each batch shows which BatchNorm reads the output of which layer; names and places in the model
     do not matter. The layer gets a new weight and a bias, the BatchNorm becomes an nn.Identity. A BatchNorm
-    after anything else stays as it is.
+    after anything else, such as an output that a ReLU has changed in place, stays as it is.
 
     Each batch then runs once more with the BatchNorms folded. Every tensor that the model returns has to be
     as before but for float noise: the norm of its change may be √ε of its own norm, where ε is the machine
@@ -184,7 +184,8 @@ class _Watch(TorchDispatchMode):
         self.training = {module for module in names if module.training}
         self._read_elsewhere: set[nn.Module] = set()
         self._astray: set[nn.Module] = set()
-        self._makers = WeakTensorKeyDictionary()  # a layer's output: the layer, and the version of the output
+        self._makers = WeakTensorKeyDictionary()  # a layer's output: the layer
+        self._versions = WeakTensorKeyDictionary()  # rises with each change in place
         self._inside = False
         own = [module for module in names if "forward" not in vars(module)]
         self._layers = [module for module in own if type(module) in (nn.Conv2d, nn.Linear)]
@@ -214,12 +215,14 @@ class _Watch(TorchDispatchMode):
     def _made(self, layer: nn.Module, args: tuple, y: Tensor) -> None:
         self.calls[layer] += 1
         self._makers[y] = layer
+        self._versions[y] = y._version
         tf32 = y.is_cuda and y.dtype == torch.float32
         self.eps = max(self.eps, TF32 if tf32 else torch.finfo(y.dtype).eps)
 
     def _enter(self, norm: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         self.calls[norm] += 1
-        layer = self._makers.get(args[0]) if args else None
+        made = bool(args) and self._versions.get(args[0]) == args[0]._version
+        layer = self._makers[args[0]] if made else None
         # channels in axis 1, as the norm has them: one vector a sample, or maps of a batch
         fits = layer is not None and args[0].ndim == (2 if type(layer) is nn.Linear else 4)
         if fits and norm not in self.pairs and layer not in self.pairs.values():
