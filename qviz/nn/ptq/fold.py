@@ -28,6 +28,7 @@ from qviz.nn.batches import Batch, forward
 from qviz.nn.calibration import untouched
 from qviz.nn.layers import QuantLayer
 from qviz.nn.modules import evaluating, hooked
+from qviz.nn.report import HOOK
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 """What is folded. A subclass may compute something else (an activation, say) and stays."""
@@ -57,8 +58,9 @@ def fold_batchnorm(model: nn.Module, batch: Batch, *more: Batch) -> nn.Module:
     Raises:
         ValueError: A fold would change what the model computes, or could not be seen to be right: the layer
             or its BatchNorm is called several times, has hooks or is in train mode, something else reads the
-            layer's output, the BatchNorm keeps no statistics, or the layer is quantized already; or what the
-            model returns is another than before. Nothing is changed then.
+            layer's output, the BatchNorm keeps no statistics, a hook computes the layer's weight (pruning,
+            weight norm), or the layer is quantized already; or what the model returns is another than before.
+            Nothing is changed then.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU()).eval()
@@ -240,6 +242,8 @@ class _Watch(TorchDispatchMode):
         for what, module in (("layer", layer), ("BatchNorm", norm)):
             if self.calls[module] > 1:
                 return f"the {what} is called {self.calls[module]} times"
+            if "weight" not in module._parameters:
+                return f"{HOOK}: make it a parameter first, as torch.nn.utils.prune.remove does"
             if module in self.hooked:
                 return f"the {what} has hooks, which would see or do something else"
         if norm in self.training:
