@@ -25,6 +25,7 @@ from qviz.methods.ranges import EACH, EITHER
 from qviz.nn.batches import Batch, forward
 from qviz.nn.capture import tap
 from qviz.nn.convert import deconvert
+from qviz.nn.copies import deep_copy
 from qviz.nn.layers import QuantLayer
 from qviz.nn.plan import plan
 from qviz.nn.ptq.fold import fold_batchnorm
@@ -113,7 +114,7 @@ class Layers:
     def __init__(self, model: nn.Module, images: Batch | Iterable[Batch]) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"the model must be an nn.Module, got {type(model).__name__}")
-        net = copy.deepcopy(model).eval()
+        net = deep_copy(model).eval()
         if any(isinstance(module, QuantLayer) for module in net.modules()):
             deconvert(net)
         batch, found = chunks(images, SAMPLES)[0].inputs, survey(net)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,6 +17,7 @@ from qviz.export.packed import PackedConv2d, PackedLinear, equip
 from qviz.export.program import Program
 from qviz.export.tables import LayerTables
 from qviz.export.trace import trace
+from qviz.nn.copies import deep_copy
 from qviz.nn.layers import QuantConv2d, QuantLayer, QuantLinear
 from qviz.nn.modules import evaluating
 
@@ -54,7 +54,7 @@ def describe(
         RuntimeError: A layer is not calibrated.
     """
     if any(value.device.type != "cpu" for value in (*model.parameters(), *model.buffers())):
-        model = copy.deepcopy(model).cpu()
+        model = deep_copy(model).cpu()
     read = model.exported if isinstance(model, Program) else None
     layers, own = _parts(model if read is None else model.net)
     tables = {key: _tables(key, layer) for key, layer in layers.items()}

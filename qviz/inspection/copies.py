@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -15,13 +14,12 @@ from torch.utils._pytree import tree_map_only
 
 from qviz.core._text import some
 from qviz.export.packed import PackedLayer
+from qviz.nn.copies import deep_copy
 from qviz.nn.layers import QuantLayer
 
 
 def copied(model: nn.Module) -> nn.Module:
     """Return a deep copy in eval mode; of a compiled model, of what was compiled.
-
-    Results that modules keep, which torch does not copy, are detached.
 
     Raises:
         TypeError: It is no module, or something in it cannot be copied.
@@ -31,11 +29,7 @@ def copied(model: nn.Module) -> nn.Module:
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError("the layers of a scripted model cannot be quantized: give the module it was made of")
     model = getattr(model, "_orig_mod", model)
-    kept = [t for m in model.modules() for t in vars(m).values() if isinstance(t, Tensor) and not t.is_leaf]
-    try:
-        return deepcopy(model, {id(t): t.detach().clone() for t in kept}).eval()
-    except (RuntimeError, TypeError) as problem:
-        raise TypeError(f"a copy of the model is inspected, and it cannot be copied: {problem}") from problem
+    return deep_copy(model).eval()
 
 
 @contextmanager

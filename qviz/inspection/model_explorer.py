@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from qviz.core._files import write_atomically
 from qviz.inspection.samples import chunks
 from qviz.nn.batches import Batch
 from qviz.nn.convert import deconvert
+from qviz.nn.copies import deep_copy
 from qviz.nn.modules import evaluating
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def exported(model: nn.Module, images: Batch | Iterable[Batch]) -> ExportedProgr
     """
     inputs = chunks(images, 1)[0].inputs
     args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else ((inputs,), {})
-    twin = deconvert(deepcopy(model))
+    twin = deconvert(deep_copy(model))
     with evaluating(twin):
         try:
             return torch.export.export(twin, args, kwargs)

@@ -87,7 +87,7 @@ def networks(
     n = size(batch, None)
     one = each(batch, lambda t: t[:1] if t.ndim and len(t) == n else t)
     with steady(twin):
-        note = _folded(twin, one, pair, fold)
+        note = _folded(twin, (one, batch), pair, fold)
     quantized = deepcopy(twin)
     with steady(quantized):
         torch.default_generator.manual_seed(0)  # ASQ's networks draw their start
@@ -148,7 +148,9 @@ def _has_batchnorm(model: nn.Module) -> bool:
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
-def _folded(model: nn.Module, batch: Batch, pair: Pair | Mapping[str, Pair | None], fold: bool | None) -> str:
+def _folded(
+    model: nn.Module, batches: tuple[Batch, ...], pair: Pair | Mapping[str, Pair | None], fold: bool | None
+) -> str:
     """Fold BatchNorm where that is right, and return the sentence that says so; "" where there is none."""
     pairs = pair.values() if isinstance(pair, Mapping) else (pair,)
     in_unit = all(one is None or keeps_unit(one) for one in pairs)
@@ -163,7 +165,7 @@ def _folded(model: nn.Module, batch: Batch, pair: Pair | Mapping[str, Pair | Non
             "statistics are those of the float network, and until training fits them the outputs are far off"
         )
     try:
-        fold_batchnorm(model, batch)
+        fold_batchnorm(model, *batches)
     except ValueError as problem:
         if fold:
             raise

@@ -178,12 +178,12 @@ def run(model: nn.Module, batch: Batch, layers: Iterable[nn.Module], hook: Calla
             raise ValueError(
                 f"{name} is on the meta device and has no values: load the model's weights first"
             )
-    with hooked(layers, before=hook), _untouched(model):
+    with hooked(layers, before=hook), untouched(model):
         forward(model, batch)
 
 
 @contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
+def untouched(model: nn.Module) -> Iterator[None]:
     """Put back the buffers (the quantizers' apart) and the random generators."""
     own = {id(m) for q in model.modules() if isinstance(q, Quantizer) for m in q.modules()}
     kept = [

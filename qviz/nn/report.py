@@ -17,6 +17,9 @@ from qviz.nn.layers import QuantLayer
 OWN_FORWARD = "not quantized: this instance has a forward of its own (accelerate and LoRA patches set one)"
 
 
+HOOK = "a hook computes its weight (weight norm, spectral norm or pruning)"
+
+
 @dataclass(frozen=True)
 class Row:
     """One layer: a module that itself holds a parameter of two or more dimensions.
@@ -220,7 +223,7 @@ def _obstacle(
     if "forward" in vars(module):
         return OWN_FORWARD
     if "weight" not in _held(module):
-        return "not quantized: a hook computes its weight (weight norm, spectral norm or pruning)"
+        return f"not quantized: {HOOK}"
     return None
 
 

@@ -63,6 +63,34 @@ def test_both_files_are_proved(tmp_path, name):
     assert ("ties go to even" in str(proof)) == (name == "lsq")
 
 
+class Heads(nn.Module):
+    """A head that training alone uses, and a branch that nobody reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.training_head, self.unread = nn.Conv2d(3, 8, 3), nn.Linear(8, 3), nn.Linear(8, 2)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x):
+        y = self.conv(x).relu().mean((2, 3))
+        self.unread(y)
+        return (self.head(y), self.training_head(y)) if self.training else self.head(y)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "onnx"])
+def test_layers_that_no_step_uses_need_not_be_in_the_file(tmp_path, kind):
+    torch.manual_seed(0)
+    net, path = Heads().eval(), tmp_path / f"m.{kind}"
+    convert(net, pair=recipes.pair("lsq", 4), first_last="quantized", batch=IMAGES)
+    calibrate(net, IMAGES)
+    made = describe(net, shape=(3, 12, 12))
+    (to_onnx if kind == "onnx" else write)(made, path)
+    assert prove(path, made, IMAGES, model=net).ok
+    with torch.no_grad():
+        net.head.weight[0, 0] += 1.0
+    assert "head" in prove(path, describe(net, shape=(3, 12, 12))).problems[0]
+
+
 class Inverted(nn.Module):
     """What MobileNetV2 has, in small: 1 x 1 and depthwise convolutions, ReLU6, a residual sum."""
 

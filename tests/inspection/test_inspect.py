@@ -273,6 +273,24 @@ def test_models_that_keep_results_masks_or_state_are_copied():
     assert inspect(torch.compile(small(), backend="eager"), X, **QUICK).model == "Sequential"
 
 
+def test_a_batchnorm_that_only_one_image_reads_is_not_folded():
+    net = small(norm=True).eval()
+    many = nn.BatchNorm2d(8).eval()
+    many.running_mean.fill_(1.0)
+
+    class Branching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.many = net, many
+
+        def forward(self, x):
+            norm = self.net[1] if len(x) == 1 else self.many
+            return self.net[2:](norm(self.net[0](x)))
+
+    found = inspect(Branching().eval(), X, **QUICK)
+    assert any("BatchNorm was not folded: BatchNorm 'net.1' cannot be folded" in note for note in found.notes)
+
+
 @pytest.mark.parametrize(
     ("model", "images", "how", "sentence"),
     [

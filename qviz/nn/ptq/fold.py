@@ -10,39 +10,57 @@ so that what is quantized is the weight that the network computes with.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from qviz.core._text import article
 from qviz.nn.batches import Batch, forward
+from qviz.nn.calibration import untouched
 from qviz.nn.layers import QuantLayer
-from qviz.nn.modules import evaluating
+from qviz.nn.modules import evaluating, hooked
+from qviz.nn.report import HOOK
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 """What is folded. A subclass may compute something else (an activation, say) and stays."""
 
+TF32 = 2.0**-10
+"""The spacing of numbers in a GPU's products of float32, which may round to TF32."""
 
-def fold_batchnorm(model: nn.Module, batch: Batch) -> nn.Module:
+
+def fold_batchnorm(model: nn.Module, batch: Batch, *more: Batch) -> nn.Module:
     """Fold each BatchNorm into the nn.Conv2d or nn.Linear before it, in place; return the model.
 
-    One run of the batch shows which BatchNorm reads the output of which layer; names and places in the model
+    A run of each batch shows which BatchNorm reads the output of which layer; names and places in the model
     do not matter. The layer gets a new weight and a bias, the BatchNorm becomes an nn.Identity. A BatchNorm
-    after anything else stays as it is.
+    after anything else, such as an output that a ReLU has changed in place, stays as it is.
+
+    Each batch then runs once more with the BatchNorms folded. Every tensor that the model returns has to be
+    as before but for float noise: the norm of its change may be √ε of its own norm, where ε is the machine
+    epsilon of the coarsest dtype that a layer computes in (3e-4 for float32; 3e-2 on a GPU, whose products
+    may be in TF32). ResNets and MobileNets change by 1e-6.
 
     Args:
         model: A float model in eval mode.
-        batch: What the model takes; one sample is enough.
+        batch: What the model takes; one sample is enough to find the BatchNorms.
+        more: Further batches. Whatever the model does with other images only, such as another branch, these
+            have to show.
 
     Raises:
         ValueError: A fold would change what the model computes, or could not be seen to be right: the layer
             or its BatchNorm is called several times, has hooks or is in train mode, something else reads the
-            layer's output, the BatchNorm keeps no statistics, or the layer is quantized already. Nothing is
-            changed then.
+            layer's output, the BatchNorm keeps no statistics, a hook computes the layer's weight (pruning,
+            weight norm), or the layer is quantized already; or what the model returns is another than before.
+            Nothing is changed then.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU()).eval()
@@ -56,47 +74,135 @@ def fold_batchnorm(model: nn.Module, batch: Batch) -> nn.Module:
     names = {module: name for name, module in model.named_modules()}
     if quantized := [name for module, name in names.items() if isinstance(module, QuantLayer)]:
         raise ValueError(f"layer {quantized[0]!r} is quantized already: fold the float model before convert")
+    if not any(type(module) in NORMS for module in names):
+        return model
     watch = _Watch(names)
-    try:
-        with watch, torch.no_grad(), evaluating(model):
-            watch.note(forward(model, batch))
-    finally:
-        watch.close()
-    for norm, layer in watch.pairs.items():
-        if why := watch.obstacle(layer, norm):
-            raise ValueError(f"BatchNorm {names[norm]!r} cannot be folded into layer {names[layer]!r}: {why}")
-    for norm, layer in watch.pairs.items():
-        _fold(layer, norm)
-    for parent in list(model.modules()):
-        for name, child in list(parent._modules.items()):
-            if child in watch.pairs:
-                parent._modules[name] = nn.Identity().train(child.training)
+    with torch.inference_mode(False), torch.no_grad(), evaluating(model):
+        for one in (batch, *more):
+            with watch.seeing():
+                expected = _answers(model, one)
+                watch.note(expected)
+            for norm, layer in watch.pairs.items():
+                if why := watch.obstacle(layer, norm):
+                    text = f"BatchNorm {names[norm]!r} cannot be folded into layer {names[layer]!r}: {why}"
+                    raise ValueError(text)
+            if watch.pairs:
+                _check(model, one, expected, watch)
+        _Fold(model, watch.pairs).swap()
     return model
 
 
+def _answers(model: nn.Module, batch: Batch) -> list[Tensor]:
+    """Run the model on a copy of the batch, and return the tensors that it returns; it stays as it was."""
+
+    def before(_: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        return tree_map_only(Tensor, Tensor.clone, (args, kwargs))
+
+    with untouched(model), hooked([model], before=before):
+        output = forward(model, batch)
+    if found := _tensors(output):
+        return found
+    raise ValueError(
+        f"BatchNorm cannot be folded: the model returns {article(type(output).__name__)}, in which no tensor "
+        "would show a change"
+    )
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    """Return the tensors in any nesting of tuples, lists, mappings and dataclasses."""
+    found = []
+    for value in tree_leaves(values):
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, Mapping):
+            found += _tensors(list(value.values()))
+        elif is_dataclass(value) and not isinstance(value, type):
+            found += _tensors([getattr(value, field.name) for field in fields(value)])
+    return found
+
+
+def _check(model: nn.Module, batch: Batch, expected: list[Tensor], watch: _Watch) -> None:
+    """Refuse a fold that changes what the model returns for a batch."""
+    fold = _Fold(model, watch.pairs)
+    fold.swap()
+    try:
+        found = _answers(model, batch)
+    except Exception as problem:  # whatever the model's own code raises where it misses its BatchNorm
+        raise ValueError(f"the model does not run once BatchNorm is folded: {problem}") from problem
+    finally:
+        fold.swap()
+    far, most = _distance(found, expected), watch.eps**0.5
+    if far > most:
+        change = (
+            "shape, or numbers that are not finite"
+            if math.isinf(far)
+            else f"numbers ({far:.2g} of their norm)"
+        )
+        raise ValueError(
+            f"{type(model).__name__} returns other {change} once BatchNorm is folded, and float noise is "
+            f"{most:.1g} at most: it reads the BatchNorm, or the layer before it, in a way of its own"
+        )
+
+
+def _distance(found: list[Tensor], expected: list[Tensor]) -> float:
+    """Return the largest norm of the change of a tensor, as a share of its norm.
+
+    Of whole numbers and truth values, the share of those that changed; infinity for another shape or NaN.
+    """
+    if [t.shape for t in found] != [t.shape for t in expected]:
+        return torch.inf
+    return max(_change(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def _change(a: Tensor, b: Tensor) -> float:
+    same = (a == b) | (a.isnan() & b.isnan())
+    if bool(same.all()):
+        return 0.0
+    if not (b.is_floating_point() or b.is_complex()):
+        return float((~same).double().mean())
+    size = b.where(b.isfinite(), 0.0).abs().double().norm()
+    change = float((a - b).where(~same, 0.0).abs().double().norm() / size)
+    return torch.inf if math.isnan(change) else change
+
+
 class _Watch(TorchDispatchMode):
-    """Sees, in one run, which BatchNorm reads which layer's output, and what else does.
+    """Sees, run after run, which BatchNorm reads which layer's output, and what else does.
 
     Every operation of torch passes here with the tensors that it reads, so that no use of an output (a view,
     a comparison, a detached copy) is missed.
+
+    Attributes:
+        pairs: Each BatchNorm that reads a layer's output, and the layer.
+        calls: How often each module was called in the last run.
+        eps: The largest machine epsilon of what a layer returned.
     """
 
     def __init__(self, names: dict[nn.Module, str]) -> None:
         super().__init__()
         self.pairs: dict[nn.Module, nn.Module] = {}
-        self.calls = dict.fromkeys(names, 0)
+        self.calls: dict[nn.Module, int] = {}
+        self.eps = 0.0
         self.hooked = {module for module in names if _has_hooks(module)}
         self.training = {module for module in names if module.training}
         self._read_elsewhere: set[nn.Module] = set()
+        self._astray: set[nn.Module] = set()
         self._makers = WeakTensorKeyDictionary()  # a layer's output: the layer
+        self._versions = WeakTensorKeyDictionary()  # rises with each change in place
         self._inside = False
-        self._handles = []
-        for module in names:
-            if type(module) in (nn.Conv2d, nn.Linear) and "forward" not in vars(module):
-                self._handles.append(module.register_forward_hook(self._made))
-            elif type(module) in NORMS and "forward" not in vars(module):
-                self._handles.append(module.register_forward_pre_hook(self._enter))
-                self._handles.append(module.register_forward_hook(self._leave))
+        own = [module for module in names if "forward" not in vars(module)]
+        self._layers = [module for module in own if type(module) in (nn.Conv2d, nn.Linear)]
+        self._norms = [module for module in own if type(module) in NORMS]
+
+    @contextmanager
+    def seeing(self) -> Iterator[None]:
+        """Watch one run."""
+        self.calls = dict.fromkeys((*self._layers, *self._norms), 0)
+        with (
+            hooked(self._layers, after=self._made),
+            hooked(self._norms, before=self._enter, after=self._leave),
+            self,
+        ):
+            yield
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
         if not self._inside:
@@ -108,22 +214,25 @@ class _Watch(TorchDispatchMode):
         tensors = (t for t in tree_leaves(values) if isinstance(t, Tensor))
         self._read_elsewhere |= {self._makers[t] for t in tensors if t in self._makers}
 
-    def close(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-
     def _made(self, layer: nn.Module, args: tuple, y: Tensor) -> None:
         self.calls[layer] += 1
         self._makers[y] = layer
+        self._versions[y] = y._version
+        tf32 = y.is_cuda and y.dtype == torch.float32
+        self.eps = max(self.eps, TF32 if tf32 else torch.finfo(y.dtype).eps)
 
-    def _enter(self, norm: nn.Module, args: tuple) -> None:
+    def _enter(self, norm: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         self.calls[norm] += 1
-        layer = self._makers.get(args[0]) if args else None
+        made = bool(args) and self._versions.get(args[0]) == args[0]._version
+        layer = self._makers[args[0]] if made else None
         # channels in axis 1, as the norm has them: one vector a sample, or maps of a batch
         fits = layer is not None and args[0].ndim == (2 if type(layer) is nn.Linear else 4)
-        if fits and layer not in self.pairs.values():  # a second BatchNorm is another reader
-            self._inside = True
+        if fits and norm not in self.pairs and layer not in self.pairs.values():
             self.pairs[norm] = layer
+        if fits and self.pairs.get(norm) is layer:
+            self._inside = True
+        else:  # a second BatchNorm of a layer is another reader
+            self._astray.add(norm)
 
     def _leave(self, norm: nn.Module, args: tuple, y: Tensor) -> None:
         self._inside = False
@@ -133,6 +242,8 @@ class _Watch(TorchDispatchMode):
         for what, module in (("layer", layer), ("BatchNorm", norm)):
             if self.calls[module] > 1:
                 return f"the {what} is called {self.calls[module]} times"
+            if "weight" not in module._parameters:
+                return f"{HOOK}: make it a parameter first, as torch.nn.utils.prune.remove does"
             if module in self.hooked:
                 return f"the {what} has hooks, which would see or do something else"
         if norm in self.training:
@@ -141,6 +252,8 @@ class _Watch(TorchDispatchMode):
             return "it keeps no running statistics"
         if layer in self._read_elsewhere:
             return "the layer's output is read by something else too"
+        if norm in self._astray:
+            return "with some of the images the BatchNorm reads something else"
         return None
 
 
@@ -149,13 +262,40 @@ def _has_hooks(module: nn.Module) -> bool:
     return any(getattr(module, kind) for kind in kinds)
 
 
-@torch.no_grad()
-def _fold(layer: nn.Module, norm: _BatchNorm) -> None:
+class _Fold:
+    """Layers with their BatchNorms folded in, and nn.Identity in place of these.
+
+    Args:
+        model: The model; it stays as it is until the first swap.
+        pairs: The BatchNorms, each with the layer before it.
+    """
+
+    def __init__(self, model: nn.Module, pairs: Mapping[nn.Module, nn.Module]) -> None:
+        self._parameters = {layer: _parameters(layer, norm) for norm, layer in pairs.items()}
+        self._children = {
+            (parent, name): nn.Identity().train(child.training)
+            for parent in model.modules()
+            for name, child in parent._modules.items()
+            if child in pairs
+        }
+
+    def swap(self) -> None:
+        """Put all that into the model, or back what was there."""
+        for layer, (weight, bias) in self._parameters.items():
+            self._parameters[layer] = layer.weight, layer.bias
+            layer.weight, layer.bias = weight, bias
+        for (parent, name), child in self._children.items():
+            self._children[parent, name] = parent._modules[name]
+            parent._modules[name] = child
+
+
+def _parameters(layer: nn.Module, norm: _BatchNorm) -> tuple[nn.Parameter, nn.Parameter]:
+    """Return the weight and the bias of a layer with its BatchNorm folded in."""
     w, mean, variance = layer.weight, norm.running_mean.double(), norm.running_var.double()
     factor = (variance + norm.eps).rsqrt() * (1.0 if norm.weight is None else norm.weight.double())
     bias = (0.0 if layer.bias is None else layer.bias.double()) - mean
     bias = bias * factor + (0.0 if norm.bias is None else norm.bias.double())
     scaled = w.double() * factor.view(-1, *[1] * (w.ndim - 1))
     # parameters of its own: what else holds the old weight keeps it as it was
-    layer.weight = nn.Parameter(scaled.to(w.dtype), w.requires_grad)
-    layer.bias = nn.Parameter(bias.to(w.dtype), w.requires_grad)
+    made = (nn.Parameter(t.to(w.dtype), w.requires_grad) for t in (scaled, bias))
+    return tuple(made)

@@ -6,13 +6,13 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from copy import deepcopy
 from functools import partial
 
 from torch import Tensor, nn
 
 from qviz.methods.method import Pair
 from qviz.nn.convert import convert
+from qviz.nn.copies import deep_copy
 from qviz.nn.modules import evaluating
 from qviz.nn.plan import Order
 from qviz.nn.ptq.adaround import adaround
@@ -22,7 +22,7 @@ from qviz.nn.ptq.borders import add_borders, fold_borders
 from qviz.nn.ptq.fold import fold_batchnorm
 from qviz.nn.ptq.gate import Gate
 from qviz.nn.ptq.gptq import gptq
-from qviz.nn.ptq.inputs import quantized_layers
+from qviz.nn.ptq.inputs import BATCH, quantized_layers
 from qviz.nn.ptq.layerwise import SEEN
 from qviz.nn.ptq.nearest import nearest
 from qviz.nn.ptq.options import Options
@@ -73,6 +73,14 @@ def ptq(
                  and folded into a table of thresholds at the end
     ===========  ==========================================================================================
 
+    BatchNorm is folded into the layers before it; with each image that is not held out the model runs once
+    before and once after, and has to return the same.
+
+    As for :func:`~qviz.nn.convert`, a layer whose weight is computed (pruned, under weight norm) stays in
+    floating point, and the report says so. After ``torch.nn.utils.prune.remove`` it is a layer as any other;
+    its zeros stay zeros if weights round to nearest and zero is a level, as with the pair "lsq" (the usual
+    weights have an offset, and it need not be).
+
     The result is a converted model as any other: ``evaluate``, ``fit``, ``deconvert`` and ``state_dict`` work
     on it. To load such a state dict: fold a fresh model, :func:`~qviz.nn.convert` it with
     ``report.settings.pair`` (for "aquant" then ``add_borders`` and ``fold_borders``), and load.
@@ -109,8 +117,8 @@ def ptq(
     Raises:
         ValueError, TypeError: Images that are too few to hold some out, NaN or infinite, or that the model
             does not take; an unknown name; bits out of range; a model that is quantized already or in train
-            mode; a fold that would change it; a layer that a method has no meaning for, by name. The model is
-            then as it was.
+            mode; a fold that would change it; a layer that a method has no meaning for, by name; a model that
+            cannot be copied. It is then as it was.
 
     Example:
         >>> import torch
@@ -138,7 +146,9 @@ def ptq(
     if model.training:
         raise ValueError("the model is in train mode: call model.eval() first")
     if resume is None:
-        begin(deepcopy(model), fit, settings, blocks)  # refuses here, before anything is changed
+        trial = deep_copy(model)  # refuses here, before anything is changed
+        fold_batchnorm(trial, fit[:1], *fit.split(BATCH))
+        begin(trial, fit, settings, blocks)
         with Interrupt() as pressed:  # Ctrl-C waits: half a conversion is of no use
             report = begin(model, fit, settings, blocks)
         report.source, report.images, report.held = source, len(fit), len(held)
@@ -161,8 +171,8 @@ def ptq(
 
 def begin(model: nn.Module, fit: Tensor, settings: Settings, blocks: Sequence[Block] | None) -> PTQReport:
     """Fold, convert and calibrate; return the report so far."""
-    fold_batchnorm(model, fit[:1])
-    reference = deepcopy(model)
+    fold_batchnorm(model, fit[:1], fit[:BATCH])
+    reference = deep_copy(model)
     found, notes = ([], []) if settings.method not in LEARNED else find_blocks(reference, fit[:2])
     conversion = convert(
         model, pair=settings.pair, first_last=settings.first_last, skip=settings.skip, batch=fit[:SEEN]

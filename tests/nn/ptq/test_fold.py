@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -73,6 +74,32 @@ def test_a_linear_layer_of_sequences_has_its_channels_elsewhere():
     want = net(x)
     assert torch.equal(fold_batchnorm(net, x)(x), want)
     assert isinstance(net[1], nn.BatchNorm1d)
+
+
+class InPlace(nn.Module):
+    """Changes the output of its convolution in place before BatchNorm reads it."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.conv, self.norm, self.change = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), change
+
+    def forward(self, x):
+        y = self.conv(x)
+        self.change(y, x)
+        return self.norm(y)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda y, x: nn.ReLU(inplace=True)(y), lambda y, x: y.add_(x), lambda y, x: y[:, 0].mul_(2)],
+)
+def test_an_output_that_was_changed_in_place_is_the_layers_no_more(change):
+    net, x = with_statistics(InPlace(change)), torch.randn(2, 3, 4, 4)
+    want = net(x)
+    with torch.inference_mode():  # where torch counts no versions
+        fold_batchnorm(net, x)
+    assert torch.equal(net(x), want)
+    assert isinstance(net.norm, nn.BatchNorm2d)
 
 
 def test_one_norm_under_two_names_is_replaced_under_both():
@@ -162,3 +189,124 @@ def test_what_would_change_the_result_is_refused_by_name(case):
     assert {m: m.training for m in net.modules()} == modes
     for key, value in net.state_dict().items():
         assert torch.equal(value, state[key]), key
+
+
+class Branching(nn.Module):
+    """Decides by its input whether another BatchNorm, or a shortcut, reads the convolution."""
+
+    def __init__(self, other, shortcut=False):
+        super().__init__()
+        self.conv, self.one, self.two = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.BatchNorm2d(8)
+        self.other, self.shortcut = other, shortcut
+
+    def forward(self, x):
+        y = self.conv(x)
+        if not self.other(x):
+            return self.one(y).relu().mean((2, 3))
+        return (self.one(y) + y if self.shortcut else self.two(y)).relu().mean((2, 3))
+
+
+BRANCHES = {
+    "number": Branching(lambda x: len(x) > 1),
+    "mean": Branching(lambda x: x.mean() > 0),
+    "resolution": Branching(lambda x: x.shape[-1] > 8),
+    "shortcut": Branching(lambda x: len(x) > 1, shortcut=True),
+}
+
+
+@pytest.mark.parametrize("case", BRANCHES)
+def test_a_branch_that_only_other_images_take_is_seen(case):
+    net = with_statistics(BRANCHES[case])
+    x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    one, more = x[:1] - x[:1].mean() - 1, torch.nn.functional.pad(x, (0, 1)) + 1
+    want = net(more)
+    for batches in ((one, more), (more, one)):
+        with pytest.raises(ValueError, match="into layer 'conv': the layer's output is read by something"):
+            fold_batchnorm(net, *batches)
+    assert torch.equal(net(more), want)
+    fold_batchnorm(net, one, one)  # as long as all images go one way
+    assert isinstance(net.one, nn.Identity)
+
+
+def test_a_norm_that_reads_something_else_with_other_images_is_refused():
+    net = with_statistics(layers())
+    net.forward = lambda x: net[1](net[0](x) if len(x) == 1 else x)
+    with pytest.raises(ValueError, match="with some of the images the BatchNorm reads something else"):
+        fold_batchnorm(net, torch.randn(1, 3, 4, 4), torch.randn(2, 3, 4, 4))
+
+
+@dataclasses.dataclass
+class Answer:
+    scores: torch.Tensor
+    features: torch.Tensor
+
+
+def own_reading(use):
+    """A network whose forward pass reads its layer or its BatchNorm past the modules."""
+    net = layers()
+    net.forward = lambda x: use(net, x, net[1](net[0](x)))
+    return net
+
+
+def constant(net, x, y):
+    return {
+        "dead": [0 * y.sum(1)],
+        "grid": (torch.arange(3), 7.0),
+        "mask": y.new_tensor([-torch.inf]),
+        "y": y,
+    }
+
+
+@pytest.mark.parametrize(
+    ("use", "why"),
+    [
+        (lambda net, x, y: y * net[0].weight.sum(), r"returns other numbers \(.* of their norm\)"),
+        (
+            lambda net, x, y: {"y": [y], "bias": (y * 0, net[0].bias)},
+            r"returns other numbers \(.* of their norm\)",
+        ),
+        (lambda net, x, y: y[:, : 3 - isinstance(net[1], nn.Identity)], "returns other shape"),
+        (
+            lambda net, x, y: y * (torch.nan if isinstance(net[1], nn.Identity) else 1.0),
+            "not finite",
+        ),
+        (lambda net, x, y: y * net[1].running_var.sum(), "does not run .* 'running_var'"),
+        (lambda net, x, y: Answer(y, net[0](x)), "the layer is called 2 times"),
+        (lambda net, x, y: float(y.sum()), "the model returns a float"),
+    ],
+)
+def test_what_the_model_returns_is_compared(use, why):
+    torch.manual_seed(0)
+    net, x = with_statistics(own_reading(use)), torch.randn(2, 3, 4, 4)
+    state = {key: value.clone() for key, value in net.state_dict().items()}
+    with pytest.raises(ValueError, match=why):
+        fold_batchnorm(net, x)
+    assert isinstance(net[1], nn.BatchNorm2d)
+    assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
+
+
+def test_an_output_in_a_dataclass_is_seen():
+    net = with_statistics(Using(lambda y, z, norm: Answer(z, y)))
+    with pytest.raises(ValueError, match="read by something else"):
+        fold_batchnorm(net, torch.randn(2, 3, 4, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_float_noise_is_no_change(dtype):
+    torch.manual_seed(0)
+    net = with_statistics(create("resnet20")).to(dtype)
+    fold_batchnorm(net, torch.randn(2, 3, 32, 32, dtype=dtype))
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
+
+
+def test_dead_constant_and_random_outputs_are_as_before_and_the_batch_too():
+    def use(net, x, y):
+        x.relu_()
+        return constant(net, x, y) | {"noise": torch.rand(3)}
+
+    net, x = with_statistics(own_reading(use)), torch.randn(2, 3, 4, 4)
+    was, generator = x.clone(), torch.get_rng_state()
+    fold_batchnorm(net, x)
+    assert isinstance(net[1], nn.Identity)
+    assert torch.equal(x, was)
+    assert torch.equal(torch.get_rng_state(), generator)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import prune, spectral_norm, weight_norm
 from torch.utils.data import DataLoader, TensorDataset
 
 from qviz import recipes
@@ -399,3 +400,85 @@ def test_the_report_has_the_figures():
     assert figures["results"][1]["layers"] == ("block.depthwise", "block.grouped")
     assert [row["a_recipe"][:6] for row in figures["conversion"]["rows"]][1] == "aquant"
     assert "18 images (drawn at random), and 6 held out; no label was read" in str(done)
+
+
+class Branching(nn.Module):
+    """Some images have a BatchNorm of their own."""
+
+    def __init__(self, other):
+        super().__init__()
+        self.conv, self.head, self.other = nn.Conv2d(3, 8, 3), nn.Linear(8, 5), other
+        self.one, self.two = nn.BatchNorm2d(8), nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        y = self.conv(x)
+        y = self.two(y) if self.other(x) else self.one(y)
+        return self.head(y.relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("other", [lambda x: len(x) > 1, lambda x: x.max() > 1])
+def test_a_fold_that_is_wrong_for_some_images_is_refused(other):
+    x = images(400)
+    last = torch.randperm(400, generator=torch.Generator().manual_seed(0))[-1]
+    x[last] += 1  # one that is not held out, and runs in the last batch
+    net = Branching(other).eval()
+    with pytest.raises(ValueError, match="into layer 'conv': the layer's output is read by something else"):
+        ptq(net, x, w_bits=8, method="nearest", show=False)
+    assert type(net.conv) is nn.Conv2d
+    assert isinstance(net.one, nn.BatchNorm2d)
+
+
+def pruned(*layers):
+    net = network()
+    net.norm, net.block.norm = nn.Identity(), nn.Identity()
+    for name in layers:
+        prune.l1_unstructured(net.get_submodule(name), "weight", 0.5)
+    net(images())  # the hook's weight is now the result of a computation
+    return net
+
+
+@pytest.mark.parametrize("method", ["nearest", "brecq"])
+def test_a_pruned_layer_stays_in_floating_point_with_its_zeros(method):
+    net, plain = pruned("block.grouped", "head.0"), pruned("block.grouped", "head.0")
+    for layer in (plain.block.grouped, plain.head[0]):
+        prune.remove(layer, "weight")
+    done = run(net, method)
+    run(plain, method, skip=["block.grouped", "head.0"])
+    x = images()
+    assert torch.equal(net(x), plain(x))
+    assert (net.block.grouped.weight == 0).double().mean() == 0.5
+    assert [row.name for row in done.conversion.rows if "a hook computes" in row.note] == [
+        "block.grouped",
+        "head.0",
+    ]
+
+
+def test_zeros_that_are_made_permanent_stay_where_zero_is_a_level():
+    net = pruned("twice", "head.0")
+    for layer in (net.twice, net.head[0]):
+        prune.remove(layer, "weight")
+    zeros = net.twice.weight == 0
+    run(net, "nearest", w_bits=None, pair=recipes.pair("lsq", 4))
+    assert (net.twice.quantized_weight()[zeros] == 0).all()
+    assert zeros.double().mean() == 0.5
+
+
+def test_a_pruned_layer_before_batchnorm_is_refused_with_what_to_do():
+    net = network()
+    prune.l1_unstructured(net.stem, "weight", 0.5)
+    with pytest.raises(ValueError, match=r"layer 'stem': a hook computes its weight .*prune\.remove"):
+        run(net, "nearest")
+    prune.remove(net.stem, "weight")
+    assert run(net, "nearest").finished
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated:FutureWarning")  # torch's old one is meant
+def test_normed_weights_and_kept_results_are_copied():
+    net = network()
+    weight_norm(net.twice)
+    spectral_norm(net.head[0])
+    net.register_forward_hook(lambda module, args, y: setattr(module, "kept", {"y": [y]}))
+    net(images())
+    x, done = images(), run(net, "nearest")
+    assert [row.w_levels for row in done.conversion.rows if row.name in ("twice", "head.0")] == [None, None]
+    assert torch.allclose(done.reference(x), net(x), atol=0.2)
