@@ -52,8 +52,9 @@ def calibrate(
     Args:
         model: A converted model.
         batch: What the model takes: a tensor, an array, a mapping of keyword arguments, or a pair (inputs,
-            labels), of which the labels are not used. Or a loader or an iterator of these, of which the
-            first eight are taken.
+            labels), of which the labels are not used. Or a
+            loader or an iterator of these, or a list of pairs or mappings, of which the first eight are
+            taken. A list of several tensors says neither and is refused: ``iter(batches)`` gives batches.
         batchnorm: Whether BatchNorm's statistics are re-estimated; by default, where the batches hold 64
             samples or more, as fewer are no estimate.
         reduce: Takes a tensor to its mean over the processes; each has another part of the batch and the
@@ -61,7 +62,7 @@ def calibrate(
             initialized.
 
     Raises:
-        TypeError: The batch is nothing that a model takes.
+        TypeError: The batch is nothing that a model takes, or could be one batch as well as several.
         ValueError: The model has no quantized layer, a lazy one, or one on the meta device; the batch does
             not reach one; a layer ran without its quantizers; a weight or an input is NaN or infinite.
 

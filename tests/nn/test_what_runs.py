@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from qviz import recipes
-from qviz.nn import QuantLinear, calibrate, convert, deconvert, report
+from qviz.nn import QuantLinear, calibrate, capture, convert, deconvert, report
+from qviz.nn.batchnorm import reestimate_batchnorm
 from qviz.nn.calibration import together
+from qviz.nn.ptq.fold import fold_batchnorm
 from tests.nn.small_nets import fingerprint
 
 PAIR = recipes.pair("lsq", 3)
@@ -278,6 +281,41 @@ def test_loaders_iterators_and_arrays():
         calibrate(net, iter([]))
     with pytest.raises(TypeError, match="a loader of these, got int"):
         calibrate(net, 3)
+
+
+def quantized_step(batch, passed):
+    """Return the step of the input of a layer that was converted and calibrated on these."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 4))
+    convert(net, pair=PAIR, first_last="quantized", batch=passed)
+    calibrate(net, batch)
+    return net[0].input_quantizer.range.step
+
+
+def test_a_list_of_tensors_is_never_taken_for_its_first():
+    xs = [scale * torch.randn(16, 8) for scale in (1.0, 6.0, 11.0, 16.0)]
+    whole = torch.cat(xs)
+    assert torch.equal(quantized_step(whole, whole), quantized_step(iter(xs), iter(xs)))
+    net = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4))
+    for batch in (xs, xs[:2], tuple(xs), [x.numpy() for x in xs[:2]]):
+        for use in (
+            partial(convert, net, pair=PAIR, batch=batch),
+            partial(reestimate_batchnorm, net, batch),
+            partial(fold_batchnorm, net.eval(), batch),
+            partial(capture.inputs, net, ["0"], batch),
+        ):
+            with pytest.raises(
+                TypeError, match=rf"a {type(batch).__name__} of {len(batch)}.* iter\(batches\)"
+            ):
+                use()
+    convert(net, pair=PAIR, first_last="quantized")
+    for batch in (xs, xs[:2]):
+        with pytest.raises(TypeError, match=r"which are of \(16, 8\)"):
+            calibrate(net, batch)
+    noisy = torch.utils.data.TensorDataset(xs[0], xs[1])  # a pair of one shape is none the less one
+    pairs = torch.utils.data.DataLoader(noisy, batch_size=16)
+    for batch in (pairs, tuple(xs[:2]), [tuple(xs[:2])]):
+        assert torch.equal(quantized_step(batch, batch), quantized_step(xs[0], xs[0]))
 
 
 def test_codes_are_those_of_the_weight_that_the_quantizer_reads():

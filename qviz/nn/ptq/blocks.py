@@ -52,7 +52,7 @@ def find_blocks(
 
     Args:
         model: A network in floating point; it stays as it is.
-        batch: What it takes; a few samples are enough.
+        batch: As for :func:`~qviz.nn.calibration.calibrate`, the first of a loader; a few samples are enough.
         layers: The names of those that are to be in blocks; default: every nn.Conv2d and nn.Linear.
 
     Returns:

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from qviz.nn.batches import Batch, forward
+from qviz.nn.batches import Batch, batches_of, forward
 from qviz.nn.layers import QuantLayer
 from qviz.nn.modules import evaluating
 
@@ -36,7 +36,7 @@ def fold_batchnorm(model: nn.Module, batch: Batch) -> nn.Module:
 
     Args:
         model: A float model in eval mode.
-        batch: What the model takes; one sample is enough.
+        batch: As for :func:`~qviz.nn.calibration.calibrate`, the first of a loader; one sample is enough.
 
     Raises:
         ValueError: A fold would change what the model computes, or could not be seen to be right: the layer
@@ -59,7 +59,7 @@ def fold_batchnorm(model: nn.Module, batch: Batch) -> nn.Module:
     watch = _Watch(names)
     try:
         with watch, torch.no_grad(), evaluating(model):
-            watch.note(forward(model, batch))
+            watch.note(forward(model, next(batches_of(batch))))
     finally:
         watch.close()
     for norm, layer in watch.pairs.items():
