@@ -59,7 +59,8 @@ def inspect(
         model: Any module, in floating point or converted.
         images: What it takes: a tensor or an array, samples in axis 0, some dozens; a pair (images, labels);
             a mapping of keyword arguments; or a loader of these, of which the first eight batches count. As
-            for :func:`~qviz.nn.calibration.calibrate`, a list of several tensors is refused.
+            for :func:`~qviz.nn.calibration.calibrate`, a list of several tensors is refused; so is a tuple
+            of several inputs, which are given as a mapping.
         pair: What quantizes a float model, as :func:`qviz.recipes.pair` returns it.
         recipe: Instead of a pair: its name, such as "post".
         bits: With a recipe: bits of weights and inputs, or one number for both.

@@ -15,7 +15,7 @@ from qviz.core._text import some
 Batch = Tensor | np.ndarray | tuple | list | Mapping
 """One batch: a tensor or array, a mapping of keyword arguments, or a pair (inputs, labels).
 
-The inputs of a pair are such a tensor, array or mapping. A tuple is a
+The inputs of a pair are such a tensor, array or mapping, or a tuple of positional arguments. A tuple is a
 pair, or inputs alone where it has one element. So is a list, as DataLoaders make it of a pair, but one of
 pairs or mappings is several batches. A list of tensors that are alike could be batches, samples or a pair and
 is refused: ``iter(batches)`` gives them as batches, ``torch.cat(batches)`` as one.
@@ -67,9 +67,14 @@ def forward(model: nn.Module, batch: Batch) -> Any:
                 f"a batch must be its inputs or a pair (inputs, labels), got {_told(batch)}: {REMEDY}"
             )
         batch = batch[0]
-    if isinstance(batch, Mapping):
-        return model(**{key: tensor_of(value) for key, value in batch.items()})
-    return model(tensor_of(batch))
+    return call(model, batch)
+
+
+def call(net: nn.Module, x: Any) -> Any:
+    """Run a network on a tensor or an array, a tuple of arguments, or a mapping of keyword arguments."""
+    if isinstance(x, Mapping):
+        return net(**{key: tensor_of(value) for key, value in x.items()})
+    return net(*map(tensor_of, x)) if isinstance(x, (tuple, list)) else net(tensor_of(x))
 
 
 def tensor_of(value: Any) -> Any:

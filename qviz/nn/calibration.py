@@ -52,7 +52,7 @@ def calibrate(
     Args:
         model: A converted model.
         batch: What the model takes: a tensor, an array, a mapping of keyword arguments, or a pair (inputs,
-            labels), of which the labels are not used. Or a
+            labels), of which the labels are not used, and the inputs may be a tuple of arguments. Or a
             loader or an iterator of these, or a list of pairs or mappings, of which the first eight are
             taken. A list of several tensors says neither and is refused: ``iter(batches)`` gives batches.
         batchnorm: Whether BatchNorm's statistics are re-estimated; by default, where the batches hold 64

@@ -318,6 +318,38 @@ def test_a_list_of_tensors_is_never_taken_for_its_first():
         assert torch.equal(quantized_step(batch, batch), quantized_step(xs[0], xs[0]))
 
 
+class Sum(nn.Module):
+    """Takes two inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.norm = nn.Linear(8, 4), nn.Linear(8, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x, y):
+        return self.norm(self.a(x) + self.b(y))
+
+
+def test_several_inputs_are_what_they_are_for_fit():
+    x, y, labels = torch.randn(64, 8), torch.randn(64, 8), torch.zeros(64, dtype=torch.int64)
+    states = []
+    loader = torch.utils.data.DataLoader([((x[i], y[i]), labels[i]) for i in range(64)], batch_size=64)
+    for batch in (
+        {"x": x, "y": y},
+        ((x, y), labels),
+        ([x.numpy(), y], None),
+        loader,
+        next(iter(loader)),
+    ):
+        torch.manual_seed(0)
+        net = Sum()
+        convert(net, pair=PAIR, first_last="quantized", batch=batch)
+        calibrate(net, batch)
+        states.append(list(fingerprint(net).values()))
+        assert net.norm.running_mean.abs().sum() > 0  # 64 samples were counted
+    for state in states[1:]:
+        assert all(map(torch.equal, state, states[0]))
+
+
 def test_codes_are_those_of_the_weight_that_the_quantizer_reads():
     torch.manual_seed(0)
     p = recipes.pair("daq", 2)

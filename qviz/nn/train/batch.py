@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from qviz.core._text import article
@@ -69,13 +69,6 @@ def size(x: Any, y: Any) -> int:
     if not lengths:
         raise TypeError(f"a batch needs tensors, got {type(x).__name__} and {type(y).__name__}")
     return lengths[0]
-
-
-def call(net: nn.Module, x: Any) -> Any:
-    """Run a network on a tensor, a tuple of arguments, or a mapping of keyword arguments."""
-    if isinstance(x, Mapping):
-        return net(**x)
-    return net(*x) if isinstance(x, (tuple, list)) else net(x)
 
 
 def logits(output: Any) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qviz.nn.batches import call
 from qviz.nn.modules import evaluating, processes
 from qviz.nn.train import batch as batches
 
@@ -100,7 +101,7 @@ def evaluate(
                 raise Stopped
             count = batches.size(x, y)
             if count:  # of a small last batch there may be nothing for this process
-                for name, value in _sums(batches.call(model, x), y, count, loss, metric).items():
+                for name, value in _sums(call(model, x), y, count, loss, metric).items():
                     sums[name] = sums.get(name, 0.0) + value.double()
     return _means(sums, world, device)
 

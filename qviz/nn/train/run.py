@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qviz.nn.batches import call
 from qviz.nn.layers import adapt
 from qviz.nn.modules import evaluating, modes_kept, quantizers
 from qviz.nn.train import batch as batches
@@ -157,7 +158,7 @@ class Run:
         self.machine.check(count)
         set_rates(self.state.optimizers, self.config.factor(self.state.step, self.total))
         with self.machine.autocast():
-            output = batches.call(self.net, x)
+            output = call(self.net, x)
             value = self._loss(output, x, y)
         if self.meter.window == 1 and not math.isfinite(value.item()):
             self._diverged(self.state.step + 1, f"the loss is {value.item()}")
@@ -185,7 +186,7 @@ class Run:
             value = by_targets if share == 0.0 else (1.0 - share) * by_targets
         if share > 0.0:
             with torch.no_grad():
-                goal = batches.logits(batches.call(self.job.teacher, x)).softmax(1)
+                goal = batches.logits(call(self.job.teacher, x)).softmax(1)
             value = value + share * functional.cross_entropy(batches.logits(output), goal)
         return value
 
