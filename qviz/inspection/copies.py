@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map_only
 from qviz.core._text import some
 from qviz.export.packed import PackedLayer
 from qviz.nn.layers import QuantLayer
+from qviz.nn.modules import eager, uncompiled
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -30,7 +31,7 @@ def copied(model: nn.Module) -> nn.Module:
         raise TypeError(f"model must be a torch.nn.Module, got {model!r:.60}")
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError("the layers of a scripted model cannot be quantized: give the module it was made of")
-    model = getattr(model, "_orig_mod", model)
+    model = uncompiled(model)
     kept = [t for m in model.modules() for t in vars(m).values() if isinstance(t, Tensor) and not t.is_leaf]
     try:
         return deepcopy(model, {id(t): t.detach().clone() for t in kept}).eval()
@@ -46,7 +47,7 @@ def steady(*models: nn.Module) -> Iterator[None]:
         torch.default_generator.manual_seed(0)
         return tree_map_only(Tensor, Tensor.clone, (args, kwargs))
 
-    with ExitStack() as hooks:
+    with eager(), ExitStack() as hooks:
         for model in models:
             hooks.callback(model.register_forward_pre_hook(before, prepend=True, with_kwargs=True).remove)
         yield

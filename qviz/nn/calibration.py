@@ -15,7 +15,7 @@ from qviz.core.quantizer import Quantizer
 from qviz.nn.batches import Batch, batches_of, forward, samples
 from qviz.nn.batchnorm import batch_statistics, reestimate_batchnorm
 from qviz.nn.layers import QuantLayer, Reduce
-from qviz.nn.modules import hooked
+from qviz.nn.modules import hooked, uncompiled
 
 KEPT = 2**20
 """So many values of one call of a layer are kept, for the case that the layer runs again."""
@@ -69,6 +69,7 @@ def calibrate(
     Warns:
         UserWarning: An input has negative values and its quantizer no negative levels.
     """
+    model = uncompiled(model)
     names = {module: name for name, module in model.named_modules() if isinstance(module, QuantLayer)}
     if not names:
         raise ValueError("the model has no quantized layer: convert it first")

@@ -17,6 +17,7 @@ from qviz.nn import QuantLinear, calibrate, capture, convert, deconvert, report
 from qviz.nn.batchnorm import reestimate_batchnorm
 from qviz.nn.calibration import together
 from qviz.nn.ptq.fold import fold_batchnorm
+from qviz.nn.ptq.front import ptq
 from tests.nn.small_nets import fingerprint
 
 PAIR = recipes.pair("lsq", 3)
@@ -348,6 +349,81 @@ def test_several_inputs_are_what_they_are_for_fit():
         assert net.norm.running_mean.abs().sum() > 0  # 64 samples were counted
     for state in states[1:]:
         assert all(map(torch.equal, state, states[0]))
+
+
+class Holds(nn.Module):
+    """Compiles what it holds, and not itself."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = torch.compile(net, backend="eager")
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def compiled_in_place(net):
+    net.compile(backend="eager")
+    return net
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of Dynamo
+@pytest.mark.parametrize(
+    "compiled",
+    [partial(torch.compile, backend="eager"), compiled_in_place, Holds],
+    ids=["whole", "in place", "part"],
+)
+def test_a_compiled_network_that_ran_before_is_quantized_as_any_other(compiled):
+    torch._dynamo.reset()
+    x = torch.randn(64, 8)
+
+    def made():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4)).eval()
+
+    results = []
+    for net in (made(), compiled(made())):
+        with torch.no_grad():
+            net(x)  # caches a graph, which calls no hooks
+        done = convert(net, pair=PAIR, batch=x, first_last="quantized")
+        calibrate(net, x)
+        rows = [(row.name.removeprefix("net._orig_mod."), row.note) for row in done.rows]
+        with torch.no_grad():
+            results.append((rows, net(x)))
+    assert results[0][0] == results[1][0]
+    torch.testing.assert_close(results[0][1], results[1][1])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of Dynamo
+def test_ptq_of_a_compiled_network_that_ran_before():
+    torch._dynamo.reset()
+    x, results = torch.randn(64, 8), []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4)).eval()
+        net = torch.compile(net, backend="eager") if compiled else net
+        with torch.no_grad():
+            net(x)
+            found = ptq(net, x, w_bits=4, method="closed-form", show=False).to_dict()
+            results.append((found["conversion"], net(x)))
+    assert results[0][0] == results[1][0]
+    torch.testing.assert_close(results[0][1], results[1][1])
+
+
+def test_a_batch_that_reaches_nothing_is_no_conversion():
+    class Elsewhere(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x):
+            return self.a(x)
+
+    for how in ({"first_last": "fp"}, {"first_last": "quantized", "skip": "a"}):
+        with pytest.raises(
+            ValueError, match="reaches none of the layers to be quantized, which are 'b', 'c'"
+        ):
+            convert(Elsewhere(), pair=PAIR, batch=torch.randn(4, 8), **how)
 
 
 def test_codes_are_those_of_the_weight_that_the_quantizer_reads():

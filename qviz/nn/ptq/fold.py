@@ -21,7 +21,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from qviz.nn.batches import Batch, batches_of, forward
 from qviz.nn.layers import QuantLayer
-from qviz.nn.modules import evaluating
+from qviz.nn.modules import eager, evaluating
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 """What is folded. A subclass may compute something else (an activation, say) and stays."""
@@ -58,7 +58,7 @@ def fold_batchnorm(model: nn.Module, batch: Batch) -> nn.Module:
         raise ValueError(f"layer {quantized[0]!r} is quantized already: fold the float model before convert")
     watch = _Watch(names)
     try:
-        with watch, torch.no_grad(), evaluating(model):
+        with watch, torch.no_grad(), evaluating(model), eager():
             watch.note(forward(model, next(batches_of(batch))))
     finally:
         watch.close()
