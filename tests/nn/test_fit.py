@@ -243,6 +243,15 @@ def test_it_says_what_is_quantized_and_how_long_it_will_take(capsys):
     assert "\r" not in out  # no bar in a log
 
 
+def test_it_says_of_how_many_images_a_step_is_only_where_that_is_known(capsys):
+    data = [(torch.randn(3, 6, 6), i % CLASSES) for i in range(20)]
+    loader = torch.utils.data.DataLoader(data, batch_size=8)
+    fit(plain(), list(loader), config(batch_size=64, epochs=1))
+    assert "1 epochs of 3 steps = 3 steps\n" in capsys.readouterr().out
+    fit(plain(), loader, config(batch_size=8, epochs=1))
+    assert "= 3 steps of at most 8 images" in capsys.readouterr().out
+
+
 def test_nothing_is_said_when_nobody_asked(capsys):
     quiet(quantized())
     captured = capsys.readouterr()

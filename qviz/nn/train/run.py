@@ -120,7 +120,8 @@ class Run:
         self.state.started = time.monotonic()
 
     def _announcement(self) -> str:
-        return describe(self.model, self.config, self.per_epoch, self.state.step, str(self.machine))
+        job, step = self.job, self.state.step
+        return describe(self.model, job.train, self.config, self.per_epoch, step, str(self.machine))
 
     def _train(self, resumed: bool) -> None:
         try:
