@@ -85,6 +85,7 @@ class Run:
         )
         self.meter = Meter(machine.device, machine.world)
         self.saver = Saver(job.folder)
+        self.looked = False  # at the values of the first batch's targets
         self.whole = True  # model, optimizers and random state are those of `step`, not of half a step
 
     def go(self, *, resume: bool, show: bool) -> History:
@@ -183,7 +184,11 @@ class Run:
         if share < 1.0:
             smoothing = self.config.label_smoothing
             own = self.job.loss
-            by_targets = batches.cross_entropy(output, y, smoothing) if own is None else own(output, y)
+            if own is None:
+                by_targets = batches.cross_entropy(output, y, smoothing, look=not self.looked)
+                self.looked = True
+            else:
+                by_targets = own(output, y)
             value = by_targets if share == 0.0 else (1.0 - share) * by_targets
         if share > 0.0:
             with torch.no_grad():
