@@ -16,6 +16,7 @@ from qviz.core._text import some
 from qviz.export.packed import PackedLayer
 from qviz.nn.copies import deep_copy
 from qviz.nn.layers import QuantLayer
+from qviz.nn.modules import eager, uncompiled
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -28,8 +29,7 @@ def copied(model: nn.Module) -> nn.Module:
         raise TypeError(f"model must be a torch.nn.Module, got {model!r:.60}")
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError("the layers of a scripted model cannot be quantized: give the module it was made of")
-    model = getattr(model, "_orig_mod", model)
-    return deep_copy(model).eval()
+    return deep_copy(uncompiled(model)).eval()
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def steady(*models: nn.Module) -> Iterator[None]:
         torch.default_generator.manual_seed(0)
         return tree_map_only(Tensor, Tensor.clone, (args, kwargs))
 
-    with ExitStack() as hooks:
+    with eager(), ExitStack() as hooks:
         for model in models:
             hooks.callback(model.register_forward_pre_hook(before, prepend=True, with_kwargs=True).remove)
         yield

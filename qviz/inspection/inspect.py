@@ -59,7 +59,9 @@ def inspect(
     Args:
         model: Any module, in floating point or converted.
         images: What it takes: a tensor or an array, samples in axis 0, some dozens; a pair (images, labels);
-            a mapping of keyword arguments; or a loader of these, of which the first eight batches count.
+            a mapping of keyword arguments; or a loader of these, of which the first eight batches count. As
+            for :func:`~qviz.nn.calibration.calibrate`, a list of several tensors is refused; so is a tuple
+            of several inputs, which are given as a mapping.
             Labels that are whole numbers are classes, (N,) of scores (N, classes) or (N, …) of maps
             (N, classes, …), judged by cross-entropy; those in floating point have the outputs' shape, judged
             by mean squared error. Without labels scores (N, classes) are judged by their KL divergence from

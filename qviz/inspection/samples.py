@@ -29,7 +29,8 @@ def chunks(images: Batch | Iterable[Batch], length: int) -> list[Chunk]:
 
     Args:
         images: A tensor or an array, samples in axis 0; a pair (images, labels); a mapping of keyword
-            arguments, with or without labels; or a loader of these, of which the first eight batches count.
+            arguments, with or without labels; or a loader of these, or a list of pairs or mappings, of which
+            the first eight batches count.
         length: Of a chunk.
 
     Raises:
@@ -67,6 +68,8 @@ def shapes(inputs: Any) -> str:
     """Return the shape of one sample of what a network takes, in words."""
     if isinstance(inputs, Mapping):
         return ", ".join(f"{key} {shapes(value)}" for key, value in inputs.items())
+    if isinstance(inputs, (tuple, list)):
+        return f"[{', '.join(map(shapes, inputs))}]"
     return str(tuple(inputs.shape[1:])) if isinstance(inputs, Tensor) else repr(inputs)
 
 
@@ -105,6 +108,11 @@ def parts(batch: Batch) -> tuple[Any, Tensor | None]:
         )
     if not batch:
         raise ValueError(f"there are no images: the {type(batch).__name__} is empty")
+    if isinstance(batch[0], (tuple, list)):
+        raise TypeError(
+            "of a network with several inputs they are given as a mapping from the names of its arguments, "
+            f"got a {type(batch[0]).__name__} of samples {shapes([tensor_of(one) for one in batch[0]])}"
+        )
     inputs = {k: tensor_of(v) for k, v in batch[0].items()} if isinstance(batch[0], Mapping) else batch[0]
     return tensor_of(inputs), _labels(batch[1]) if len(batch) == 2 else None
 

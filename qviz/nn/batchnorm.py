@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from qviz.nn.batches import Batch, batches_of, forward
-from qviz.nn.modules import evaluating, modes_kept
+from qviz.nn.modules import evaluating, modes_kept, uncompiled
 
 
 @contextmanager
@@ -50,6 +50,7 @@ def reestimate_batchnorm(
         >>> norm.running_mean.item(), norm.running_var.item()  # variances 2 and 8
         (4.5, 5.0)
     """
+    model = uncompiled(model)
     norms = _with_statistics(model)
     kept = [{name: b.clone() for name, b in m.named_buffers(recurse=False)} for m in norms]
     momenta = [m.momentum for m in norms]

@@ -15,7 +15,7 @@ from qviz.core.quantizer import Quantizer
 from qviz.nn.batches import Batch, batches_of, forward, samples
 from qviz.nn.batchnorm import batch_statistics, reestimate_batchnorm
 from qviz.nn.layers import QuantLayer, Reduce
-from qviz.nn.modules import hooked
+from qviz.nn.modules import hooked, uncompiled
 
 KEPT = 2**20
 """So many values of one call of a layer are kept, for the case that the layer runs again."""
@@ -52,8 +52,9 @@ def calibrate(
     Args:
         model: A converted model.
         batch: What the model takes: a tensor, an array, a mapping of keyword arguments, or a pair (inputs,
-            labels), of which the labels are not used. Or a loader or an iterator of these, of which the
-            first eight are taken.
+            labels), of which the labels are not used, and the inputs may be a tuple of arguments. Or a
+            loader or an iterator of these, or a list of pairs or mappings, of which the first eight are
+            taken. A list of several tensors says neither and is refused: ``iter(batches)`` gives batches.
         batchnorm: Whether BatchNorm's statistics are re-estimated; by default, where the batches hold 64
             samples or more, as fewer are no estimate.
         reduce: Takes a tensor to its mean over the processes; each has another part of the batch and the
@@ -61,13 +62,14 @@ def calibrate(
             initialized.
 
     Raises:
-        TypeError: The batch is nothing that a model takes.
+        TypeError: The batch is nothing that a model takes, or could be one batch as well as several.
         ValueError: The model has no quantized layer, a lazy one, or one on the meta device; the batch does
             not reach one; a layer ran without its quantizers; a weight or an input is NaN or infinite.
 
     Warns:
         UserWarning: An input has negative values and its quantizer no negative levels.
     """
+    model = uncompiled(model)
     names = {module: name for name, module in model.named_modules() if isinstance(module, QuantLayer)}
     if not names:
         raise ValueError("the model has no quantized layer: convert it first")

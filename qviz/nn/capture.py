@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from qviz.nn.batches import Batch, batches_of, forward
-from qviz.nn.modules import evaluating, hooked
+from qviz.nn.modules import evaluating, hooked, uncompiled
 
 
 @dataclass
@@ -43,7 +43,7 @@ def tap(model: nn.Module, layers: Iterable[str]) -> Iterator[dict[str, Tapped]]:
         >>> seen["0"].inputs[0].tolist(), seen["0"].outputs[0].tolist()
         ([[-1.0, 2.0]], [[0.0, 2.0]])
     """
-    modules, names = dict(model.named_modules()), list(layers)
+    modules, names = dict(uncompiled(model).named_modules()), list(layers)
     if unknown := [name for name in names if name not in modules]:
         raise ValueError(f"the model has no layer {unknown[0]!r}")
     seen = {modules[name]: Tapped() for name in names}

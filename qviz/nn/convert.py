@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
+from qviz.core._text import some
 from qviz.methods.method import Pair
 from qviz.nn.batches import Batch
 from qviz.nn.calibration import calibrate as calibrate
 from qviz.nn.layers import QuantLayer
+from qviz.nn.modules import uncompiled
 from qviz.nn.own_forward import quantized
 from qviz.nn.plan import Bits, Names, Order, Plan, eight_bits, pairs, plan
 from qviz.nn.report import Report as Report
@@ -22,6 +24,8 @@ from qviz.nn.report import report as report
 from qviz.nn.report import survey
 
 POLICIES = ("fp", "8bit", "quantized")
+
+UNREACHED = "not quantized: the batch does not reach it"
 
 
 def convert(
@@ -44,8 +48,9 @@ def convert(
     in its :func:`report`.
 
     Args:
-        model: any module. Layers of other types, subclasses, and layers whose weight is computed
-            (parametrized, weight norm, lazy) stay as they are, with the reason in the report.
+        model: any module; of a compiled one, what was compiled. Layers of other types, subclasses, and layers
+            whose weight is computed (parametrized, weight norm, lazy) stay as they are, with the reason in
+            the report.
         pair: what quantizes: a :func:`qviz.recipes.pair`, a :class:`~qviz.methods.method.Pair` of your own
             functions, or one for each layer by name, where None leaves the layer as it is.
         bits: with one pair, for mixed precision: the weight bits of some layers by name, or their (weight,
@@ -66,9 +71,9 @@ def convert(
             standardizes its weight is refused by :func:`calibrate`.
 
     Raises:
-        ValueError: no layer that could be quantized; a name or pattern that matches none; bits or a pair for
-            a layer that is left out, or none for one that is not; a layer that is already quantized; what the
-            recipes refuse.
+        ValueError: no layer that could be quantized, or none that the batch reaches; a name or pattern that
+            matches none; bits or a pair for a layer that is left out, or none for one that is not; a layer
+            that is already quantized; what the recipes refuse.
         TypeError: a pair is none, a recipe does not return a quantizer, or ``also`` has other classes.
 
     Example:
@@ -87,6 +92,7 @@ def convert(
     """
     if first_last not in POLICIES:
         raise ValueError(f"first_last must be one of {', '.join(POLICIES)}, got {first_last!r}")
+    model = uncompiled(model)
     layers = _candidates(model, _classes(also, model))
     names = Names(model, layers)
     given, named = pairs(pair, bits, names)
@@ -100,7 +106,7 @@ def convert(
         if name in left:
             continue
         if name not in order.names:
-            left[name] = "not quantized: the batch does not reach it"
+            left[name] = UNREACHED
         elif name in roles and first_last == "fp":
             left[name] = f"{roles[name]} layer, left in floating point"
         elif name in roles and first_last == "8bit":
@@ -112,6 +118,9 @@ def convert(
     if unused := named - (plans.keys() - (roles.keys() if first_last == "8bit" else ())):
         what = "pair" if isinstance(pair, Mapping) else "bits"
         raise ValueError(f"{what} names {min(unused)!r}, which skip= or first_last= leave out")
+    unreached = [repr(name) for name, why in left.items() if why == UNREACHED]
+    if unreached and not plans:
+        raise ValueError(f"the batch reaches none of the layers to be quantized, which are {some(unreached)}")
     for name in [name for name, made in plans.items() if made.empty]:
         left[name] = "left in floating point"
         del plans[name]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
+import torch
 from torch import distributed, nn
 
 from qviz.core.quantizer import Quantizer
@@ -38,6 +40,18 @@ def split(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Param
     )
 
 
+def uncompiled(model: nn.Module) -> nn.Module:
+    """Return what ``torch.compile`` was given, whose names have no prefix; other modules as they are."""
+    return getattr(model, "_orig_mod", model)
+
+
+def eager() -> AbstractContextManager[None]:
+    """Let compiled modules run as they were written, as a graph in torch's cache calls no hooks."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and its import takes seconds
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
+
+
 @contextmanager
 def hooked(
     modules: Iterable[nn.Module],
@@ -45,8 +59,11 @@ def hooked(
     before: Callable[..., None] | None = None,
     after: Callable[..., None] | None = None,
 ) -> Iterator[None]:
-    """Call ``before(module, args, kwargs)`` and ``after(module, args, output)`` around each module's runs."""
-    with ExitStack() as handles:
+    """Call ``before(module, args, kwargs)`` and ``after(module, args, output)`` around each module's runs.
+
+    Compiled modules run eagerly meanwhile.
+    """
+    with eager(), ExitStack() as handles:
         for module in modules:
             if before is not None:
                 handles.enter_context(module.register_forward_pre_hook(before, with_kwargs=True))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from qviz.core import _check
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import Range
+from qviz.nn.modules import eager
 
 Loss = Callable[[nn.Module, Any], Tensor]
 Factory = Callable[[int], Callable[[Tensor], Tensor]]
@@ -83,7 +84,8 @@ def as_it_was(model: nn.Module, weights: list[nn.Parameter]) -> Iterator[None]:
     for w in weights:
         w.requires_grad_(True)
     try:
-        yield
+        with eager():
+            yield
     finally:
         for module, mode in modes:
             module.training = mode

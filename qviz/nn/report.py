@@ -13,6 +13,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from qviz.core._text import article, table
 from qviz.core.quantizer import Quantizer
 from qviz.nn.layers import QuantLayer
+from qviz.nn.modules import uncompiled
 
 OWN_FORWARD = "not quantized: this instance has a forward of its own (accelerate and LoRA patches set one)"
 
@@ -156,7 +157,7 @@ def report(
             seen.
         first_last: the policy, if it is known.
     """
-    notes = notes or {}
+    model, notes = uncompiled(model), notes or {}
     found = survey(model)
     rows = tuple(
         _row(name, module, notes.get(name) or reason or _misfit(module))

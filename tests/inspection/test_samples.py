@@ -25,6 +25,15 @@ REFUSED = {
     "too few labels in a mapping": ({"input": X, "labels": [0, 1]}, "there are 4 images and 2 labels"),
     "one label for all": ((X, 1), "a label for each image, got 1"),
     "classes that are not there": ((X, [0, 1, 2, 1]), "labels are from 0 to 2, and the model has 2 classes"),
+    "several inputs": (((X, X), None), r"a mapping .*, got a tuple of samples \[\(3, 8, 8\), \(3, 8, 8\)\]$"),
+    "several inputs in a mapping": (
+        [{"input": (X, X)}, {"input": (X, OTHER)}],
+        r"\[\(3, 8, 8\), \(3, 8, 8\)\], input \[\(3, 8, 8\), \(3, 9, 9\)\]: resize",
+    ),
+    "batches in a list": (
+        [X, X],
+        r"a list of 2, which are of \(4, 3, 8, 8\), could be a pair or two batches",
+    ),
     "a path": ("photos/", "got the path 'photos/'"),
     "names": (["a.jpg"], "got str"),
     "none": (X[:0], "the batch has no samples"),

@@ -243,6 +243,15 @@ def test_it_says_what_is_quantized_and_how_long_it_will_take(capsys):
     assert "\r" not in out  # no bar in a log
 
 
+def test_it_says_of_how_many_images_a_step_is_only_where_that_is_known(capsys):
+    data = [(torch.randn(3, 6, 6), i % CLASSES) for i in range(20)]
+    loader = torch.utils.data.DataLoader(data, batch_size=8)
+    fit(plain(), list(loader), config(batch_size=64, epochs=1))
+    assert "1 epochs of 3 steps = 3 steps\n" in capsys.readouterr().out
+    fit(plain(), loader, config(batch_size=8, epochs=1))
+    assert "= 3 steps of at most 8 images" in capsys.readouterr().out
+
+
 def test_nothing_is_said_when_nobody_asked(capsys):
     quiet(quantized())
     captured = capsys.readouterr()
@@ -518,6 +527,29 @@ def test_soft_targets_have_a_cross_entropy():
         "loss": pytest.approx(F.cross_entropy(x, y).item()),
         "samples": 3,
     }
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_shares_of_a_thousand_classes_in_half_precision_are_shares(dtype):
+    y = torch.randn(64, 1000, generator=torch.Generator().manual_seed(0)).mul(2).softmax(1).to(dtype)
+    assert evaluate(nn.Identity(), [(torch.zeros(64, 1000), y)])["samples"] == 64
+
+
+@pytest.mark.parametrize("shape", [(16,), (16, 1), (16, 3), (16, 3, 4, 4)])
+def test_real_targets_of_the_shape_of_scores_are_no_shares(shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    for y in (x, x.abs(), torch.full_like(x, torch.nan)):
+        with pytest.raises(ValueError, match=r"are no classification .*; give loss="):
+            evaluate(nn.Identity(), [(x, y)])
+    with pytest.raises(ValueError, match=r"targets \(16, 1\), .* are no classification .*; give loss="):
+        quiet(nn.Linear(4, 1), regression())
+
+
+def test_shares_are_looked_at_once_a_run(monkeypatch):
+    looks = []
+    monkeypatch.setattr("qviz.nn.train.batch.shares", lambda scores, y, *, look: looks.append(look) or True)
+    quiet(plain(), [(x, F.one_hot(y, CLASSES).float()) for x, y in Blobs().batches(0)], config(epochs=2))
+    assert looks == [True, *[False] * 11]
 
 
 def test_a_segmentation_counts_shares_of_pixels():

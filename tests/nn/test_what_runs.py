@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from qviz import recipes
-from qviz.nn import QuantLinear, calibrate, convert, deconvert, report
+from qviz.nn import QuantLinear, calibrate, capture, convert, deconvert, report
+from qviz.nn.batchnorm import reestimate_batchnorm
 from qviz.nn.calibration import together
+from qviz.nn.ptq.fold import fold_batchnorm
+from qviz.nn.ptq.front import ptq
 from tests.nn.small_nets import fingerprint
 
 PAIR = recipes.pair("lsq", 3)
@@ -278,6 +282,148 @@ def test_loaders_iterators_and_arrays():
         calibrate(net, iter([]))
     with pytest.raises(TypeError, match="a loader of these, got int"):
         calibrate(net, 3)
+
+
+def quantized_step(batch, passed):
+    """Return the step of the input of a layer that was converted and calibrated on these."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 4))
+    convert(net, pair=PAIR, first_last="quantized", batch=passed)
+    calibrate(net, batch)
+    return net[0].input_quantizer.range.step
+
+
+def test_a_list_of_tensors_is_never_taken_for_its_first():
+    xs = [scale * torch.randn(16, 8) for scale in (1.0, 6.0, 11.0, 16.0)]
+    whole = torch.cat(xs)
+    assert torch.equal(quantized_step(whole, whole), quantized_step(iter(xs), iter(xs)))
+    net = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4))
+    for batch in (xs, xs[:2], tuple(xs), [x.numpy() for x in xs[:2]]):
+        for use in (
+            partial(convert, net, pair=PAIR, batch=batch),
+            partial(reestimate_batchnorm, net, batch),
+            partial(fold_batchnorm, net.eval(), batch),
+            partial(capture.inputs, net, ["0"], batch),
+        ):
+            with pytest.raises(
+                TypeError, match=rf"a {type(batch).__name__} of {len(batch)}.* iter\(batches\)"
+            ):
+                use()
+    convert(net, pair=PAIR, first_last="quantized")
+    for batch in (xs, xs[:2]):
+        with pytest.raises(TypeError, match=r"which are of \(16, 8\)"):
+            calibrate(net, batch)
+    noisy = torch.utils.data.TensorDataset(xs[0], xs[1])  # a pair of one shape is none the less one
+    pairs = torch.utils.data.DataLoader(noisy, batch_size=16)
+    for batch in (pairs, tuple(xs[:2]), [tuple(xs[:2])]):
+        assert torch.equal(quantized_step(batch, batch), quantized_step(xs[0], xs[0]))
+
+
+class Sum(nn.Module):
+    """Takes two inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.norm = nn.Linear(8, 4), nn.Linear(8, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x, y):
+        return self.norm(self.a(x) + self.b(y))
+
+
+def test_several_inputs_are_what_they_are_for_fit():
+    x, y, labels = torch.randn(64, 8), torch.randn(64, 8), torch.zeros(64, dtype=torch.int64)
+    states = []
+    loader = torch.utils.data.DataLoader([((x[i], y[i]), labels[i]) for i in range(64)], batch_size=64)
+    for batch in (
+        {"x": x, "y": y},
+        ((x, y), labels),
+        ([x.numpy(), y], None),
+        loader,
+        next(iter(loader)),
+    ):
+        torch.manual_seed(0)
+        net = Sum()
+        convert(net, pair=PAIR, first_last="quantized", batch=batch)
+        calibrate(net, batch)
+        states.append(list(fingerprint(net).values()))
+        assert net.norm.running_mean.abs().sum() > 0  # 64 samples were counted
+    for state in states[1:]:
+        assert all(map(torch.equal, state, states[0]))
+
+
+class Holds(nn.Module):
+    """Compiles what it holds, and not itself."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = torch.compile(net, backend="eager")
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def compiled_in_place(net):
+    net.compile(backend="eager")
+    return net
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of Dynamo
+@pytest.mark.parametrize(
+    "compiled",
+    [partial(torch.compile, backend="eager"), compiled_in_place, Holds],
+    ids=["whole", "in place", "part"],
+)
+def test_a_compiled_network_that_ran_before_is_quantized_as_any_other(compiled):
+    torch._dynamo.reset()
+    x = torch.randn(64, 8)
+
+    def made():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4)).eval()
+
+    results = []
+    for net in (made(), compiled(made())):
+        with torch.no_grad():
+            net(x)  # caches a graph, which calls no hooks
+        done = convert(net, pair=PAIR, batch=x, first_last="quantized")
+        calibrate(net, x)
+        rows = [(row.name.removeprefix("net._orig_mod."), row.note) for row in done.rows]
+        with torch.no_grad():
+            results.append((rows, net(x)))
+    assert results[0][0] == results[1][0]
+    torch.testing.assert_close(results[0][1], results[1][1])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of Dynamo
+def test_ptq_of_a_compiled_network_that_ran_before():
+    torch._dynamo.reset()
+    x, results = torch.randn(64, 8), []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4)).eval()
+        net = torch.compile(net, backend="eager") if compiled else net
+        with torch.no_grad():
+            net(x)
+            found = ptq(net, x, w_bits=4, method="closed-form", show=False).to_dict()
+            results.append((found["conversion"], net(x)))
+    assert results[0][0] == results[1][0]
+    torch.testing.assert_close(results[0][1], results[1][1])
+
+
+def test_a_batch_that_reaches_nothing_is_no_conversion():
+    class Elsewhere(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x):
+            return self.a(x)
+
+    for how in ({"first_last": "fp"}, {"first_last": "quantized", "skip": "a"}):
+        with pytest.raises(
+            ValueError, match="reaches none of the layers to be quantized, which are 'b', 'c'"
+        ):
+            convert(Elsewhere(), pair=PAIR, batch=torch.randn(4, 8), **how)
 
 
 def test_codes_are_those_of_the_weight_that_the_quantizer_reads():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from qviz.core._text import article
 from qviz.nn.batches import Batch, batches_of, forward
-from qviz.nn.modules import evaluating
+from qviz.nn.modules import eager, evaluating
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def find_blocks(
 
     Args:
         model: A network in floating point; it stays as it is.
-        batch: What it takes; a few samples are enough.
+        batch: As for :func:`~qviz.nn.calibration.calibrate`, the first of a loader; a few samples are enough.
         layers: The names of those that are to be in blocks; default: every nn.Conv2d and nn.Linear.
 
     Returns:
@@ -110,7 +110,7 @@ def _watch(model: nn.Module, batch: Batch) -> tuple[dict[str, list[_Call]], Any,
         for module in names:
             stack.enter_context(module.register_forward_hook(note, with_kwargs=True))
         stack.enter_context(model.register_forward_pre_hook(lambda m, args: _follow(args, source)))
-        with evaluating(model), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        with evaluating(model), eager(), torch.enable_grad(), torch.random.fork_rng(devices=[]):
             out = forward(model, next(batches_of(batch)))
     return calls, out, source[0] if source else None
 

@@ -24,10 +24,10 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from qviz.core._text import article
-from qviz.nn.batches import Batch, forward
+from qviz.nn.batches import Batch, batches_of, forward
 from qviz.nn.calibration import untouched
 from qviz.nn.layers import QuantLayer
-from qviz.nn.modules import evaluating, hooked
+from qviz.nn.modules import eager, evaluating, hooked
 from qviz.nn.report import HOOK
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
@@ -51,7 +51,8 @@ def fold_batchnorm(model: nn.Module, batch: Batch, *more: Batch) -> nn.Module:
 
     Args:
         model: A float model in eval mode.
-        batch: What the model takes; one sample is enough to find the BatchNorms.
+        batch: As for :func:`~qviz.nn.calibration.calibrate`, the first of a loader; one sample is enough to
+            find the BatchNorms.
         more: Further batches. Whatever the model does with other images only, such as another branch, these
             have to show.
 
@@ -77,8 +78,8 @@ def fold_batchnorm(model: nn.Module, batch: Batch, *more: Batch) -> nn.Module:
     if not any(type(module) in NORMS for module in names):
         return model
     watch = _Watch(names)
-    with torch.inference_mode(False), torch.no_grad(), evaluating(model):
-        for one in (batch, *more):
+    with torch.inference_mode(False), torch.no_grad(), evaluating(model), eager():
+        for one in (next(batches_of(some)) for some in (batch, *more)):
             with watch.seeing():
                 expected = _answers(model, one)
                 watch.note(expected)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from qviz.methods.method import Pair
 from qviz.nn.convert import convert
 from qviz.nn.copies import deep_copy
-from qviz.nn.modules import evaluating
+from qviz.nn.modules import evaluating, uncompiled
 from qviz.nn.plan import Order
 from qviz.nn.ptq.adaround import adaround
 from qviz.nn.ptq.bias import bias_correction
@@ -128,7 +128,7 @@ def ptq(
         >>> report.held, round(report.conversion.average_bits, 2)
         (4, 4.02)
     """
-    began = time.monotonic()
+    began, model = time.monotonic(), uncompiled(model)
     settings = Settings(
         pair=pair_of(w_bits, a_bits, pair),
         method=method,

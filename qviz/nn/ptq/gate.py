@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from qviz.nn.modules import evaluating
+from qviz.nn.modules import eager, evaluating
 from qviz.nn.ptq.inputs import BATCH, collect
 from qviz.nn.ptq.learn import loss
 
@@ -62,7 +62,7 @@ class Gate:
         """Return the error of the float network's output if the named module gave y."""
         parts = iter(y.split(BATCH))
         module = self.reference.get_submodule(name)
-        with module.register_forward_hook(lambda *_: next(parts)):
+        with eager(), module.register_forward_hook(lambda *_: next(parts)):
             return distance(_run(self.reference, self.held), self._wanted)
 
     def agreement(self) -> float | None:

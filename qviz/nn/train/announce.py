@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -88,7 +88,16 @@ def _named(what: Callable[..., Any] | None) -> str | None:
     return None if what is None else getattr(what, "__qualname__", type(what).__qualname__)
 
 
-def describe(model: nn.Module, config: TrainConfig, per_epoch: int, start: int, machine: str) -> str:
+def _size(train: Iterable[Any]) -> str:
+    """Say how many images a step has, where the loader tells; a list of batches does not."""
+    size = getattr(train, "batch_size", None)
+    most = "at most " if getattr(train, "drop_last", True) is False else ""
+    return "" if size is None else f" of {most}{count(size, 'image')}"
+
+
+def describe(
+    model: nn.Module, train: Iterable[Any], config: TrainConfig, per_epoch: int, start: int, machine: str
+) -> str:
     """Return the lines that ``fit`` prints before it starts."""
     own = split(model)[1]
     total = sum(p.numel() for p in model.parameters())
@@ -100,8 +109,7 @@ def describe(model: nn.Module, config: TrainConfig, per_epoch: int, start: int, 
         [
             f"{type(model).__name__}: {total:,} parameters, {of_quantizers:,} of them the quantizers'",
             *quantized(model),
-            f"  {config.epochs} epochs of {per_epoch:,} steps = {steps:,} steps of {config.batch_size} images"
-            f"{stop}{goes_on}",
+            f"  {config.epochs} epochs of {per_epoch:,} steps = {steps:,} steps{_size(train)}{stop}{goes_on}",
             f"  {machine}",
         ]
     )

@@ -6,13 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from qviz.core._text import article
 
 TARGETS = ("labels", "label", "targets", "target", "y")
 """Keys under which a mapping may hold what is to be predicted."""
+
+ROUNDING = 0.01
+"""So far from 1 the sum of shares may be: bfloat16 has 8 significant bits."""
 
 LOGITS = ("logits", "out")
 """Where a network that returns an object or a mapping has its scores: transformers', torchvision's."""
@@ -71,13 +74,6 @@ def size(x: Any, y: Any) -> int:
     return lengths[0]
 
 
-def call(net: nn.Module, x: Any) -> Any:
-    """Run a network on a tensor, a tuple of arguments, or a mapping of keyword arguments."""
-    if isinstance(x, Mapping):
-        return net(**x)
-    return net(*x) if isinstance(x, (tuple, list)) else net(x)
-
-
 def logits(output: Any) -> Tensor:
     """Return the scores in what a network returned, in float32.
 
@@ -97,17 +93,23 @@ def logits(output: Any) -> Tensor:
     return output.float()
 
 
-def cross_entropy(output: Any, y: Tensor, smoothing: float = 0.0) -> Tensor:
+def cross_entropy(output: Any, y: Tensor, smoothing: float = 0.0, *, look: bool = True) -> Tensor:
     """Return the mean cross-entropy of scores (N, classes, …) and classes (N, …), or shares (N, classes, …).
+
+    Args:
+        output: What a network returned.
+        y: The targets.
+        smoothing: As of torch's ``label_smoothing``.
+        look: Whether to look at the values of shares, for which an accelerator has to be waited for.
 
     Raises:
         ValueError: The targets are neither.
     """
     scores = logits(output)
-    if not (classes(scores, y) or (y.is_floating_point() and y.shape == scores.shape)):
+    if not (classes(scores, y) or shares(scores, y, look=look)):
         raise ValueError(
-            f"scores {tuple(scores.shape)} and targets {tuple(y.shape)}, {y.dtype}, are no classification; "
-            "give loss="
+            f"scores {tuple(scores.shape)} and targets {tuple(y.shape)}, {y.dtype}, are no classification "
+            "(classes are int64, shares of classes 0 or more with the sum 1 over axis 1); give loss="
         )
     return functional.cross_entropy(scores, y, label_smoothing=smoothing)
 
@@ -120,6 +122,19 @@ def classes(scores: Tensor, y: Any) -> bool:
         and scores.ndim > 1
         and y.shape == (scores.shape[0], *scores.shape[2:])
     )
+
+
+def shares(scores: Tensor, y: Any, *, look: bool) -> bool:
+    """Whether targets are shares of the classes, and not just any real numbers of the scores' shape.
+
+    Args:
+        scores: What the network says.
+        y: The targets.
+        look: Whether to see too that none is negative and that they have the sum 1, up to half precision.
+    """
+    if not (isinstance(y, Tensor) and y.is_floating_point() and y.ndim > 1 and y.shape == scores.shape):
+        return False
+    return not look or bool((y >= 0).all() & ((y.sum(1, dtype=torch.float32) - 1).abs() < ROUNDING).all())
 
 
 def right(output: Any, y: Any) -> Tensor | None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qviz.nn.batches import call
 from qviz.nn.modules import evaluating, processes
 from qviz.nn.train import batch as batches
 
@@ -100,7 +101,7 @@ def evaluate(
                 raise Stopped
             count = batches.size(x, y)
             if count:  # of a small last batch there may be nothing for this process
-                for name, value in _sums(batches.call(model, x), y, count, loss, metric).items():
+                for name, value in _sums(call(model, x), y, count, loss, metric, look=not sums).items():
                     sums[name] = sums.get(name, 0.0) + value.double()
     return _means(sums, world, device)
 
@@ -109,9 +110,11 @@ def _device(model: nn.Module) -> torch.device:
     return next(model.parameters(), torch.zeros(())).device
 
 
-def _sums(output: Any, y: Any, count: int, loss: Loss | None, metric: Metric | None) -> dict[str, Tensor]:
+def _sums(
+    output: Any, y: Any, count: int, loss: Loss | None, metric: Metric | None, *, look: bool
+) -> dict[str, Tensor]:
     """Return a batch's figures, summed up over its samples."""
-    found = {"loss": _loss(output, y, count) if loss is None else loss(output, y) * count}
+    found = {"loss": _loss(output, y, count, look=look) if loss is None else loss(output, y) * count}
     if metric is not None:
         found["metric"] = torch.as_tensor(metric(output, y)) * count
     elif (right := batches.right(output, y)) is not None:
@@ -122,11 +125,11 @@ def _sums(output: Any, y: Any, count: int, loss: Loss | None, metric: Metric | N
     return found | {"samples": torch.tensor(count)}
 
 
-def _loss(output: Any, y: Any, count: int) -> Tensor:
+def _loss(output: Any, y: Any, count: int, *, look: bool) -> Tensor:
     scores = batches.logits(output) if isinstance(y, Tensor) and y.ndim == 1 else None
     if scores is not None and batches.classes(scores, y):
         return functional.cross_entropy(scores, y, reduction="sum")
-    return batches.cross_entropy(output, y) * count
+    return batches.cross_entropy(output, y, look=look) * count
 
 
 def _means(sums: dict[str, Tensor], world: int, device: torch.device) -> dict[str, float]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qviz.nn.batches import call
 from qviz.nn.layers import adapt
 from qviz.nn.modules import evaluating, modes_kept, quantizers
 from qviz.nn.train import batch as batches
@@ -84,6 +85,7 @@ class Run:
         )
         self.meter = Meter(machine.device, machine.world)
         self.saver = Saver(job.folder)
+        self.looked = False  # at the values of the first batch's targets
         self.whole = True  # model, optimizers and random state are those of `step`, not of half a step
 
     def go(self, *, resume: bool, show: bool) -> History:
@@ -119,7 +121,8 @@ class Run:
         self.state.started = time.monotonic()
 
     def _announcement(self) -> str:
-        return describe(self.model, self.config, self.per_epoch, self.state.step, str(self.machine))
+        job, step = self.job, self.state.step
+        return describe(self.model, job.train, self.config, self.per_epoch, step, str(self.machine))
 
     def _train(self, resumed: bool) -> None:
         try:
@@ -157,7 +160,7 @@ class Run:
         self.machine.check(count)
         set_rates(self.state.optimizers, self.config.factor(self.state.step, self.total))
         with self.machine.autocast():
-            output = batches.call(self.net, x)
+            output = call(self.net, x)
             value = self._loss(output, x, y)
         if self.meter.window == 1 and not math.isfinite(value.item()):
             self._diverged(self.state.step + 1, f"the loss is {value.item()}")
@@ -181,11 +184,15 @@ class Run:
         if share < 1.0:
             smoothing = self.config.label_smoothing
             own = self.job.loss
-            by_targets = batches.cross_entropy(output, y, smoothing) if own is None else own(output, y)
+            if own is None:
+                by_targets = batches.cross_entropy(output, y, smoothing, look=not self.looked)
+                self.looked = True
+            else:
+                by_targets = own(output, y)
             value = by_targets if share == 0.0 else (1.0 - share) * by_targets
         if share > 0.0:
             with torch.no_grad():
-                goal = batches.logits(batches.call(self.job.teacher, x)).softmax(1)
+                goal = batches.logits(call(self.job.teacher, x)).softmax(1)
             value = value + share * functional.cross_entropy(batches.logits(output), goal)
         return value
 
