@@ -63,8 +63,9 @@ def convert(
         signed: whether the input of a layer may be negative, by name; overrides what the batch or the
             rule says.
         batch: as for :func:`calibrate`, for one pass of the float model: "first" and "last" are then those
-            that run first and last, an input is signed if it has any negative value (in any process), and
-            layers that the batch does not reach are left out. Without it, first and last are those of
+            that run first and last, an input is signed if it has any negative value (in any process),
+            layers that the batch does not reach are left out, and the report says of which layers something
+            else reads the weight too, in floating point. Without it, first and last are those of
             registration, the first layer's input is signed and all others are not (they follow a ReLU).
         also: subclasses of nn.Conv2d and nn.Linear to quantize too. Their own forward pass runs, with the
             quantized input and weight: right for one that pads or casts (timm's Conv2dSame); one that
@@ -129,7 +130,8 @@ def convert(
     for name in layers:
         role = f"{roles[name]} layer" if name in roles and name not in left else ""
         made = plans[name].note if name in plans else ""
-        notes[name] = "; ".join(filter(None, (left.get(name), role, made, names.aliases(name))))
+        past = "its weight is also read past the layer" if name in order.past and name in plans else ""
+        notes[name] = "; ".join(filter(None, (left.get(name), role, made, past, names.aliases(name))))
     return report(model, notes=notes, first_last=first_last)
 
 

@@ -17,6 +17,7 @@ from qviz.nn.batches import Batch, batches_of
 from qviz.nn.calibration import run, several
 from qviz.nn.layers import QuantLayer
 from qviz.nn.own_forward import quantized
+from qviz.nn.past import Past
 
 Bits = int | tuple[int, int]
 
@@ -114,11 +115,13 @@ class Order:
         names: of the layers that run, by their first call.
         last: the one whose call is the last.
         negative: by name, for these layers.
+        past: those whose weight something else reads too.
     """
 
     names: tuple[str, ...]
     last: str | None
     negative: Mapping[str, bool]
+    past: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, model: nn.Module, layers: Mapping[str, nn.Module], batch: Batch | None) -> Order:
@@ -136,14 +139,16 @@ class Order:
                 calls.append(known[layer])
                 negative[known[layer]] |= bool((x < 0).any())
 
-        for one in batches_of(batch):
-            run(model, one, known, watch)
+        with Past(known) as past:
+            for one in batches_of(batch):
+                run(model, one, known, watch)
         if several():  # another process may see a negative value where this one does not
             device = next(iter(known)).weight.device
             seen = torch.tensor(list(negative.values()), dtype=torch.int32, device=device)
             distributed.all_reduce(seen, distributed.ReduceOp.MAX)
             negative = dict(zip(negative, seen.bool().tolist(), strict=True))
-        return cls(tuple(dict.fromkeys(calls)), calls[-1] if calls else None, negative)
+        elsewhere = frozenset(known[layer] for layer in past.layers)
+        return cls(tuple(dict.fromkeys(calls)), calls[-1] if calls else None, negative, elsewhere)
 
     def roles(self) -> dict[str, str]:
         """Return which layers are first and last."""

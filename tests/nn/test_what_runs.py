@@ -410,6 +410,34 @@ def test_ptq_of_a_compiled_network_that_ran_before():
     torch.testing.assert_close(results[0][1], results[1][1])
 
 
+class Twice(nn.Module):
+    """Uses a layer, and what ``read`` makes of the layer."""
+
+    def __init__(self, read):
+        super().__init__()
+        self.a, self.b, self.read = nn.Linear(8, 8), nn.Linear(8, 8), read
+
+    def forward(self, x):
+        return self.b(self.a(x)) + self.read(self.a, x)
+
+
+@pytest.mark.parametrize(
+    ("read", "past"),
+    [
+        (lambda a, x: nn.functional.linear(x, a.weight), True),
+        (lambda a, x: x @ a.weight.data.t(), True),
+        (lambda a, x: nn.functional.embedding(x[:, 0].long() * 0, a.weight), True),
+        (lambda a, x: a(x), False),
+        (lambda a, x: x.to(a.weight.dtype).to(a.weight) + a.weight.new_zeros(a.weight.shape[0]), False),
+    ],
+    ids=["functional", "data", "embedding", "layer", "type and shape"],
+)
+def test_a_weight_that_is_read_past_its_layer_is_told(read, past):
+    done = convert(Twice(read), pair=PAIR, batch=torch.randn(4, 8), first_last="quantized")
+    assert ("its weight is also read past the layer" in done.row("a").note) == past
+    assert "past" not in done.row("b").note
+
+
 def test_a_batch_that_reaches_nothing_is_no_conversion():
     class Elsewhere(nn.Module):
         def __init__(self):
