@@ -280,7 +280,7 @@ def test_compare_refuses_numbers_out_of_range(capsys, tmp_path, weights, option,
 
 
 def test_the_gallery_has_a_page_for_each_explorer_and_an_index(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("qviz.plot.html.picture", lambda scene: "data:,")
+    monkeypatch.setattr("qviz.plot.page.picture", lambda scene: "data:,")
     code, out, _ = run(capsys, "gallery", "--html", tmp_path / "pages", "--only", "ThresholdExplorer")
     assert code == 0
     assert "threshold-explorer.html  " in out

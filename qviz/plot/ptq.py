@@ -42,7 +42,7 @@ def ladder(
     """
     marks: list[Mark] = []
     words = []
-    for role, (name, variants) in zip(ROLES, _few(rungs).items(), strict=False):
+    for role, (name, variants) in zip(ROLES, _few(rungs, "method").items(), strict=False):
         found = _sample(name, variants).reshape(-1, 2)
         at, reached = found.T
         if (at <= 0).any():
@@ -86,7 +86,7 @@ def parts_by_block(
         >>> parts_by_block({"weights": [1.0, 0.25]}, names=["first", "second"]).text
         'weights: largest in first (1), together 1.25.'
     """
-    found = {name: _sample(name, row) for name, row in _few(parts).items()}
+    found = {name: _sample(name, row) for name, row in _few(parts, "error").items()}
     count = len(next(iter(found.values())))
     names = [str(name) for name in names] or [f"block {i + 1}" for i in range(count)]
     for name, row in [*found.items(), ("names", np.zeros(len(names)))]:
@@ -152,7 +152,7 @@ def border(
     saw = np.column_stack([n, n + 1.0, np.full(high, np.nan)]).ravel()[:-1]
     marks.append(Line("ideal", saw, np.tile([0.0, 1.0, np.nan], high)[:-1], label="fraction of the cell"))
     words = [f"{len(inside) / len(values):.0%} of the values lie between the end levels."]
-    for role, (name, (at, height)) in zip(ROLES, _few(borders).items(), strict=False):
+    for role, (name, (at, height)) in zip(ROLES, _few(borders, "B").items(), strict=False):
         at, height = _array(at), _array(height)
         if at.shape != height.shape or at.ndim != 1:
             raise ValueError(f"{name!r} needs u and B of one shape (R,), got {at.shape} and {height.shape}")

@@ -111,7 +111,7 @@ def test_threads_leave_controls_and_picture_agreed(e):
 
 
 def test_a_page_of_any_controls(tmp_path, monkeypatch):
-    monkeypatch.setattr("qviz.plot.html.picture", lambda scene: "data:,")
+    monkeypatch.setattr("qviz.plot.page.picture", lambda scene: "data:,")
     e = StepExplorer()
     text = e.to_html(tmp_path / "step.html", "step").read_text("utf-8")
     assert text.count("<template") == 15
