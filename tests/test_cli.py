@@ -641,6 +641,7 @@ def test_ctrl_c_anywhere_is_one_line(capsys, tmp_path, monkeypatch):
     assert run(capsys, *trained(tmp_path)) == (130, "", "qviz train: stopped\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "cp932"])
 def test_results_go_through_a_pipe_of_any_encoding(encoding):
     env = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}

@@ -301,6 +301,7 @@ def test_evaluation_is_the_set_in_its_order():
     torch.testing.assert_close(x, (data.images / 255 - mean) / std, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_does_not_depend_on_what_ran_before(sample, kind):
     loader = CifarLoader(sample, 250 if "limit" in kind else 600, seed=1, **kind)

@@ -259,6 +259,7 @@ def test_the_report_says_what_is_quantized():
     assert {"conv1", "fc"}.isdisjoint(kept)
 
 
+@pytest.mark.slow
 def test_one_seed_prepares_the_same_model():
     one, two = (prepare(tiny("post", 4), seed=5).model.state_dict() for _ in range(2))
     assert all(torch.equal(one[k], two[k]) for k in one)
@@ -349,6 +350,7 @@ def test_a_row_has_the_last_epochs_test_accuracy_and_not_the_best(tmp_path):
     assert "test_top1" not in history.epochs[0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_a_note_tells_what_no_column_does(tmp_path):
     options = {"precision": "bf16", "freeze_codebooks": 0.0}

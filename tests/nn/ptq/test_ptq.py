@@ -231,6 +231,7 @@ def test_a_stage_that_was_stopped_is_undone_and_done_again():
     assert all(torch.equal(v, whole.state_dict()[k]) for k, v in net.state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_seed_draws_the_batches():
     found = []
     for seed in (0, 0, 1):
