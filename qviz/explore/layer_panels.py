@@ -122,11 +122,8 @@ def channels(k: Look) -> Panel:
     )
     if tops:
         least, most = tops[0].min(), tops[0].max()
-        text += (
-            f" The levels reach {least:.3g}."
-            if least == most
-            else f" The levels reach {least:.3g} to {most:.3g}, by channel."
-        )
+        between = "" if least == most else f" to {most:.3g}, by channel"
+        text += f" The levels reach {least:.3g}{between}."
     high = 1.5 * float(alive.max()) if len(alive) else 1.0
     x = Axis("channels, the widest first", 0.5, len(each) + 0.5)
     return Panel(
