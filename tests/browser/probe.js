@@ -12,12 +12,14 @@
   if (window.qvizProbe) return;
   const probe = (window.qvizProbe = { armed: null, start: null });
 
+  // The outermost ones: what is inside a picture is part of it. Not bqplot's canvases: they are for WebGL marks, and
+  // reading them costs 34 ms a key press, garbage apart.
+  const PICTURE = "svg, img, canvas";
   const pictures = (node, found = []) => {
     for (const element of node.querySelectorAll("*")) {
       if (element.shadowRoot) pictures(element.shadowRoot, found);
-      // Not bqplot's canvases: they are for WebGL marks, and reading them costs 34 ms a key press, garbage apart.
       if (element.tagName === "CANVAS" && element.closest(".bqplot")) continue;
-      if (["IMG", "CANVAS", "svg"].includes(element.tagName)) found.push(element);
+      if (element.matches(PICTURE) && !element.parentElement?.closest("svg")) found.push(element);
     }
     return found;
   };
@@ -32,38 +34,50 @@
     return String(hash);
   };
 
-  // A fingerprint takes 3 to 6 ms of the page's time: it is taken anew only where a picture may have changed, and not
-  // because a slider, a number or a table has.
-  let dirty = true, known = null;
-  const PICTURE = "svg, img, canvas";
+  // Asking which pictures there are and how large, and reading them all, takes 3 to 9 ms of the page's time: it is
+  // asked anew only where one comes, goes or may have another size, and only the pictures that were touched are read.
+  const root = () => document.querySelector(rootSelector) || document.body;
   const holds = (node) => node.nodeType === 1 && (node.matches(PICTURE) || node.querySelector(PICTURE) !== null);
-  const touches = ({ target, type, addedNodes, removedNodes }) => {
-    const element = target.nodeType === 1 ? target : target.parentElement;
-    if (!element || element.closest("svg")) return true;
-    return type === "childList" ? [...addedNodes, ...removedNodes].some(holds) : holds(element);
+  let stale = true, shown = [], texts = new Map(), known = null;
+  const see = (records) => {
+    const within = root();
+    for (const { target, type, addedNodes, removedNodes } of records) {
+      const element = target.nodeType === 1 ? target : target.parentElement;
+      if (!element || !within.contains(element)) continue;
+      const picture = element.closest("svg, img");
+      if (picture) texts.delete(shown.find((one) => one.contains(picture)));
+      else stale ||= type === "childList" ? [...addedNodes, ...removedNodes].some(holds) : holds(element);
+    }
   };
-  const see = (records) => { dirty ||= records.some(touches); };
   const observer = new MutationObserver(see);
   const watched = { subtree: true, childList: true, attributes: true, characterData: true };
   observer.observe(document.body, watched);
 
+  const read = (picture) => {
+    if (picture.tagName === "IMG") return picture.complete && picture.naturalWidth ? picture.src : null;
+    return picture.tagName === "CANVAS" ? pixelHash(picture) : picture.outerHTML;
+  };
+
   // One string for all pictures of visible size, or null while one of them is still loading or there is none.
   probe.fingerprint = () => {
     see(observer.takeRecords());
-    if (!dirty) return known;
-    const parts = [];
-    let silent = false;  // pictures that change without the page's structure
-    for (const element of pictures(document.querySelector(rootSelector) || document.body)) {
-      const box = element.getBoundingClientRect();
-      if (box.width < 60 || box.height < 40) continue;
-      if (element.tagName === "IMG" && !(element.complete && element.naturalWidth)) return null;
-      silent ||= element.tagName === "CANVAS" || element.getRootNode() !== document;
-      if (element.tagName === "IMG") parts.push(element.src);
-      else if (element.tagName === "CANVAS") parts.push(pixelHash(element));
-      else parts.push(element.outerHTML);
+    if (stale) {
+      const large = (box) => box.width >= 60 && box.height >= 40;
+      shown = pictures(root()).filter((picture) => large(picture.getBoundingClientRect()));
+      texts = new Map();
+      stale = false;
     }
-    dirty = silent;
-    known = parts.length ? parts.join("\n") : null;
+    let same = known !== null;
+    for (const picture of shown) {
+      const silent = picture.tagName === "CANVAS" || picture.getRootNode() !== document;
+      if (!silent && texts.get(picture)) continue;
+      texts.set(picture, read(picture));
+      same = false;
+    }
+    if (!same) {
+      const all = shown.map((picture) => texts.get(picture));
+      known = all.length && all.every((text) => text) ? all.join("\n") : null;
+    }
     return known;
   };
 
