@@ -27,9 +27,10 @@ from qviz.inspection.words import (
     outputs,
     trials,
 )
+from qviz.plot.html import panel_html
 from qviz.plot.page import PAGE
 from qviz.plot.picture import picture
-from qviz.plot.scene import Panel, Scene
+from qviz.plot.scene import Panel
 
 if TYPE_CHECKING:
     from qviz.inspection.inspection import Inspection
@@ -84,12 +85,12 @@ def _pictures(found: Inspection) -> str:
     layers = found.layers
     made = [panels.ratios(layers), panels.costs(layers, found.loss)]
     shown = "".join(_figure(panel) for panel in made if panel is not None)
-    return f'<section><h2>Layer by layer</h2><div class="pictures">{shown}</div></section>' if shown else ""
+    pictures = f'<section><h2>Layer by layer</h2><div class="qviz-panels">{shown}</div></section>'
+    return pictures if shown else ""
 
 
 def _figure(panel: Panel) -> str:
-    alt = escape(f"{panel.title}: {panel.text}", quote=True)
-    return f'<img alt="{alt}" src="{picture(Scene(panel.title, (panel,)))}">'
+    return panel_html(panel, f'src="{picture(panel)}"')
 
 
 def _layers(found: Inspection) -> str:
@@ -142,7 +143,7 @@ def _budget(found: Inspection) -> str:
     title, unit = map(escape, bought(found.budget))
     return (
         f"<section><h2>{title}</h2><p>{unit}.</p>"
-        f'<div class="pictures">{shown}{table}</div><p>Rank correlations of the estimates</p>'
+        f'<div class="qviz-panels">{shown}{table}</div><p>Rank correlations of the estimates</p>'
         f"<ul>{alike}</ul></section>"
     )
 
@@ -167,7 +168,7 @@ def _detail(found: Inspection, layer: LayerView, worst: bool) -> str:
         f'<details id="{_id(found, layer)}"{" class=worst" if worst else ""}><summary>'
         f"<strong>{escape(called(layer.name))}</strong><small>{escape(short)}</small></summary>"
         f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in said)}</ul>"
-        f'<div class="pictures">{"".join(map(_figure, made))}</div>'
+        f'<div class="qviz-panels">{"".join(map(_figure, made))}</div>'
         f"{_wide(f'Figures of {called(layer.name)}', tables, 'tables')}</details>"
     )
 

@@ -33,6 +33,10 @@ STYLE = """
 .qviz-swatch { display: inline-block; width: 2em; vertical-align: middle; margin-right: .5em;
   text-align: center; line-height: 1; }
 .qviz-legend { display: flex; flex-wrap: wrap; gap: 0 1.2em; }
+.qviz-panels { display: grid; gap: 1rem; align-items: end;
+  grid-template-columns: repeat(auto-fit, minmax(min(19rem, 100%), 1fr)); }
+.qviz-panel { margin: 0; max-width: 32rem; } .qviz-panel figcaption { font-size: .85rem; padding-left: 1rem; }
+.qviz-panel img { width: 100%; height: auto; background: #fff; }
 """
 """Rules that tables and legends need, wherever they are shown; colors of text are the page's own."""
 
@@ -71,6 +75,18 @@ def legend_html(panels: Sequence[Panel], without: Collection[str] = ()) -> str:
     seen = {mark.label: mark for mark in marks if mark.label and mark.label not in without}
     items = "".join(f"<span>{_key(mark)}{html.escape(label)}</span>" for label, mark in seen.items())
     return f'<div class="qviz-legend">{items}</div>' if items else ""
+
+
+def panel_html(panel: Panel, image: str) -> str:
+    """Return a figure: the panel's title and legend above an image of it.
+
+    Args:
+        panel: What the image shows.
+        image: The attributes of the image but for its alternative text.
+    """
+    alt = html.escape(f"{panel.title}: {panel.text}", quote=True)
+    caption = f"<figcaption><strong>{html.escape(panel.title)}</strong>{legend_html((panel,))}</figcaption>"
+    return f'<figure class="qviz-panel">{caption}<img alt="{alt}" {image}></figure>'
 
 
 def words_html(scene: Scene) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import html
 import json
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qviz.plot.html import STYLE, paragraph, rows_html, words_html
-from qviz.plot.picture import picture
-from qviz.plot.scene import Scene
+from qviz.plot.html import STYLE, panel_html, paragraph, rows_html, words_html
+from qviz.plot.picture import DPI, TALL, WIDE, picture
+from qviz.plot.scene import Panel, Scene
 
 PAGE = (
     STYLE
@@ -21,11 +22,10 @@ main { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 
 form { display: flex; flex-wrap: wrap; gap: .4rem 1.2rem; align-items: center; }
 label { display: flex; gap: .5em; align-items: center; } input[type=range] { width: 12rem; }
 :focus-visible { outline: 3px solid #0173b2; outline-offset: 2px; }
-img { width: 100%; height: auto; background: #fff; }
 section { min-width: 0; } table { font-size: .8rem; }
 @media (max-width: 32rem) {
-  h1 { font-size: 1.3rem; } table { font-size: .7rem; }
-  .qviz-table td, .qviz-table th { padding: 2px 3px; } .qviz-swatch { width: 1em; margin-right: .2em; }
+  h1 { font-size: 1.3rem; } table { font-size: .7rem; } .qviz-table :is(td, th) { padding: 2px 3px; }
+  .qviz-table .qviz-swatch { width: 1em; margin-right: .2em; }
 }
 @media (prefers-color-scheme: dark) {
   body { color: #eee; background: #111; } img, .qviz-swatch { filter: invert(1) hue-rotate(180deg); }
@@ -35,16 +35,24 @@ section { min-width: 0; } table { font-size: .8rem; }
 )
 
 SCRIPT = """
+const pictures = JSON.parse(document.getElementById('pictures').text);
 const texts = (control) => JSON.parse(control.dataset.texts);
 const shared = [...document.querySelectorAll('#shared [data-k]')];
 const columns = [...document.querySelectorAll('section')].map((section) => ({
   place: section.querySelector('.frame'),
   controls: [...shared, ...section.querySelectorAll('[data-k]')].sort((a, b) => a.dataset.k - b.dataset.k),
 }));
+const filled = (body, before) => {
+  body.querySelectorAll('img').forEach((img, i) => {
+    if (before[i]?.dataset.p === img.dataset.p) img.replaceWith(before[i]);
+    else img.src = pictures[img.dataset.p];
+  });
+  return body;
+};
 const show = ({ place, controls }) => {
   const frame = document.getElementById('f' + controls.map((control) => control.value).join('-'));
   const names = controls.map((control) => control.dataset.name + ' ' + texts(control)[control.value]);
-  if (frame) place.replaceChildren(frame.content.cloneNode(true));
+  if (frame) place.replaceChildren(filled(frame.content.cloneNode(true), place.querySelectorAll('img')));
   else place.textContent = 'There is no picture for ' + names.join(', ') + '.';
   place.dispatchEvent(new Event('shown'));
 };
@@ -122,14 +130,16 @@ def write(
     Raises:
         KeyError: A column starts with a picture that is not among the frames.
     """
-    bodies = {key: _body(scene) for key, scene in frames.items()}
+    drawn = _Pictures()
     shared = _form(choosers, next(iter(first.values())), own=False)
     columns = "".join(
         f'<section aria-label="{html.escape(name)}">{_form(choosers, key, own=True, name=name)}'
-        f'<div class="frame" aria-live="polite">{bodies[key]}</div></section>'
+        f'<div class="frame" aria-live="polite">{_body(frames[key], drawn, filled=True)}</div></section>'
         for name, key in first.items()
     )
-    templates = "".join(f'<template id="{_id(key)}">{body}</template>' for key, body in bodies.items())
+    templates = "".join(
+        f'<template id="{_id(key)}">{_body(scene, drawn)}</template>' for key, scene in frames.items()
+    )
     opening = OPENING if any(rows_html(scene) for scene in frames.values()) else ""
     path = Path(path)
     path.write_text(
@@ -138,7 +148,9 @@ def write(
         f'<meta name="color-scheme" content="light dark"><style>{PAGE}</style></head><body>'
         f'<header><h1>{html.escape(title)}</h1>{paragraph(about)}<div id="shared">{shared}</div>'
         "<noscript><p>Without JavaScript only these pictures can be seen.</p></noscript></header>"
-        f"<main>{columns}</main>{templates}<script>{SCRIPT}{opening}</script></body></html>\n",
+        f"<main>{columns}</main>{templates}"
+        f'<script type="application/json" id="pictures">{json.dumps([*drawn.uris])}</script>'
+        f"<script>{SCRIPT}{opening}</script></body></html>\n",
         encoding="utf-8",
     )
     return path
@@ -172,6 +184,34 @@ def _control(chooser: Chooser, k: int, chosen: int, name: str) -> str:
     return f"<label>{label} <select {data}>{options}</select></label>"
 
 
-def _body(scene: Scene) -> str:
-    alt = html.escape(" ".join(f"{panel.title}: {panel.text}" for panel in scene.panels), quote=True)
-    return f'{words_html(scene)}<img alt="{alt}" src="{picture(scene)}">{rows_html(scene)}'
+class _Pictures:
+    """The pictures of a page, each once: of two states most panels are often the same.
+
+    Attributes:
+        uris: Their data URIs, with their numbers.
+    """
+
+    def __init__(self) -> None:
+        self.uris: dict[str, int] = {}
+        self._of: dict[bytes, str] = {}
+
+    def uri(self, panel: Panel) -> str:
+        """Return the picture of a panel."""
+        known = pickle.dumps(panel)
+        if known not in self._of:
+            self._of[known] = picture(panel)
+            self.uris.setdefault(self._of[known], len(self.uris))
+        return self._of[known]
+
+
+def _body(scene: Scene, drawn: _Pictures, *, filled: bool = False) -> str:
+    """Return words, pictures and rows of a scene; the script fills in the pictures that are not."""
+    images = "".join(_image(panel, drawn, filled) for panel in scene.panels)
+    return f'{words_html(scene)}<div class="qviz-panels">{images}</div>{rows_html(scene)}'
+
+
+def _image(panel: Panel, drawn: _Pictures, filled: bool) -> str:
+    uri = drawn.uri(panel)
+    src = f' src="{uri}"' if filled else ""
+    size = f'width="{round(WIDE * DPI)}" height="{round(TALL * DPI)}"'
+    return panel_html(panel, f'{size} data-p="{drawn.uris[uri]}"{src}')

@@ -1,4 +1,4 @@
-"""Picture: the panels of a scene below each other, as a data URI for a page without a network."""
+"""Picture: a panel as a data URI, for a page without a network."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from matplotlib.ticker import NullLocator
 from PIL import Image, ImageColor
 
 from qviz.plot.draw import draw, png
-from qviz.plot.scene import Scene
+from qviz.plot.scene import Panel
 from qviz.plot.style import LOOKS
 
 DPI = 130
 """Dots of a PNG per inch."""
 
-TOP, PANEL, BETWEEN, BOTTOM = 1.0, 1.8, 1.3, 0.5
-"""Inches: room for a title and a legend of two or three rows above a panel, the panel, its axis below."""
+WIDE, TALL = 4.6, 2.6
+"""Inches: so narrow that text can be read where the picture is as wide as a phone."""
 
-SVG_BEST_BELOW = 50_000
+MARGINS = {"left": 0.17, "right": 0.96, "top": 0.95, "bottom": 0.2}
+"""Where the axes lie, in shares of the picture."""
+
+SVG_BEST_BELOW = 12_000
 """Bytes; a smaller SVG is kept without asking what a PNG would take."""
 
 _UNREAD = re.compile(
@@ -35,24 +38,18 @@ _UNREAD = re.compile(
 """Prolog, metadata, comments, names of groups and turns by nothing."""
 
 
-def picture(scene: Scene) -> str:
-    """Draw the panels of a scene; return a data URI, SVG or (where that is smaller) PNG."""
-    count = len(scene.panels)
-    tall = TOP + count * PANEL + (count - 1) * BETWEEN + BOTTOM
-    fig = Figure(figsize=(5.6, tall), dpi=DPI)
+def picture(panel: Panel) -> str:
+    """Draw a panel without title and legend; return a data URI, SVG or (where that is smaller) PNG."""
+    fig = Figure(figsize=(WIDE, TALL), dpi=DPI)
     FigureCanvasAgg(fig)  # it keeps one renderer, where the plain canvas makes one for every text it measures
-    # fixed margins: a layout engine takes longer
-    fig.subplots_adjust(left=0.14, right=0.95, hspace=BETWEEN / PANEL)
-    fig.subplots_adjust(top=1 - TOP / tall, bottom=BOTTOM / tall)
-    axes = fig.subplots(count, 1, squeeze=False).ravel()
-    for ax, panel in zip(axes, scene.panels, strict=True):
-        draw(panel, ax)
-        if not (panel.x.log or panel.x.names):
-            ax.locator_params(axis="x", nbins=6)
-        for axis, its in ((ax.xaxis, panel.x), (ax.yaxis, panel.y)):
-            if its.log and its.high > 1000 * its.low:  # ticks between powers of ten take half of the time
-                axis.set_minor_locator(NullLocator())
-                axis.set_major_formatter(_power_of_ten)
+    fig.subplots_adjust(**MARGINS)
+    ax = draw(panel, fig.subplots(), title="", legend=False)
+    if not (panel.x.log or panel.x.names):
+        ax.locator_params(axis="x", nbins=6)
+    for axis, its in ((ax.xaxis, panel.x), (ax.yaxis, panel.y)):
+        if its.log and its.high > 1000 * its.low:  # ticks between powers of ten take half of the time
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter(_power_of_ten)
     uri = "data:image/svg+xml," + quote(_svg(fig), safe=" /:;,=()'!*@?+|[]{}")  # shorter than base64
     if len(uri) < SVG_BEST_BELOW:
         return uri

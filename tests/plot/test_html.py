@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 from html.parser import HTMLParser
 from urllib.parse import unquote
@@ -108,8 +109,9 @@ def test_it_is_one_file_with_a_frame_for_every_picture(path, document):
     assert document.templates == ["f0-0", "f0-1", "f1-0"]
 
 
-def test_the_only_script_is_short(document):
-    (script,) = document.scripts
+def test_the_only_script_is_short_and_each_picture_there_once(document):
+    pictures, script = document.scripts
+    assert [uri.split(",")[0] for uri in json.loads(pictures)] == ["data:image/svg+xml"] * 3
     assert len(script.strip().splitlines()) < 30
     assert not re.search(r"fetch|XMLHttpRequest|import|eval|innerHTML|//", script)
 
@@ -118,14 +120,15 @@ def test_nothing_outside_is_referred_to(path, document):
     assert document.references
     assert all(reference.startswith("data:image/") for reference in document.references)
     assert not re.search(r"@import|<link|<iframe|<base|url\(\s*['\"]?https?:", path.read_text("utf-8"))
-    for image in document.images:
-        picture = unquote(image["src"])
+    for uri in json.loads(document.scripts[0]):
+        picture = unquote(uri)
         assert not re.search(r"""(xlink:)?(href|src)\s*=\s*["']?\s*(https?:)?//""", picture)
         assert not re.search(r"url\(\s*['\"]?(https?:)?//", picture)
 
 
 def test_every_picture_has_a_text_that_names_its_panel(document):
     assert len(document.images) == len(document.templates) + 2
+    assert ["src" in image for image in document.images] == [True] * 2 + [False] * 3
     assert {image["alt"] for image in document.images} == {f"Curve: RMS {n}." for n in (1, 2, 3)}
 
 
@@ -141,7 +144,7 @@ def test_a_mark_of_few_pixels_keeps_its_color():
     x, y = Axis("x", 0, 59), Axis("y", 0, 59)
     dots = [Points(role, np.array([5.0 + 9 * i]), np.array([30.0])) for i, role in enumerate(ROLES)]
     lines = [Line("data", np.arange(4000.0) / 70, 59 * rng.random(4000)) for _ in range(3)]  # no SVG then
-    uri = picture.picture(Scene("t", (Panel("p", x, y, (many, *lines, *dots), "A panel."),)))
+    uri = picture.picture(Panel("p", x, y, (many, *lines, *dots), "A panel."))
     image = Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,"))))
     colors = {f"#{r:02x}{g:02x}{b:02x}" for _, (r, g, b) in image.convert("RGB").getcolors(1 << 16)}
     assert {"#ffffff", *(LOOKS[role].color for role in ROLES)} <= colors
@@ -168,14 +171,15 @@ def test_a_legend_shows_what_its_marks_look_like():
     assert line[0] == "border-top:4px dashed #de8f05"
 
 
-def test_ticks_and_names_are_text_inside_pictures(path, monkeypatch, tmp_path):
+def test_ticks_are_text_inside_pictures_and_names_above_them(path, monkeypatch, tmp_path):
     monkeypatch.setattr(picture, "SVG_BEST_BELOW", 10**9)  # an SVG, however small a PNG would be
     page = pages.write(tmp_path / "p.html", "t", "a", (GRID,), {(0,): FRAMES[0, 1]}, {"A": (0,)})
     kind, svg = Document(page.read_text("utf-8")).images[0]["src"].split(",", 1)
     assert kind == "data:image/svg+xml"
     assert len(svg) < 7_000
     said = {t.text for t in ElementTree.fromstring(unquote(svg)).iter(f"{SVG}text")}
-    assert {NAME, "Curve", "0.2"} < said
+    assert {"x", "0.2"} < said
+    assert f"<strong>Curve</strong>{legend_html(FRAMES[0, 1].panels)}" in page.read_text("utf-8")
 
 
 def test_a_missing_folder_is_an_error(tmp_path):
