@@ -546,7 +546,8 @@ def test_doctor_notices_a_kernel_of_another_python(capsys, monkeypatch):
     assert "the kernel python3 runs /elsewhere/bin/python" in out
 
 
-@pytest.mark.parametrize("module", ["torch", pytest.param("safetensors", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["torch", "safetensors"])
 def test_doctor_lives_without_what_qviz_needs(module):
     code = f"""
         import sys
@@ -602,6 +603,7 @@ def test_train_writes_a_row_and_results_prints_it(capsys, tmp_path):
     assert (row["w_bits"], row["a_bits"], row["w_levels"], row["a_levels"]) == (2, 3, 4, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_a_second_train_needs_resume(capsys, tmp_path):
     assert run(capsys, *trained(tmp_path))[0] == 0
@@ -653,6 +655,7 @@ def test_results_go_through_a_pipe_of_any_encoding(encoding):
     assert b"?" not in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_a_queue_skips_what_the_ledger_has(capsys, tmp_path):
     queue = tmp_path / "q.toml"

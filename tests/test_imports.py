@@ -199,6 +199,7 @@ def test_rooms_load_when_asked_for():
     assert python(code) == [[], True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "absent", "extra"),
     [

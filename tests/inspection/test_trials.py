@@ -66,6 +66,7 @@ def test_gains_of_the_input() -> None:
     assert math.isclose(more.db, db(x[40:] @ w.T, read @ w.T), abs_tol=0.02)
 
 
+@pytest.mark.slow
 def test_the_closed_form_is_measured_on_samples_that_it_has_not_seen() -> None:
     w = randn(16, 32)
     x = randn(4000, 8, seed=1) @ randn(8, 32, seed=2) + 0.1 * randn(4000, 32, seed=3)
@@ -87,12 +88,14 @@ def test_each_recipe_has_a_gain_or_a_sentence(recipe: str) -> None:
             assert one.gain is None or view.name != "wide" or one.gain > -8
 
 
+@pytest.mark.slow
 def test_the_grid_that_a_layer_has_is_no_trial() -> None:
     tried = {one.what for one in inspection("ste", 4)["wide"].trials if one.what.endswith(" levels")}
     assert tried == {"POT levels", "POST levels", "APoT levels", "Lloyd levels"}
     assert "uniform levels" in {one.what for one in inspection("post", 4)["wide"].trials}
 
 
+@pytest.mark.slow
 def test_why_something_cannot_be_had() -> None:
     whys = {one.what: one.note for one in inspection("daq", 4)["wide"].trials if one.gain is None}
     assert whys["one bit more for the weight"] == "its quantizer gives what it reads a unit of its own"

@@ -409,6 +409,7 @@ def test_wrong_arguments_are_named(own, arguments, error, words):
         next(ImageLoader(imagenet("train", root=own), 12, **{"workers": 0, **arguments}).batches(0))
 
 
+@pytest.mark.slow
 def test_without_pillow_the_extra_is_named():
     code = """
 import sys

@@ -86,7 +86,9 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(tmp_path, step, checko
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
 
 
-@pytest.mark.parametrize("step", [3, 6, 7, 17])
+@pytest.mark.parametrize(
+    "step", [pytest.param(3, marks=pytest.mark.slow), 6, 7, pytest.param(17, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("options", [{}, {"optimizer": "adam", "lr": 0.01, "q_optimizer": "same"}])
 def test_interrupted_and_resumed_is_as_if_nothing_had_happened(tmp_path, step, options):
     whole, stopped, resumed = quantized(), quantized(), quantized(seed=7)

@@ -190,7 +190,7 @@ def test_a_missing_folder_is_an_error(tmp_path):
 # --- in a browser -----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def browser():
     from playwright.sync_api import sync_playwright
 

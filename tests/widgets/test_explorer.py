@@ -247,6 +247,7 @@ def shell(monkeypatch):
     made.history_manager.end_session()
 
 
+@pytest.mark.slow
 def test_a_cell_that_is_run_again_closes_its_explorer_and_lets_it_go(shell):
     make, count, made = "from qviz.widgets import StepExplorer\nStepExplorer()", [], []
     for _ in range(6):

@@ -108,6 +108,7 @@ def test_every_method_gives_an_ordinary_converted_network(method):
     assert type(deconvert(net).stem) is nn.Conv2d
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_network_of_linear_layers_alone(method):
     torch.manual_seed(0)
@@ -144,6 +145,7 @@ def test_levels_that_are_not_the_weights_are_refused_and_nothing_changes(pair, w
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_stage_that_fails_is_taken_back_and_the_report_says_so():
     wild = Options(iterations=5, step_lr=50.0, weights=False)
     net, nearest = network(), network()
@@ -211,6 +213,7 @@ def interrupts():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("interrupts")
 def test_a_stage_that_was_stopped_is_undone_and_done_again():
     nearest, whole, net = network(), network(), network()
@@ -244,6 +247,7 @@ def test_the_seed_draws_the_batches():
     assert not torch.equal(found[0], found[2])
 
 
+@pytest.mark.slow
 def test_the_result_trains_on():
     net = network()
     run(net, "aquant")
@@ -302,6 +306,7 @@ def test_a_stage_without_iterations_is_judged_as_a_whole(how):
             run(network(), w_bits=None, pair=recipes.pair("daq", 2), **{"method": "nearest", **how})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["layer", "cell", "fused"])
 def test_other_borders_learn_and_fold(kind):
     net = network()
@@ -438,7 +443,7 @@ def pruned(*layers):
     return net
 
 
-@pytest.mark.parametrize("method", ["nearest", "brecq"])
+@pytest.mark.parametrize("method", ["nearest", pytest.param("brecq", marks=pytest.mark.slow)])
 def test_a_pruned_layer_stays_in_floating_point_with_its_zeros(method):
     net, plain = pruned("block.grouped", "head.0"), pruned("block.grouped", "head.0")
     for layer in (plain.block.grouped, plain.head[0]):
