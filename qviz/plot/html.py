@@ -35,7 +35,7 @@ STYLE = """
 .qviz-legend { display: flex; flex-wrap: wrap; gap: 0 1.2em; }
 .qviz-panels { display: grid; gap: 1rem; align-items: end;
   grid-template-columns: repeat(auto-fit, minmax(min(19rem, 100%), 1fr)); }
-.qviz-panel { margin: 0; max-width: 32rem; } .qviz-panel figcaption { font-size: .85rem; padding-left: 1rem; }
+.qviz-panel { margin: 0; max-width: 28rem; } .qviz-panel figcaption { font-size: .85rem; padding-left: 1rem; }
 .qviz-panel img { width: 100%; height: auto; background: #fff; }
 """
 """Rules that tables and legends need, wherever they are shown; colors of text are the page's own."""
