@@ -46,7 +46,7 @@ from qviz.widgets import GradientExplorer, Predict
 # %%
 q = qviz.Quantizer(qviz.uniform(2, signed=False), range=qviz.Fixed(0.8))
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "The step is 0.8 and the grid has 2 bits, without negative levels. What is Q(1.9)?",
     answer=lambda: round(q(torch.tensor(1.9)).item(), 4),
@@ -101,6 +101,7 @@ def rounded(bits):
     return grid, qviz.metrics.sqnr_db(weights, grid(weights))
 
 
+# %% jupyter={"source_hidden": true}
 Predict(
     "From 6 to 8 bits, each with its best step: how many dB does one more bit bring on these weights?",
     answer=lambda: round((rounded(8)[1] - rounded(6)[1]) / 2, 2),
@@ -177,6 +178,7 @@ def report(name, q, path):
     )
 
 
+# %% jupyter={"source_hidden": true}
 Predict(
     "The weights are trained with the true derivative of rounding. How many of the 55,296 move?",
     options=["none", "only those near a jump", "about half", "all"],
@@ -280,6 +282,7 @@ def direction():
     )
 
 
+# %% jupyter={"source_hidden": true}
 Predict(
     "Unclipped STE moves the weights outside, too. Where do they go in 100 steps, on average?",
     options=["back to the grid", "they stay", "farther out"],
@@ -287,7 +290,7 @@ Predict(
     why="There a weight's level does not answer to it: the pull goes on in one direction, and more of them are pulled out.",
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "Both versions are trained on the layer. Which has the better outputs on unseen inputs, by more than 0.1 dB?",
     options=["clipped", "unclipped", "neither"],
