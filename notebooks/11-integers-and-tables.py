@@ -359,7 +359,7 @@ for name, network in exported.items():
 # %% [markdown]
 # **An honest limit.** Fewer multiplications are no speed by themselves. On a CPU or a GPU a multiplication takes as long as
 # an addition, and all four networks do some 20 to 40 million additions; our integer forward pass is a reference to be read
-# and *slower* than the float one, as the last cell of this section measures. Shifts and tables pay in hardware that is
+# and *slower* than the float one, as the last cell of this section measures (if the machine has nothing else to do). Shifts and tables pay in hardware that is
 # built for them. What every machine gets from the codes is the bytes: a file of a sixth to a fourth, by the size of its
 # tables, and weights that take an eighth of the memory traffic.
 
