@@ -373,7 +373,7 @@ for rate, falls in ((0.1, True), (0.1, False), (1.0, False)):
 #
 # <details><summary>Answer</summary>
 #
-# They end at the jump, x = 1.5, and y alternates between 1 and 2. Both are 0.5 away from the target, so the pulls up and
+# They end at the jump, x = 1.5, but for the two that begin outside the grid and stay there; y alternates between 1 and 2. Both are 0.5 away from the target, so the pulls up and
 # down are equally strong and y is 1.5 on average. With a target of 1.7 the pull up (0.7) is stronger than the pull down
 # (0.3), so y is 2 in about seven steps of ten: the average follows the target although no level does. The second folded
 # cell below counts it.

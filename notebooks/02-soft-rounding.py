@@ -378,8 +378,8 @@ for name, (surrogate, soft) in methods.items():
 #
 # <details><summary>Answer</summary>
 #
-# The slope at the jump is k / (2 tanh(k/2)), so k ≈ 4.3. On the levels the tanh has a slope of only 0.12, DAQ 0.50: a tanh
-# forgets weights that sit on their levels, DAQ does not. Tick **Soft forward**: with the tanh as forward pass, as in
+# The slider has 2.07 at k = 4 and 2.30 at 4.5; the formula is k / (2 tanh(k/2)), and gives 2.21 at k = 4.3. On the levels
+# the tanh has a slope of only 0.12 then, DAQ 0.50: a tanh forgets weights that sit on their levels, DAQ does not. Tick **Soft forward**: with the tanh as forward pass, as in
 # [quantization networks](https://arxiv.org/abs/1911.09464), there is a gap again. The second folded cell has the numbers.
 #
 # </details>
