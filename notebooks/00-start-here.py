@@ -24,8 +24,8 @@
 # 4. place levels by hand, and say what one single bit can do.
 #
 # About 25 minutes. Run a cell with Shift+Enter. Where it says **Predict**, type or click an answer before you go
-# on; nothing is graded, and the answer says how far off you were. Words with a link are in the
-# [glossary](glossary.md).
+# on; nothing is graded, and the answer says how far off you were. The cells that ask are folded in, because the
+# answers stand in them; run them like all others. Words with a link are in the [glossary](glossary.md).
 
 # %%
 import qviz
@@ -40,7 +40,7 @@ explorer
 # Above: one million samples of a normal distribution, two 4-bit grids. The colored ticks are the levels. The
 # staircase shows where each x is sent; the shaded area between it and the line y = x is the error. The table has
 # the mean squared error ([**MSE**](glossary.md#mse)), the same as a signal-to-noise ratio
-# ([**SQNR**](glossary.md#sqnr), higher is better; 6 dB more is half the error) and the
+# ([**SQNR**](glossary.md#sqnr), higher is better; 6 dB more is half the error, which is a quarter of its square) and the
 # [**entropy**](glossary.md#entropy), the number of bits that an ideal coder would need for each code.
 
 # %%
@@ -53,6 +53,7 @@ def pot_gain():
     return 100 * (1 - five / four)
 
 
+# %% jupyter={"source_hidden": true}
 Predict(
     "From 4 to 5 bits, POT gets 31 levels instead of 15. By how many percent will its MSE fall?",
     pot_gain,
@@ -150,6 +151,7 @@ def inside(book):
     return int(inner.sum()), *(float(n[inner].sum() / n.sum()) for n in (cells.count, cells.sse))
 
 
+# %% jupyter={"source_hidden": true}
 Predict(
     "Two thirds of the weights are rounded to one of POT's nine levels within 0.034 of zero, an eighth of its clip. "
     "Which part of its squared error do these weights make?",
@@ -190,6 +192,7 @@ def sqnr(name, bits):
     return qviz.compare(weights, {name: grids[name](bits)})[name].sqnr_db
 
 
+# %% jupyter={"source_hidden": true}
 Predict(
     "And POST? By how many dB is it better at 8 bits than at 5?",
     lambda: sqnr("POST", 8) - sqnr("POST", 5),
@@ -226,6 +229,8 @@ for name in grids:
 
 # %%
 mean = float(weights.abs().mean())
+
+# %% jupyter={"source_hidden": true}
 Predict(
     "Which c gives one bit the least squared error on these weights?",
     "the mean of |w|",

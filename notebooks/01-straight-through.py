@@ -46,7 +46,7 @@ from qviz.widgets import GradientExplorer, Predict
 # %%
 q = qviz.Quantizer(qviz.uniform(2, signed=False), range=qviz.Fixed(0.8))
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "The step is 0.8 and the grid has 2 bits, without negative levels. What is Q(1.9)?",
     answer=lambda: round(q(torch.tensor(1.9)).item(), 4),
@@ -101,6 +101,7 @@ def rounded(bits):
     return grid, qviz.metrics.sqnr_db(weights, grid(weights))
 
 
+# %% jupyter={"source_hidden": true}
 Predict(
     "From 6 to 8 bits, each with its best step: how many dB does one more bit bring on these weights?",
     answer=lambda: round((rounded(8)[1] - rounded(6)[1]) / 2, 2),
@@ -177,6 +178,7 @@ def report(name, q, path):
     )
 
 
+# %% jupyter={"source_hidden": true}
 Predict(
     "The weights are trained with the true derivative of rounding. How many of the 55,296 move?",
     options=["none", "only those near a jump", "about half", "all"],
@@ -280,6 +282,7 @@ def direction():
     )
 
 
+# %% jupyter={"source_hidden": true}
 Predict(
     "Unclipped STE moves the weights outside, too. Where do they go in 100 steps, on average?",
     options=["back to the grid", "they stay", "farther out"],
@@ -287,7 +290,7 @@ Predict(
     why="There a weight's level does not answer to it: the pull goes on in one direction, and more of them are pulled out.",
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "Both versions are trained on the layer. Which has the better outputs on unseen inputs, by more than 0.1 dB?",
     options=["clipped", "unclipped", "neither"],
@@ -370,7 +373,7 @@ for rate, falls in ((0.1, True), (0.1, False), (1.0, False)):
 #
 # <details><summary>Answer</summary>
 #
-# They end at the jump, x = 1.5, and y alternates between 1 and 2. Both are 0.5 away from the target, so the pulls up and
+# They end at the jump, x = 1.5, but for the two that begin outside the grid and stay there; y alternates between 1 and 2. Both are 0.5 away from the target, so the pulls up and
 # down are equally strong and y is 1.5 on average. With a target of 1.7 the pull up (0.7) is stronger than the pull down
 # (0.3), so y is 2 in about seven steps of ten: the average follows the target although no level does. The second folded
 # cell below counts it.

@@ -51,7 +51,7 @@ from qviz.widgets import GradientExplorer, Predict
 # Straight-through has no gap, because its forward pass rounds, and a mismatch of 1, because it claims a slope of 1 where
 # there is none.
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "Suppose training computes with a smooth curve near the staircase, and hands on that curve's own derivative.",
     options=["gap > 0, mismatch 0", "gap 0, mismatch > 0", "both > 0", "both 0"],
@@ -97,6 +97,7 @@ def mean_slope(beta):
     return slopes(recipes.soft_argmax(2, beta=beta, bounds=(-3.0, 3.0)), standard).backward.mean().item()
 
 
+# %% jupyter={"source_hidden": true}
 Predict(
     "β rises from 5 to 20. By which factor does the mean gradient of the weights fall?",
     answer=lambda: round(mean_slope(5.0) / mean_slope(20.0)),
@@ -109,7 +110,7 @@ Predict(
 print("  β    quantizer gap   mean gradient   weights with a gradient below 0.01")
 for beta in (1.0, 2.0, 5.0, 10.0, 20.0, 40.0):
     q = recipes.soft_argmax(2, beta=beta, bounds=(-3.0, 3.0))
-    gap = quantizer_gap(q, standard).mean / (2 / 3)  # in steps: the levels of a weight are 2/3 apart
+    gap = quantizer_gap(q, standard).mean / (2 / 3)  # in steps: DAQ puts out levels from -1 to 1, 2/3 apart
     slope = slopes(q, standard).backward
     print(f"{beta:4.0f}   {gap:10.5f}   {slope.mean():13.5f}   {(slope < 0.01).double().mean():22.1%}")
 
@@ -166,7 +167,7 @@ for name, surrogate in {"β = 2": SoftArgmax(beta=2.0), "β = 5": SoftArgmax(bet
 #
 # $$\lambda = \frac{1}{1+e^{\gamma}}.$$
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "The paper takes γ = 2. How far is the soft argmax under the controller from the nearest level, in steps?",
     answer=lambda: round(SoftArgmax(2.0).scores(torch.tensor(0.3)).m.item(), 4),
@@ -179,7 +180,7 @@ Predict(
 #
 # $$f(m) = \frac{m - \frac12}{1 - 2\lambda} + \frac12.$$
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "In the explorer below γ goes from 2 to 4. What changes?",
     options=["the staircase", "the gradient", "both", "neither"],
@@ -242,8 +243,8 @@ for name, beta in (("detached", detached), ("not detached", surrogate.gamma / (h
 #
 # $$\frac{dy}{dx} = \frac{\gamma}{2\sinh\gamma}\,\coth\!\Big(\big|t - \tfrac12\big| + \frac{1}{2\sigma^2}\Big)\ \text{inside the grid, else } 0.$$
 #
-# It is largest at the jump, where a small move may change the level, smallest on the levels, and never 0 inside. σ sets
-# how peaked it is, γ how large.
+# It is largest at the jump, where a small move may change the level, smallest on the levels, and never 0 inside. γ makes
+# all of it larger or smaller; σ sets how peaked it is, and with the peak the mean grows, too.
 #
 # A note on σ: the paper calls it a standard deviation, which would make the kernel's exponent 1/(2σ²); the authors'
 # released code has 1/σ². This package follows the code, with σ = 1 for weights and 2 for activations.
@@ -265,7 +266,7 @@ for sigma in (0.5, 1.0, 2.0, 3.0):
 # is the slope *averaged over a window* of that size. The explorers' slider **Window** does that, and so does
 # `gradient_mismatch(q, x, window=…)`, in units of a cell.
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "With a window of exactly one cell, which has the smaller gradient mismatch?",
     options=["straight-through", "DAQ, σ = 1", "DAQ, σ = 2"],
@@ -318,6 +319,7 @@ def train(surrogate, soft, rate, steps=60):
         return [qviz.metrics.sqnr_db(unseen @ layer.T, unseen @ found(w).T) for found in (q, rounding)]
 
 
+# %% jupyter={"source_hidden": true}
 Predict(
     "At its better rate, which is best in a test?",
     options=[
@@ -339,11 +341,8 @@ methods = {
     "soft argmax, β = 5": (SoftArgmax(beta=5.0), True),
     "soft argmax, β = 20": (SoftArgmax(beta=20.0), True),
 }
-print(
-    "not trained: 8.89 dB\n"
-    + " " * 22
-    + "rate 0.1: in training, in a test     rate 0.3: in training, in a test"
-)
+print(f"not trained: {train(StraightThrough(), False, 0.1, steps=0)[1]:.2f} dB")
+print(" " * 22 + "rate 0.1: in training, in a test     rate 0.3: in training, in a test")
 for name, (surrogate, soft) in methods.items():
     found = [train(surrogate, soft, rate) for rate in (0.1, 0.3)]
     print(f"{name:22}" + " ".join(f"{a:18.2f} {b:13.2f} dB" for a, b in found))
@@ -379,8 +378,8 @@ for name, (surrogate, soft) in methods.items():
 #
 # <details><summary>Answer</summary>
 #
-# The slope at the jump is k / (2 tanh(k/2)), so k ≈ 4.3. On the levels the tanh has a slope of only 0.12, DAQ 0.50: a tanh
-# forgets weights that sit on their levels, DAQ does not. Tick **Soft forward**: with the tanh as forward pass, as in
+# The slider has 2.07 at k = 4 and 2.30 at 4.5; the formula is k / (2 tanh(k/2)), and gives 2.21 at k = 4.3. On the levels
+# the tanh has a slope of only 0.12 then, DAQ 0.50: a tanh forgets weights that sit on their levels, DAQ does not. Tick **Soft forward**: with the tanh as forward pass, as in
 # [quantization networks](https://arxiv.org/abs/1911.09464), there is a gap again. The second folded cell has the numbers.
 #
 # </details>

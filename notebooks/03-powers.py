@@ -79,6 +79,7 @@ def largest_error(book):
     return float(100 * ((y - x).abs() / x).max())
 
 
+# %% jupyter={"source_hidden": true}
 Predict(
     "x lies between two neighboring powers of two and goes to the nearer one. By how many percent of x can it be off?",
     answer=lambda: largest_error(qviz.pot(4)),
@@ -87,7 +88,7 @@ Predict(
     why="In the middle, such as at 0.75 between 0.5 and 1: 0.25 / 0.75 = 1/3. It is the same part at each bit width.",
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "And between two neighboring powers of √2?",
     answer=lambda: largest_error(qviz.post(4)),
@@ -149,6 +150,7 @@ def sqnr(root, bits):
     return qviz.compare(weights, {"grid": powers(root, bits)})["grid"].sqnr_db
 
 
+# %% jupyter={"source_hidden": true}
 Predict(
     "The base is the cube root of 2. At 4 and at 5 bits: is it ahead of √2?",
     options=["at both", "only at 4 bits", "only at 5 bits", "at neither"],
@@ -213,7 +215,7 @@ for name, recipe in (("POT", pot_weight), ("POST", post_weight)):
 # which is Δ·2^(−k/2), written with one shift and one factor. Both have the same levels. They differ in the
 # [border](glossary.md#border) between two levels: the arithmetic mean or the geometric mean.
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "Two neighboring levels are 1 and 0.7071. Below which x does the rounding of the exponent go down?",
     answer=lambda: float(CellBorder.logarithmic(qviz.post(4)).border[-1]),
@@ -258,7 +260,7 @@ for name in ("act_stem", "act_depthwise", "act_expand"):
 # 0.002 % of the parameters. That it holds products of weight and activation codes, and its layout, is INFERRED. The size
 # agrees: 128 entries are 0.0011 % of the 11.69 million parameters of ResNet-18.
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "4-bit POST weights (8 magnitudes, the sign is handled apart) times unsigned 4-bit activations: how many products "
     "does one table for all layers hold?",
@@ -345,6 +347,7 @@ def least_error():
     return max(rows, key=lambda name: rows[name]["sqnr_db"]).split()[0]
 
 
+# %% jupyter={"source_hidden": true}
 Predict(
     "expand (real) at 4.25 bits a weight, groups of 64, the largest weight of a group on the outermost level: which "
     "has the least error?",

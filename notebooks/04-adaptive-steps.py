@@ -50,6 +50,7 @@ def best_clip():
     return float(100 * 7 * q.range.scale / weights.abs().max())
 
 
+# %% jupyter={"source_hidden": true}
 Predict(
     "The largest weight in magnitude is 0.387. Where is the clip 7s of the best 4-bit grid, in percent of that?",
     answer=best_clip,
@@ -125,9 +126,21 @@ print(f"least error at s = {twin.model.curves(twin.choice()).best:.3f}")
 # ### What is 1/√(N p) for?
 #
 # The gradient above is already multiplied by 1/√(N p), with N the number of values that share the step (section 2.2 of
-# the paper). The sum over N values would otherwise be far too large for the learning rate of the weights:
+# the paper).
 
-# %%
+# %% jupyter={"source_hidden": true}
+Predict(
+    "55,296 weights share one step, and p is 7. How many times as large is the gradient of the step without the factor?",
+    answer=(55_296 * 7) ** 0.5,
+    unit="times",
+    within=100,
+    why="√(55,296 · 7) = 622. Every weight adds its part to one and the same sum.",
+)
+
+# %% [markdown]
+# That would be far too large for the learning rate of the weights:
+
+# %% jupyter={"outputs_hidden": true}
 # NBVAL_CHECK_OUTPUT
 q = lsq(4, step=0.08)
 y = q(weights)
@@ -148,7 +161,7 @@ print(
 # [PACT](glossary.md#pact) ([Choi et al. 2018](https://arxiv.org/abs/1805.06085), section 3) learns the clip α = p s of
 # activations after a ReLU instead, with ∂y/∂α = 1 above α and 0 below. It is older than LSQ and looks nearly the same.
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "Without a regularizer PACT's clip minimizes the squared error, from a small start. Where is it after 120 iterations?",
     options=["below the best clip", "at the best clip", "beyond it, and still growing", "where it began"],
@@ -220,6 +233,7 @@ def gain_of_a():
     return row["SQNR, s β"] - row["SQNR"]
 
 
+# %% jupyter={"source_hidden": true}
 Predict(
     "At the one step with the least error of all images A has 22.2 dB. By how many dB will its own step be better?",
     answer=gain_of_a,
@@ -292,7 +306,7 @@ def trained(x, iterations=80):
     return q
 
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "Trained on 20 clear images, without fog: what is left of ASQ's advantage over one step on 100 other clear images?",
     options=["all of it", "about half", "nothing to speak of"],

@@ -69,6 +69,8 @@ for level, count in zip(book.levels.tolist(), counts.tolist(), strict=True):
 
 # %%
 model = CodebookModel()
+
+# %% jupyter={"source_hidden": true}
 Predict(
     "The MSE of the quantile start on these weights, as a multiple of the least possible with seven levels?",
     answer=lambda: model.headline(model.start)["MSE ÷ least MSE"],
@@ -136,7 +138,7 @@ for step in range(1, 4):
 # If the weights are at rest and you update again and again, each level ends as the mean of its cell. That is the
 # condition of [Lloyd's algorithm](glossary.md#lloyds-algorithm): with d = 0 the update *is* a step of Lloyd's algorithm.
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "The weights are at rest, and you update 100 times with d = 0.9. Where do the four starts end?",
     options=[
@@ -174,7 +176,7 @@ print(f"{'random, d = 0: Lloyd, step by step':34}" + "".join(f"{ratio:8.3f}" for
 # training has three lines: `loss.backward()`, `optimizer.step()`, and for a quantizer `q.after_step(w)`, which calls
 # `observe`.
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "One step of SGD on a layer with an ADQ codebook. What moves the levels?",
     options=[
@@ -219,7 +221,7 @@ drifting = CodebookExplorer(show=["decay", "drift", "speed", "step"])
 drifting.drift.value = "grow"
 drifting
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "The weights grow by 1 % a step, d = 0.99. At step 60, the MSE of the moving levels is how many times the least?",
     answer=lambda: model.headline(replace(model.start, drift="grow", decay=0.99, step=60))["MSE ÷ least MSE"],
@@ -248,6 +250,8 @@ print(f"frozen     {model.scene(growing).table.values['frozen']['ratio']:.2f}")
 
 # %%
 halved = model.restored(model.presets["weights halve, outer levels die"])
+
+# %% jupyter={"source_hidden": true}
 Predict(
     "15 levels, uniform start, weights halved at step 20, d = 0.9. How many levels serve no weight at step 40?",
     answer=lambda: model.headline(halved)["dead levels"],
@@ -283,11 +287,19 @@ for step in (19, 20, 40, 100):
 # **The state after a start.** The best known codebook in a network is that of VQ-VAE
 # ([van den Oord et al. 2017](https://arxiv.org/abs/1711.00937), appendix A.1), whose levels are vectors. It averages two
 # things for each level, the count N of what it serves and the sum M of that, and computes c = M / N. If the levels are
-# then placed by
-# k-means, N and M have to be set to match, or the first update throws the start away. Below, one update with d = 0.99
-# after a start at k-means, in numpy:
+# then placed by k-means, N and M have to be set to match. Below, one update with d = 0.99 after a start at k-means, in
+# numpy.
 
-# %%
+# %% jupyter={"source_hidden": true}
+Predict(
+    "The levels were placed by k-means, but M and N = 1000 are still those of other levels. One update with d = 0.99: "
+    "what is left of k-means?",
+    options=["nearly all of it, the update is small", "about half", "next to nothing"],
+    answer="next to nothing",
+    why="The levels are computed anew as M / N, and M and N remember the other levels. Where k-means had put them is not in it.",
+)
+
+# %% jupyter={"outputs_hidden": true}
 # NBVAL_CHECK_OUTPUT
 import numpy as np
 
@@ -315,27 +327,48 @@ for name, (count, total) in {
 #
 # **The order.** "Quantize, then update" uses levels that have not seen the present weights; "update, then quantize" uses
 # levels that have. In a layer of qviz, `adapt` comes after the optimizer, so the next forward pass has levels that have
-# seen exactly these weights. What the other order costs while the weights grow:
+# seen exactly these weights. What does the other order cost while the weights grow?
+
 
 # %%
-# NBVAL_CHECK_OUTPUT
-moving, run = model.moving(growing), model.run(growing)
-least = moving.least(7)
-after = np.mean([moving.mse(run.levels(k), k) / least[k] for k in range(1, 61)])
-before = np.mean([moving.mse(run.levels(k - 1), k) / least[k] for k in range(1, 61)])
-print(
-    f"mean MSE ÷ least over 60 steps: update, then quantize {after:.3f}; quantize, then update {before:.3f}"
+def mean_error(behind):
+    """The mean MSE ÷ least over 60 steps, with levels that are some steps behind the weights."""
+    moving, run = model.moving(growing), model.run(growing)
+    least = moving.least(7)
+    return np.mean([moving.mse(run.levels(k - behind), k) / least[k] for k in range(1, 61)])
+
+
+# %% jupyter={"source_hidden": true}
+Predict(
+    "The weights grow by 1 % a step, d = 0.9. By how many percent is the error larger if you quantize first, then update?",
+    answer=lambda: 100 * (mean_error(1) / mean_error(0) - 1),
+    unit="%",
+    within=3,
+    why="The levels are one step behind. With d = 0.9 they lag by several steps anyway, so one more adds little.",
 )
+
+# %% jupyter={"outputs_hidden": true}
+# NBVAL_CHECK_OUTPUT
+print("mean MSE ÷ least over 60 steps:", end=" ")
+print(f"update, then quantize {mean_error(0):.3f}; quantize, then update {mean_error(1):.3f}")
 
 # %% [markdown]
 # One step of lag, two percent of error. Little, but two programs that differ in it never agree: fix an order and say which.
 #
 # **Laplace smoothing.** To avoid 0 / 0 for a dead level, some implementations of VQ-VAE
 # ([one of them](https://github.com/zalandoresearch/pytorch-vq-vae)) add a small ε to every N, and divide by a factor that
-# is nearly 1. A dead level's N and M both shrink by d in each update, so M / N stays; but as soon as N is smaller than ε,
-# M / (N + ε) falls to zero.
+# is nearly 1.
 
-# %%
+# %% jupyter={"source_hidden": true}
+Predict(
+    "A level at 0.25 with N = 3 serves no weight any more. d = 0.9 and ε = 0.00001: where is it after 200 updates?",
+    options=["at 0.25, as ε is so small", "near 0.2", "at 0"],
+    answer="at 0",
+    why="A dead level's N and M both shrink by d in each update, so M / N stays; but as soon as N is smaller than ε, "
+    "M / (N + ε) falls to zero.",
+)
+
+# %% jupyter={"outputs_hidden": true}
 # NBVAL_CHECK_OUTPUT
 level, count, epsilon = 0.25, 3.0, 1e-5
 for updates in (0, 50, 100, 130, 160, 200):
@@ -384,7 +417,7 @@ with torch.no_grad():
     accuracy = float((fp32(images).argmax(1) == labels).double().mean())
 print(f"full precision: {accuracy:.0%}")
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "Accuracy with the quantile start, no update (chance is 10 %)?",
     answer=lambda: 100 * quantized("quantile", 0)[1],
@@ -468,8 +501,7 @@ for start in ("uniform", "quantile", "k-means"):
 #
 # On "expand" next to nothing: its weights are symmetric, and the free level ends almost at zero anyway. On
 # "depthwise_stride", whose weights lean to one side, the error is 28 % larger with the pinned zero. What it is good for: a
-# weight that is exactly zero can be left out of the computation, and a [dead](glossary.md#dead-level) or pruned channel stays
-# exactly zero.
+# weight that is exactly zero can be left out of the computation, and a channel that was pruned stays exactly zero.
 #
 # </details>
 #
@@ -482,7 +514,7 @@ for start in ("uniform", "quantile", "k-means"):
 #
 # <details><summary>Answer 3</summary>
 #
-# Ten of 31, and none is ever revived. Even so this start ends with the *least* error of the three: the quantiles
+# Ten of 31, and none is ever revived. Even so keep it: it ends with the *least* error of the three. The quantiles
 # have no dead level, but lie where most of these weights are, near zero, and the tails are very long. And "k-means", which
 # starts from the quantiles, rests at 18 times the least error: Lloyd's steps end in a *local* optimum. The yardstick
 # itself, `qviz.lloyd`, searches all divisions (dynamic programming), which is possible in one dimension only.
@@ -493,4 +525,4 @@ for start in ("uniform", "quantile", "k-means"):
 #
 # - Lesson 06, the other half of ADQ: activations, whose *thresholds* are learned and whose levels are uniform.
 # - The training notebook `training/cifar10-adq.ipynb`: codebooks that follow a whole training, with mixed precision.
-# - [Lloyd 1982](https://doi.org/10.1109/TIT.1982.1056489), eight pages that are still the best introduction.
+# - [Lloyd 1982](https://doi.org/10.1109/TIT.1982.1056489), nine pages that are still the best introduction.

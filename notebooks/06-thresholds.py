@@ -81,7 +81,7 @@ print(
 explorer = ThresholdExplorer(show=["threshold", "value", "push", "x"])
 explorer
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "All widths are 2/3, so the thresholds are at 1/3, 1 and 5/3. You drag the first to 0.6 (Push the rest is ticked). "
     "Where does the second go?",
@@ -108,7 +108,7 @@ Predict(
 # in the backward pass: the [generalized straight-through estimator](glossary.md#generalized-straight-through-estimator) (Liu et al.,
 # section 3.2).
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "Two numbers, one in a narrow segment, one in a wide one. Which gets the larger gradient?",
     options=[
@@ -148,7 +148,7 @@ for count in (1, 10, 100, 10_000):
 #
 # e depends on the widths too, and that is how they are learned.
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "The first segment is made wider. What happens to the mean of y?",
     options=["it rises", "it falls", "nothing, the levels are fixed"],
@@ -192,6 +192,8 @@ candidates = {
     "wide below, narrow above": model.restored({"bits": 2, "widths": [1.3, 0.5, 0.2]}),
     "equal shares": model.shared(model.start),
 }
+
+# %% jupyter={"source_hidden": true}
 Predict(
     "Which thresholds have the least squared error (y − v)² on these activations?",
     options=list(candidates),
@@ -283,7 +285,7 @@ def accuracy(network):
     return float((found == labels).double().mean())
 
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "Full precision has 92 % on these images. 2-bit activations, nothing learned yet?",
     answer=lambda: 100 * accuracy(learned(())),

@@ -39,7 +39,7 @@ print(f"in floating point: {known.floating.top1:.2f} % of 2,000 test images")
 equal4 = known.trials[(4,) * 20]
 print(f"4 bits for every layer: {equal4.top1:.2f} %, {known.kilobytes(equal4.bits):.1f} kB")
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "And with 3 bits for every layer: how many percent of the test images are classified correctly?",
     answer=lambda: known.trials[(3,) * 20].top1,
@@ -51,7 +51,7 @@ Predict(
 # %% [markdown]
 # The size stays at 3 bits a weight, 100.6 kB. Now the layers may differ: some get 2 bits, some 4 or more.
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "What is the best that one of the two methods below reaches with the same number of bytes?",
     answer=lambda: max(known.trials[known.spent(way, "loss rise", 3.0)].top1 for way in ("greedy", "exact")),
@@ -88,7 +88,7 @@ explorer
 # 2.81 bits on average. Which sensitivity and which solver it uses could not be obtained: both formulas are this
 # project's choice (**inferred**). `qviz.nn.allocate` has them as `loss_rise` and `fisher`.
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "One layer alone gets 2 bits, all others stay in floating point. Which of these makes the loss rise most?",
     options=[
@@ -189,6 +189,8 @@ def run(bits):
 
 best = known.spent("exact", "loss rise", 3.0)
 changed = (2, *best[1:])
+
+# %% jupyter={"source_hidden": true}
 Predict(
     "Top-1 was 85.4 % with the exact bits. How much is left when conv1, 432 of 268,336 weights, gets 2 bits?",
     answer=lambda: run(changed).top1,
@@ -209,7 +211,7 @@ print(f"conv1 at {changed[0]} bits: {known.kilobytes(changed):.2f} kB, {run(chan
 # solution has the least *sum*; whether it has the least loss is another question. The table has both, for both
 # sensitivities.
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "At 2.5 bits: which sensitivity leads to the better network?",
     options=["loss rise, measured layer by layer", "Fisher, from one backward pass for each batch"],

@@ -39,6 +39,8 @@ from qviz.explore.border_data import BIAS, BOTH, FORMULA, HALF, LEARNED, ORACLE
 from qviz.widgets import BorderExplorer, Predict
 
 model = BorderModel()
+
+# %% jupyter={"source_hidden": true}
 Predict(
     "w = 0.7 and u = 1.6 are both rounded to the nearest integer. What is the error w'x' − wu?",
     answer=lambda: model.product(model.restored({"weight": 0.7, "activation": 1.6})).error,
@@ -47,7 +49,7 @@ Predict(
     why="w' = 1 and x' = 2, so 2 instead of 1.12: the two errors push in one direction.",
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "The weight stays at w' = 1. Which integer x' gives the least error?",
     options=["0", "1", "2", "3"],
@@ -106,6 +108,7 @@ def mean_error(**how):
     return next(mark for mark in panel.marks if isinstance(mark, Heat)).values.mean()
 
 
+# %% jupyter={"source_hidden": true}
 Predict(
     "Each weight gets its own best border. By how many percent does the mean error over the map fall (3 bits)?",
     answer=lambda: 100 * (1 - mean_error(bits=3, border=FORMULA) / mean_error(bits=3)),
@@ -148,7 +151,7 @@ print(f"ρ of the 32 channels: least {least:.2f}, median {median:.2f}, largest {
 print(f"mean activation, quantized network / floating point: {layer.x.mean() / layer.u.mean():.2f}")
 print(f"activations that are exactly 0: {(layer.x == 0).double().mean():.0%}")
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "By how many percent does the formula lower the error of the layer's output? (Negative: it raises it.)",
     answer=lambda: 100 * (1 - layer.known[FORMULA] / layer.known[HALF]),
@@ -235,7 +238,7 @@ by_hand
 # channel, moves a mean too, and costs nothing at run time. Whoever says that borders help must say what they are worth
 # beyond that. So the same learning, on the same images, with borders at ½ and biases instead:
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "In this network at 2 bits: which has the lower error on held-out images?",
     options=["the learned border", "rounding at one half, with learned biases"],
@@ -295,6 +298,7 @@ def gain(network, bits, way):
     return 100 * (1 - one[way] / one[HALF])
 
 
+# %% jupyter={"source_hidden": true}
 Predict(
     "In 'least squares' at 2 bits the learned border takes away 9 % of the error. How much does the oracle take away?",
     answer=lambda: gain("least squares", 2, ORACLE),
@@ -365,7 +369,7 @@ for bias in (False, True):
 #
 # ## Exercises
 #
-# 1. w = 1, w' = 0.8. What are the borders of the cells 0 to 3? What does the last one do?
+# 1. w = 1.25, w' = 1. What are the borders of the cells 0 to 3? What does the last one do?
 # 2. In "least squares" at 2 bits every ρ is below 1. Which way must a border for all channels be bent, and how far
 #    below 100 % does it come? Try it in the last explorer: **Border** "by hand", and drag the three dots.
 # 3. In "least squares" the formula is worth less at 4 bits than at 2. Is it the weights, or the cells? Compare the ρ
@@ -396,7 +400,7 @@ import itertools
 
 from qviz.methods.aquant import AdaptiveBorder
 
-print("1:", [round(b, 2) + 0.0 for b in optimal_border(1.0, 0.8, range(4)).tolist()])
+print("1:", [round(b, 2) + 0.0 for b in optimal_border(1.25, 1.0, range(4)).tolist()])
 one = model.layers["least squares", 2]
 bends = itertools.product((0.4, 0.5, 0.6), (0.5, 0.6, 0.7, 0.8), (0.6, 0.8, 0.95))
 errors = {bend: one.judged(AdaptiveBorder(one.steps).through(*bend))[0] / one.known[HALF] for bend in bends}

@@ -57,6 +57,8 @@ batch = (normalize(images[:16], CIFAR10_MEAN, CIFAR10_STD).contiguous(), labels[
 # %%
 explorer = LayerExplorer(show=["layer", "bits", "a_bits"])
 opened = explorer.model.layers.fit(explorer.layer.value, explorer.choice().setting).outputs
+
+# %% jupyter={"source_hidden": true}
 Predict(
     "The weight has 36,864 values, bell-shaped. What it reads comes from a ReLU: most of it is 0, the rest has a long tail. "
     "Both get 4 bits. Which of the two spoils the output?",
@@ -95,6 +97,8 @@ explorer.restore({})
 
 # %%
 found = inspect(network, batch, recipe="lsq", bits=4, first_last="quantized", top=3, name="ResNet-20")
+
+# %% jupyter={"source_hidden": true}
 Predict(
     "layer1.1.conv1 has 15 dB by itself. The layers before it have 7 to 9 dB. How many dB has its output in the quantized "
     "network?",
@@ -124,6 +128,8 @@ for layer in found.quantized:
 
 # %%
 saved = sum(layer.sensitivity.off for layer in found.quantized)
+
+# %% jupyter={"source_hidden": true}
 Predict(
     "For each of the 20 layers: how much of the loss is saved if this one alone stays in floating point? Add that up. How "
     "is the sum to the rise of the loss with all of them quantized?",
@@ -184,6 +190,8 @@ for layer in found.worst(3):
 # %%
 pair = qviz.recipes.pair("lsq", 4, weight_options={"start": "mse"}, act_options={"start": "mse"})
 mended = inspect(network, batch, pair=pair, first_last="quantized", sensitivity=False, top=0)
+
+# %% jupyter={"source_hidden": true}
 Predict(
     "layer3.1.conv2 had 4 dB by itself, and the whole network 2 dB. With the steps of least squared error the layer has 19 dB. "
     "How many dB has the network's output now?",
@@ -252,7 +260,7 @@ for norm, layers in READS:
         layer.weight[:, :2] /= 30
 seen = inspect(block, tokens, pair=pair, first_last="quantized", sensitivity=False, top=1)
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "Weights and inputs have 4 bits, with the steps of least squared error. Which of the six layers keep a usable output "
     "(more than 15 dB by themselves)?",

@@ -103,7 +103,7 @@ print("levels", [int(weight.levels[code]) for code in eight.long()])
 print("bytes ", [f"{byte:08b}" for byte in pack(eight, 4).tolist()])
 print("32 bytes of floats, now", len(pack(eight, 4)))
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "The shipped ResNet-20 is 1,084 kB of float32. Now the weights have 4 bits, those of the first and of the last of 20 "
     "layers 8. How many kB has the file, with everything that it needs?",
@@ -140,7 +140,7 @@ for name, network in exported.items():
 # Two small tables. `qviz.export.layer_tables` finds each $T_k$ by asking the quantizer itself, for float32 numbers that
 # are closer and closer, until two neighbors are left: one goes down, one goes up.
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "AQuant's border is a sigmoid for each activation. How many exponentials does the exported network compute for one "
     "activation?",
@@ -188,6 +188,8 @@ print(
 # %%
 easy = LutExplorer(show=["term", "weight", "activation"])
 easy.numbers.value = "easy numbers"
+
+# %% jupyter={"source_hidden": true}
 Predict(
     "w = 0.7071 = 2^(−1/2) is level number 6 of 7 magnitudes, a = 2. In units of 1/8 a weight of 1/8, the smallest "
     "magnitude, adds a itself. What is added to the odd sum?",
@@ -221,7 +223,7 @@ explorer = LutExplorer(show=["method", "bits", "a_bits", "term", "weight", "acti
 explorer.term.value = 8
 explorer
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "Choose codebook with 3 bits. How many multiplications does the whole dot product of eight terms take?",
     options=["none", "one", "two", "one for each level in use", "eight"],
@@ -262,6 +264,8 @@ print("thresholds 0.3 and -0.3 in quarters:", thresholds(np.array([0.3, -0.3]), 
 
 # %%
 found = {name: compare_codes(network, [test]) for name, network in exported.items()}
+
+# %% jupyter={"source_hidden": true}
 Predict(
     "LSQ, 40 test images, 7.5 million codes. At how many of them does a difference *begin*: the two sums lie on the two "
     "sides of a threshold, though everything before agrees?",
@@ -339,7 +343,7 @@ except ValueError as refused:
 # and each output one shift; a look-up gives an activation its code. MACs (multiply-accumulate operations) are the
 # products of the float layer. Shortcuts, the mean at the end and ASQ's networks are not counted.
 
-# %%
+# %% jupyter={"source_hidden": true}
 Predict(
     "Which of the four networks takes the fewest multiplications?",
     options=list(exported),
@@ -355,7 +359,7 @@ for name, network in exported.items():
 # %% [markdown]
 # **An honest limit.** Fewer multiplications are no speed by themselves. On a CPU or a GPU a multiplication takes as long as
 # an addition, and all four networks do some 20 to 40 million additions; our integer forward pass is a reference to be read
-# and *slower* than the float one, as the last cell of this section measures. Shifts and tables pay in hardware that is
+# and *slower* than the float one, as the last cell of this section measures (if the machine has nothing else to do). Shifts and tables pay in hardware that is
 # built for them. What every machine gets from the codes is the bytes: a file of a sixth to a fourth, by the size of its
 # tables, and weights that take an eighth of the memory traffic.
 
@@ -431,8 +435,8 @@ for how, counted in ways.items():
 # <details><summary>Answer 3</summary>
 #
 # The shifts of the products go, and one look-up for each weight that is not 0 comes in their place. The additions stay. One
-# accumulator for each output remains instead of two, so that half of the multiplications at the end go as well. The
-# entries of the table are rounded, so it is the only arithmetic here that is not exact. It is of use where there is no shifter, or where the
+# accumulator for each output remains instead of two, so that half of the multiplications at the end go as well; and those
+# of the two layers with 8 bits go, whose products are looked up, too. The entries of the table are rounded, so it is the only arithmetic here that is not exact. It is of use where there is no shifter, or where the
 # levels are no powers of anything: any two codes have a product, whatever they stand for.
 #
 # </details>

@@ -167,6 +167,17 @@ def test_every_lesson_is_in_the_table_with_its_minutes():
 
 
 @pytest.mark.parametrize("stem", [stem for stem in STEMS if stem[:2].isdigit()])
+def test_a_prediction_stands_alone_in_a_cell_that_is_folded_in(stem):
+    """The answer is in its source."""
+    cells = nbformat.read(FOLDER / f"{stem}.ipynb", as_version=4).cells
+    asks = [cell for cell in cells if re.search(r"^Predict\(", cell.source, re.M)]
+    assert asks
+    for cell in asks:
+        assert len(ast.parse(cell.source).body) == 1, cell.source
+        assert cell.metadata.get("jupyter", {}).get("source_hidden"), cell.source
+
+
+@pytest.mark.parametrize("stem", [stem for stem in STEMS if stem[:2].isdigit()])
 def test_links_of_a_lesson_lead_to_files_and_to_entries_of_the_glossary(stem):
     text = (FOLDER / f"{stem}.py").read_text("utf-8")
     files = re.findall(r"\]\(([^)#:]+\.(?:ipynb|md))[#)]", text)

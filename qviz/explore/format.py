@@ -136,7 +136,7 @@ def _grouped(spec: Format, size: int) -> Quantizer:
 def pasted(text: str) -> tuple[Source, str]:
     """Return the numbers of a text as a source, and what could not be read."""
     values, problem = paste.read(text)
-    return Source(lambda: torch.from_numpy(values), None, f"{len(values)} numbers of yours"), problem
+    return Source(lambda: torch.from_numpy(values), None, f"{len(values):,} shown"), problem
 
 
 class FormatModel(Model[FormatChoice]):

@@ -22,13 +22,15 @@ from qviz.explore import photos, step_pictures, tensors
 from qviz.explore.controls import Number, Pick, Slide, control
 from qviz.explore.descent import METHODS, Descent, Place
 from qviz.explore.model import Action, Model, Page, changed
-from qviz.explore.tensors import Source
+from qviz.explore.tensors import YOURS, Source
 from qviz.measure import ErrorParts, error_parts
 from qviz.plot.scene import Scene
 
 ITERATIONS = 120
 SAMPLES = 20
 """Of a tensor with more samples, ASQ is shown on as many, evenly spaced."""
+LARGEST = 1e15
+"""The largest value: Adam squares gradients in float32, and they grow with the square of the values."""
 
 
 NUMBER = 2
@@ -160,6 +162,9 @@ class StepModel(Model[StepChoice]):
     ) -> None:
         bits = _check.bits(bits, 2, 8, "StepExplorer")
         self.sources = tensors.offered(x)
+        if YOURS in self.sources and (top := float(self.sources[YOURS].make().abs().max())) > LARGEST:
+            self.sources = tensors.offered()
+            self.sources.problem = f"Your tensor is left out: {top:.3g} is too large to descend in float32."
         self.sources[photos.NAME] = photos.SOURCE
         if method not in METHODS:
             raise ValueError(f"unknown method {method!r}; there are {', '.join(METHODS)}")

@@ -10,11 +10,11 @@ from tests.browser.lab import PANEL, open_lab
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-NOTEBOOK = """# %%
+NOTEBOOK = """# %% jupyter={"source_hidden": true}
 from qviz.widgets import Predict
 
 Predict("How many levels have 3 bits?", lambda: 2**3, why="Every bit doubles their number.")
-# %%
+# %% jupyter={"source_hidden": true}
 Predict("Which one?", "b", options=["a", "b"])
 """
 
@@ -25,7 +25,7 @@ def test_the_answer_follows_the_prediction(desk, tmp_path):
         page = lab.page.locator(PANEL)
         typed = page.get_by_role("textbox", name="Predict. How many levels have 3 bits?")
         typed.wait_for()
-        assert page.get_by_text("doubles").count() == 1  # in the cell's source alone
+        assert page.get_by_text("doubles").count() == 0  # nor in the cell's source, which is folded in
         assert not page.locator(".qviz-still").first.is_visible()  # the text for pages without a kernel
         typed.fill("6")
         page.get_by_role("button", name="Check").first.click()

@@ -12,7 +12,7 @@ from qviz import shipped
 from qviz.explore import StepModel, photos
 from qviz.explore.descent import ASQ_RATES, METHODS, RATE, Descent
 from qviz.explore.photos import fogged
-from qviz.explore.step import ITERATIONS, SAMPLES
+from qviz.explore.step import ITERATIONS, LARGEST, SAMPLES
 from qviz.plot.scene import Line, Points, Rug, Rule, Steps
 from tests.explore.finite import finite
 from tests.strategies import FEW
@@ -250,6 +250,15 @@ def test_every_extreme_gives_a_finite_scene(name, method, bits, end, iteration, 
 
 
 def test_an_array_that_cannot_be_shown_is_left_out():
-    model = StepModel(np.array([1.0, np.nan]))
-    assert "left out" in model.sources.problem
-    finite(model.scene(model.start))
+    for x in ([1.0, np.nan], [1e30, -1e30, 5.0]):
+        model = StepModel(np.array(x))
+        assert "left out" in model.sources.problem
+        finite(model.scene(replace(model.start, iteration=ITERATIONS)))
+
+
+def test_the_largest_values_that_are_taken_can_be_descended_on():
+    model = StepModel(np.array([LARGEST, -LARGEST, 5.0]))
+    assert model.sources.problem == ""
+    for bits in (2, 8):
+        c = model.settled(model.start, replace(model.start, bits=bits))
+        finite(model.scene(replace(c, iteration=ITERATIONS)))
