@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from qviz.core.quantizer import Quantizer, probe
+from qviz.core.probe import probe
+from qviz.core.quantizer import Quantizer
 from qviz.core.range import Fixed
 from qviz.explore.backward import KINDS, Row
 from qviz.explore.controls import Pick, Slide, Tick, control

@@ -16,7 +16,8 @@ from qviz.core import _check
 from qviz.core.codebook import Codebook
 from qviz.core.grids import uniform
 from qviz.core.quantizer import Quantizer
-from qviz.core.range import Fixed, search_scale
+from qviz.core.range import Fixed
+from qviz.core.search import search_scale
 from qviz.core.summary import Summary
 from qviz.explore import photos, step_pictures, tensors
 from qviz.explore.controls import Number, Pick, Slide, control

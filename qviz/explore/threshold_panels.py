@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from qviz.core._text import count
-from qviz.core.quantizer import Probe, Quantizer, probe
+from qviz.core.probe import Probe, probe
+from qviz.core.quantizer import Quantizer
 from qviz.core.rounding import Stochastic
 from qviz.core.summary import Summary
 from qviz.measure import metrics

@@ -27,8 +27,8 @@ from qviz.core.codebook import Codebook
 from qviz.core.grids import uniform
 from qviz.core.learned import LearnedRange, positive, scale_gradient
 from qviz.core.quantizer import Quantizer
-from qviz.core.range import search_rows
 from qviz.core.recipe import recipe
+from qviz.core.search import search_rows
 from qviz.methods.method import Method, outputs
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from qviz.core._text import count
-from qviz.core.quantizer import Quantizer, probe
+from qviz.core.probe import probe
+from qviz.core.quantizer import Quantizer
 from qviz.measure.measured import Measured
 from qviz.measure.positions import level_positions as level_positions
 from qviz.plot.charts import by_layer as by_layer
