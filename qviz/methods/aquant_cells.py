@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from qviz.core import _check
 from qviz.core.codebook import Codebook
 from qviz.core.rounding import CellBorder, Rounding
-from qviz.methods.aquant import squash
+from qviz.methods.aquant_function import squash
 
 
 class CellwiseBorder(Rounding):
