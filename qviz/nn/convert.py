@@ -21,7 +21,7 @@ from qviz.nn.plan import Bits, Names, Order, Plan, eight_bits, pairs, plan
 from qviz.nn.report import Report as Report
 from qviz.nn.report import Row as Row
 from qviz.nn.report import report as report
-from qviz.nn.report import survey
+from qviz.nn.survey import survey
 
 POLICIES = ("fp", "8bit", "quantized")
 

@@ -65,13 +65,8 @@ def levels(x: Data, methods: Methods, *, bins: int = 120, unit: str = "") -> Pan
             f"{int(half.sum())} of them in the inner half."
         )
     y = Axis("share of values (%)", 0.0, top * (1.08 + 0.13 * len(named)))
-    return Panel(
-        "Levels over the values",
-        Axis(_with_unit("x", unit), low, high),
-        y,
-        tuple(marks),
-        " ".join(words),
-    )
+    shown = Axis(_with_unit("x", unit), low, high)
+    return Panel("Levels over the values", shown, y, tuple(marks), " ".join(words))
 
 
 def staircase(

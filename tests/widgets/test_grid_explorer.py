@@ -18,7 +18,7 @@ from qviz.explore import tensors
 from qviz.plot.html import scene_html
 from qviz.plot.style import LOOKS
 from qviz.widgets import GridExplorer
-from qviz.widgets.live import arrays
+from qviz.widgets.live_marks import arrays
 
 YOURS = "your tensor"
 MANUAL = "manual clip"
