@@ -26,9 +26,9 @@ from qviz.nn.batches import Batch, forward
 from qviz.nn.capture import tap
 from qviz.nn.convert import deconvert
 from qviz.nn.copies import deep_copy
-from qviz.nn.layers import QuantLayer
 from qviz.nn.plan import plan
 from qviz.nn.ptq.fold import fold_batchnorm
+from qviz.nn.quant_layer import QuantLayer
 from qviz.nn.report import report
 from qviz.nn.survey import survey
 

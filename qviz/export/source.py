@@ -23,8 +23,8 @@ from qviz.export.file import read
 from qviz.export.layout import FORMAT
 from qviz.measure import Checkpoint
 from qviz.measure.checkpoint import PICKLED
+from qviz.nn.adoption import STANDARDIZED
 from qviz.nn.data.augment import CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, IMAGENET_STD
-from qviz.nn.layers import STANDARDIZED
 from qviz.nn.models import NAMES, create
 from qviz.nn.own_forward import quantized
 from qviz.nn.ptq.fold import fold_batchnorm

@@ -15,8 +15,8 @@ from qviz.core._text import count
 from qviz.inspection.answers import answer
 from qviz.inspection.samples import Chunk, shapes
 from qviz.nn.calibration import run
-from qviz.nn.layers import QuantLayer
 from qviz.nn.modules import hooked
+from qviz.nn.quant_layer import QuantLayer
 from qviz.nn.survey import survey
 
 _SECOND = {"mm": 0, "bmm": 0, "mv": 0, "dot": 0, "convolution": 0, "addmm": 1, "baddbmm": 1, "addbmm": 1}

@@ -11,8 +11,8 @@ from torch.nn.parameter import is_lazy
 
 from qviz.core._text import table
 from qviz.core.quantizer import Quantizer
-from qviz.nn.layers import QuantLayer
 from qviz.nn.modules import uncompiled
+from qviz.nn.quant_layer import QuantLayer
 from qviz.nn.survey import held, survey
 
 

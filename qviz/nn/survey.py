@@ -10,7 +10,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from qviz.core._text import article
 from qviz.core.quantizer import Quantizer
-from qviz.nn.layers import QuantLayer
+from qviz.nn.quant_layer import QuantLayer
 
 OWN_FORWARD = "not quantized: this instance has a forward of its own (accelerate and LoRA patches set one)"
 

@@ -23,9 +23,9 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from qviz.core._text import article
 from qviz.nn.batches import Batch, batches_of, forward
 from qviz.nn.calibration import untouched
-from qviz.nn.layers import QuantLayer
 from qviz.nn.modules import eager, evaluating, hooked
 from qviz.nn.ptq.fold_watch import NORMS, Watch
+from qviz.nn.quant_layer import QuantLayer
 
 
 def fold_batchnorm(model: nn.Module, batch: Batch, *more: Batch) -> nn.Module:
