@@ -44,8 +44,6 @@ class Stage(w.VBox):
         ValueError: ``show`` names a control that does not exist.
     """
 
-    controls: dict[str, w.ValueWidget]
-
     def __init__(self, model: Model, *, show: Iterable[str] | None = None) -> None:
         self.model, self._choice = model, model.start
         self._lock, self._busy = threading.RLock(), False  # a kernel may run callbacks in several threads
@@ -74,11 +72,11 @@ class Stage(w.VBox):
         self._need(self._shows)
         self._live = [LivePanel(panel, partial(self._drag, i)) for i, panel in enumerate(scene.panels)]
         self._words.folded.observe(lambda _: self._speak(), "selected_index")
-        placed = [widget for name in self.controls for widget in self._placed[name]]
-        own = [*self.buttons.values(), self._work.bar, self.undo, self.redo, self.keep, self.hold]
+        row = [widget for placed in self._placed.values() for widget in placed]
+        row += [self._work.bar, self.undo, self.redo, self.keep, self.hold]
         picture = w.GridBox([live.widget for live in self._live], layout=GRID)
         style = w.HTML(layout={"display": "none"})
-        top = w.Box([*([self.presets] if model.presets else []), *placed, *own], layout=ROW)
+        top = w.Box([self.presets, *row] if model.presets else row, layout=ROW)
         super().__init__([style, top, self._words.text, picture, *self._words.below])
         self.add_class("qviz-explorer").add_class(f"qviz-{self.model_id}")
         style.value = f'<style onload="{NAMES}">{STYLE}{display.HIDDEN.format(self.model_id)}</style>'
