@@ -13,7 +13,7 @@ from torch import Tensor
 from qviz.core.codebook import Codebook
 from qviz.core.grids import uniform
 from qviz.core.surrogate import StraightThrough, Surrogate, TrueDerivative
-from qviz.methods.daq import SoftArgmax
+from qviz.methods.daq_surrogate import SoftArgmax
 from qviz.methods.dsq import SoftTanh
 from qviz.methods.n2uq import LearnedKnots
 

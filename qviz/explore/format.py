@@ -75,9 +75,9 @@ class FormatModel(Model[FormatChoice]):
         return coded(self.source(c), name, GROUPS[c.budget])
 
     def limits(self, c: FormatChoice) -> dict[str, dict[str, Any]]:
-        """Return the tensors, and the number of the last value."""
+        """Return the number of the last value."""
         count = tensors.summary(self.source(c)).numel
-        return {"tensor": {"options": tuple(self.sources)}, "place": {"high": count}}
+        return {"place": {"high": count}}
 
     def settled(self, before: FormatChoice, after: FormatChoice) -> FormatChoice:
         """Show numbers as soon as they are pasted."""

@@ -108,7 +108,6 @@ class StepModel(Model[StepChoice]):
         slider, asq = self.curves(c).slider, c.method == "ASQ"
         high = len(self.samples(c).data) if asq else SAMPLES
         return {
-            "tensor": {"options": tuple(self.sources)},
             "step": {"low": slider.low, "high": slider.high, "step": slider.step},
             "decay": {"shown": c.method == "PACT"},
             "a": {"shown": asq, "high": high},

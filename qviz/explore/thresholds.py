@@ -118,7 +118,6 @@ class ThresholdModel(Model[ThresholdChoice]):
         fine = 10.0 ** math.floor(math.log10(least) - 1)
         unit = float(f"{math.ceil(least / fine) * fine:.12g}")
         return {
-            "tensor": {"options": tuple(self.sources)},
             "threshold": {"low": 1, "high": 2**c.bits - 1},
             "value": {"low": low, "high": high, "step": grain},
             "scale": {"low": unit, "high": float(f"{10 * unit:.12g}"), "step": fine},

@@ -12,7 +12,7 @@ from torch import Tensor
 from qviz.core.probe import probe
 from qviz.core.quantizer import Quantizer
 from qviz.measure.mismatch import Deviation, slopes
-from qviz.methods.daq import SoftArgmax
+from qviz.methods.daq_surrogate import SoftArgmax
 from qviz.plot.places import treads
 from qviz.plot.scene import Axis, Band, Line, Mark, Panel
 
