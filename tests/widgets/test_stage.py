@@ -85,7 +85,7 @@ def test_a_kept_picture_stays_in_the_background(e):
 def test_dots_are_counted_without_what_is_kept(e):
     e.keep.value = True
     e.count.value = 3
-    e._drag(0)(1, 0, 1.0, 2.0)  # the line's number is 0; the kept one is before it
+    e._drag(0, 1, 0, 1.0, 2.0)  # the line's number is 0; the kept one is before it
     assert e.choice().count == 1
 
 
