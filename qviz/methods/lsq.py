@@ -14,6 +14,7 @@ tensor.
 
 from __future__ import annotations
 
+import importlib
 import math
 from typing import Any, ClassVar
 
@@ -141,3 +142,10 @@ def per_channel(bits: int, layer: nn.Module, **options: Any) -> Quantizer:
 
 METHOD = Method(_weight, _act)
 """One learned step a layer for weights and for inputs."""
+
+
+def __getattr__(name: str) -> Any:
+    """Return what stood here before LSQ+ had a file of its own: networks that were pickled whole name it."""
+    if name in ("LearnedAffine", "lsq_plus"):
+        return getattr(importlib.import_module("qviz.methods.lsq_plus"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
