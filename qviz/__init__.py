@@ -17,7 +17,8 @@ if TYPE_CHECKING:  # for editors and type checkers; _NAMES says the same
     from qviz.core.formats import fp4, fp8_e4m3, fp8_e5m2, nf4
     from qviz.core.grids import apot, lloyd, post, pot, quantile, uniform
     from qviz.core.groups import Affine, Grouped, mxfp4, nvfp4
-    from qviz.core.quantizer import Probe, Quantizer, probe
+    from qviz.core.probe import Probe, probe
+    from qviz.core.quantizer import Quantizer
     from qviz.core.range import MSE, Fixed, MinMax, Percentile, Range
     from qviz.core.recipe import recipe
     from qviz.core.rounding import CellBorder, Nearest, Rounding, Stochastic
@@ -88,7 +89,8 @@ _NAMES = {
     "qviz.core.formats": "fp4 fp8_e4m3 fp8_e5m2 nf4",
     "qviz.core.grids": "apot lloyd post pot quantile uniform",
     "qviz.core.groups": "Affine Grouped mxfp4 nvfp4",
-    "qviz.core.quantizer": "Probe Quantizer probe",
+    "qviz.core.probe": "Probe probe",
+    "qviz.core.quantizer": "Quantizer",
     "qviz.core.range": "MSE Fixed MinMax Percentile Range",
     "qviz.core.recipe": "recipe",
     "qviz.core.rounding": "CellBorder Nearest Rounding Stochastic",

@@ -10,7 +10,8 @@ from qviz.methods.apot import apot_activation, apot_weight
 from qviz.methods.aquant import aquant_activation
 from qviz.methods.asq import asq_activation, post_weight, pot_weight
 from qviz.methods.daq import daq_activation, daq_weight, soft_argmax
-from qviz.methods.lsq import lsq, lsq_plus
+from qviz.methods.lsq import lsq
+from qviz.methods.lsq_plus import lsq_plus
 from qviz.methods.method import Method as Method
 from qviz.methods.method import Pair as Pair
 from qviz.methods.n2uq import n2uq_activation

@@ -156,7 +156,7 @@ def _program(source: Source, images: Any, path: Path) -> Any:
 def _inspect(options: argparse.Namespace, source: Source, pair: Pair | None) -> tuple[Any, Any]:
     """Return the images and what is found."""
     from qviz.inspection import inspect
-    from qviz.nn.layers import QuantLayer
+    from qviz.nn.quant_layer import QuantLayer
 
     if any(isinstance(module, QuantLayer) for module in source.model.modules()):
         if pair is not None or options.first_last is not None:

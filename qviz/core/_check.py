@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -37,6 +39,50 @@ def finite(x: Tensor, name: str = "x") -> Tensor:
     if bad:
         raise ValueError(f"{name} holds {bad} of {x.numel()} values that are NaN or infinite")
     return x
+
+
+def increasing(values: Sequence[float] | np.ndarray | Tensor, what: str) -> Tensor:
+    """Return a fresh float64 vector of at most 256 (a code is one byte) strictly increasing numbers.
+
+    Raises:
+        TypeError: ``values`` are no numbers.
+        ValueError: they are no list, too many, not finite, or do not increase.
+    """
+    try:  # in float64 at once: a list must not pass through float32
+        v = torch.as_tensor(values, dtype=torch.float64).detach().clone()
+    except (TypeError, ValueError, RuntimeError) as problem:
+        raise TypeError(f"{what} must be a list of numbers, got {values!r}") from problem
+    if v.ndim != 1 or v.numel() == 0:
+        raise ValueError(f"{what} must be a non-empty list of numbers, got shape {tuple(v.shape)}")
+    if v.numel() > 256:
+        raise ValueError(f"a codebook holds at most 256 {what} (one byte a code), got {v.numel()}")
+    if not torch.isfinite(v).all():
+        raise ValueError(f"{what} must be finite, got {v[~torch.isfinite(v)][0].item()}")
+    gap = v[1:] - v[:-1]
+    if (gap <= 0).any():
+        i = int((gap <= 0).nonzero()[0])
+        kind = "duplicate" if gap[i] == 0 else "unsorted"
+        raise ValueError(f"{kind} {what}: {v[i].item()} is followed by {v[i + 1].item()}")
+    return v
+
+
+def codes(values: Tensor, count: int) -> None:
+    """Refuse ``values`` that are not codes of a codebook of ``count`` levels.
+
+    Raises:
+        TypeError: not a tensor of integers.
+        ValueError: empty, or a code has no level.
+    """
+    integers = isinstance(values, Tensor) and not (values.is_floating_point() or values.is_complex())
+    if not integers or values.dtype == torch.bool:
+        raise TypeError(
+            f"codes must be an integer tensor, got {getattr(values, 'dtype', type(values).__name__)}"
+        )
+    if values.numel() == 0:
+        raise ValueError(f"codes is empty: shape {tuple(values.shape)}")
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high >= count:
+        raise ValueError(f"codes go from {low} to {high}, but the codebook has {count} levels")
 
 
 def bits(value: int, low: int, high: int, what: str) -> int:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-MAX_LEVELS = 256
-"""A code is one byte, so a codebook holds at most 256 levels."""
+from qviz.core import _check
+from qviz.core.lookup import count_below
 
 
 def keep_float64(self: nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
@@ -64,8 +64,8 @@ class Codebook(nn.Module):
         super().__init__()
         if not isinstance(name, str):
             raise TypeError(f"name must be a str, got {name!r}")
-        knots = _increasing(knots, "knots")
-        levels = knots.clone() if levels is None else _increasing(levels, "levels")
+        knots = _check.increasing(knots, "knots")
+        levels = knots.clone() if levels is None else _check.increasing(levels, "levels")
         if knots.shape != levels.shape:
             raise ValueError(f"{len(knots)} knots need as many levels, got {len(levels)}")
         self.name = name
@@ -221,14 +221,8 @@ class LearnedLevels(Codebook):
         return self.levels.detach()
 
     @property
-    def lo(self) -> float:
-        """The first knot."""
-        return float(self.knots[0])
-
-    @property
-    def hi(self) -> float:
-        """The last knot."""
-        return float(self.knots[-1])
+    def _span(self) -> tuple[float, float]:
+        return float(self.knots[0]), float(self.knots[-1])
 
     @torch.no_grad()
     def after_step(self, x: Tensor | None = None) -> None:
@@ -248,67 +242,8 @@ def _affine(levels: Tensor) -> tuple[float, float, float] | None:
     """Return whole a, c, d with level k = (a k + c) / d, to the last bit in float32 and float64, or None."""
     d = max(len(levels) - 1, 1)
     k = torch.arange(len(levels), dtype=levels.dtype)
-    a, c = ((levels[-1] - levels[0]).round().item(), (levels[0] * d).round().item())
+    a, c = (levels[-1] - levels[0]).round().item(), (levels[0] * d).round().item()
     for dtype in (torch.float32, torch.float64):
         if not torch.equal((k.to(dtype) * a + c) / d, levels.to(dtype)):
             return None
     return a, c, float(d)
-
-
-def count_below(u: Tensor, borders: Tensor) -> Tensor:
-    """Count the borders strictly below each value: ``#{borders < u}``, the one definition of a code.
-
-    Never builds an N x K array. Up to 64 borders it adds up comparisons, written as floats into
-    one reused buffer (several times faster than a search); above that it searches.
-
-    Args:
-        u: any shape, without gradient. NaN counts as 0 or K - 1; callers put NaN back.
-        borders: sorted, shape (K - 1,), the dtype of ``u``.
-
-    Returns:
-        Whole numbers 0 … K - 1 with the shape of ``u``: its float dtype up to 64 borders, else int32.
-    """
-    if borders.numel() > 64:
-        return laid_out(lambda flat: torch.bucketize(flat, borders, out_int32=True), u)
-    if torch.compiler.is_compiling():  # fuses by itself, and has no out= for channels_last
-        return sum(((u > border).to(u.dtype) for border in borders.unbind()), torch.zeros_like(u))
-    total, above = torch.zeros_like(u), torch.empty_like(u)
-    for border in borders.unbind():
-        total += torch.gt(u, border, out=above)
-    return total
-
-
-def take(levels: Tensor, code: Tensor) -> Tensor:
-    """Read ``levels[code]`` with the shape of ``code``; ``code`` may hold whole floats."""
-    # int32 index_select is three times faster than advanced indexing
-    return laid_out(lambda flat: levels.index_select(0, flat.int()), code)
-
-
-def laid_out(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Apply an elementwise function of vectors to x in its memory order (channels_last stays that)."""
-    if x.is_contiguous():
-        return fn(x.view(-1)).view(x.shape)
-    if not torch.compiler.is_compiling() and x.untyped_storage().nbytes() == x.numel() * x.element_size():
-        return fn(x.as_strided((x.numel(),), (1,))).as_strided(x.shape, x.stride())
-    values = fn(x.contiguous().view(-1)).view(x.shape)
-    return torch.empty_like(x, dtype=values.dtype).copy_(values)
-
-
-def _increasing(values: Sequence[float] | np.ndarray | Tensor, what: str) -> Tensor:
-    """Return a fresh float64 vector after checking that it is finite and strictly increasing."""
-    try:  # in float64 at once: a list must not pass through float32
-        v = torch.as_tensor(values, dtype=torch.float64).detach().clone()
-    except (TypeError, ValueError, RuntimeError) as problem:
-        raise TypeError(f"{what} must be a list of numbers, got {values!r}") from problem
-    if v.ndim != 1 or v.numel() == 0:
-        raise ValueError(f"{what} must be a non-empty list of numbers, got shape {tuple(v.shape)}")
-    if v.numel() > MAX_LEVELS:
-        raise ValueError(f"a codebook holds at most {MAX_LEVELS} {what} (one byte a code), got {v.numel()}")
-    if not torch.isfinite(v).all():
-        raise ValueError(f"{what} must be finite, got {v[~torch.isfinite(v)][0].item()}")
-    gap = v[1:] - v[:-1]
-    if (gap <= 0).any():
-        i = int((gap <= 0).nonzero()[0])
-        kind = "duplicate" if gap[i] == 0 else "unsorted"
-        raise ValueError(f"{kind} {what}: {v[i].item()} is followed by {v[i + 1].item()}")
-    return v

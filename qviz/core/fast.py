@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from qviz.core.codebook import take
-from qviz.core.lookup import select
+from qviz.core.lookup import select, take
 
 LANES = 8
 """Partial sums kept per cell."""
@@ -42,7 +41,7 @@ class Bend(Protocol):
 
 @dataclass(frozen=True)
 class Spec:
-    """What distinguishes one recipe's arithmetic from another's, as :meth:`Quantizer._spec` derives it.
+    """What distinguishes one recipe's arithmetic from another's; :func:`qviz.core.fast_parts.spec` finds it.
 
     Attributes:
         ends: (lo, hi) where the knots are the whole numbers lo … hi, which are never searched; else None.

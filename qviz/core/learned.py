@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from qviz.core import _check
 from qviz.core.codebook import Codebook
-from qviz.core.range import Range, radius, search_rows
+from qviz.core.range import Range
+from qviz.core.search import radius, search_rows
 
 MIN_SCALE = 1e-30
 """Lower bound of learned scales, far below any data and far above the smallest float32."""

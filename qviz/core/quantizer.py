@@ -1,24 +1,27 @@
-"""Quantizer: range, codebook, rounding and surrogate, composed; and the probe that shows all of it."""
+"""Quantizer: range, codebook, rounding and surrogate, composed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from qviz.core import _check
-from qviz.core.codebook import Codebook, take
-from qviz.core.fast import Quantize, Spec
+from qviz.core import _check, fast_parts
+from qviz.core.codebook import Codebook
+from qviz.core.fast import Quantize
+from qviz.core.lookup import take
+from qviz.core.probe import Probe as Probe
+from qviz.core.probe import probe as probe
 from qviz.core.range import MSE, Range
-from qviz.core.recipe import Recipe
+from qviz.core.recipe import Made
 from qviz.core.rounding import Nearest, Rounding
 from qviz.core.surrogate import StraightThrough, Surrogate, beyond
 
 
-class Quantizer(nn.Module):
+class Quantizer(Made):
     """y = o + s * level[cell + up]: four parts, each of which can be exchanged.
 
     The *range* brings x to u = (x - o) / s; the *codebook* finds the cell and the coordinate t; the
@@ -63,10 +66,7 @@ class Quantizer(nn.Module):
         parts = {
             "codebook": (codebook, Codebook),
             "rounding": (rounding if rounding is not None else Nearest(), Rounding),
-            "surrogate": (
-                surrogate if surrogate is not None else StraightThrough(),
-                Surrogate,
-            ),
+            "surrogate": (surrogate if surrogate is not None else StraightThrough(), Surrogate),
             "range": (range if range is not None else MSE(), Range),
         }
         for name, (part, kind) in parts.items():
@@ -74,7 +74,6 @@ class Quantizer(nn.Module):
                 raise TypeError(f"{name} must be a {kind.__name__}, got {type(part).__name__}")
             setattr(self, name, part)
         self.soft = bool(soft)
-        self.recipe: Recipe | None = None
         self._kept: tuple[Any, ...] | None = None
 
     @property
@@ -119,20 +118,6 @@ class Quantizer(nn.Module):
             self.codebook.after_step(None if x is None else self.range.transform(x.detach()))
         self.rounding.after_step()
 
-    def get_extra_state(self) -> Tensor:
-        """Return the recipe, for the state dict: the bytes of a JSON text."""
-        return torch.empty(0, dtype=torch.uint8) if self.recipe is None else self.recipe.to_tensor()
-
-    def set_extra_state(self, state: Tensor | None) -> None:
-        """Take over the recipe of a state dict; one from before recipes were kept changes nothing."""
-        if state is not None:
-            self.recipe = Recipe.from_tensor(state)
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        super()._load_from_state_dict({f"{prefix}_extra_state": None, **state_dict}, prefix, *args, **kwargs)
-
     def observe(self, x: Tensor | np.ndarray) -> Quantizer:
         """Calibrate on ``x`` and return the quantizer itself: codebook, range, then learned rounding."""
         x = _check.float_tensor(x)
@@ -150,15 +135,16 @@ class Quantizer(nn.Module):
         composition; :meth:`reference` is always the composition.
         """
         x = _check.float_tensor(x)
-        spec = None if self.soft or self.codebook.levels.requires_grad else self._spec()
+        spec = None if self.soft or self.codebook.levels.requires_grad else fast_parts.spec(self)
         if spec is None:
             return self.reference(x)
         z = self.range.transform(x.to(_check.compute_dtype(x)))
         scale, offset = self.range(z)
-        knots, levels, borders = (None, None, None) if spec.ends else self._tables(z.dtype)
+        knots, levels, borders = (None, None, None) if spec.ends else fast_parts.tables(self, z.dtype)
         bend = self.rounding.bend(z, self.codebook) if spec.ends else None
         if bend is None and not spec.ends and borders is None:
-            return self.reference(x) if _learns(x, self) else self._hard(x)
+            moved = x.requires_grad or any(p.requires_grad for p in self.parameters())
+            return self.reference(x) if torch.is_grad_enabled() and moved else self._hard(x)
         spec, b = (spec, None) if bend is None else (replace(spec, bend=bend[0]), bend[1])
         kind = type(self.range)
         own = kind.transform is not Range.transform or kind.output is not Range.output
@@ -178,6 +164,7 @@ class Quantizer(nn.Module):
         """Return the same through the composition of the parts in plain autograd (twice differentiable)."""
         return self._compose(_check.float_tensor(x))["y"]
 
+    @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:
         """Return the code of each value, uint8, the shape of ``x``; the lowest level has code 0.
 
@@ -186,15 +173,10 @@ class Quantizer(nn.Module):
         Raises:
             ValueError: a value is NaN, which no code can hold.
         """
-        x = _check.float_tensor(x)
-        with torch.no_grad():
-            u, _, _ = self._normalise(x)
-            missing = int(torch.isnan(u).sum())
-            if missing:
-                raise ValueError(
-                    f"x holds {missing} of {x.numel()} values that are NaN; no code stands for NaN"
-                )
-            return self.rounding.encode(u, self.codebook).to(torch.uint8)
+        u = self._normalise(_check.float_tensor(x))[0]
+        if missing := int(torch.isnan(u).sum()):
+            raise ValueError(f"x holds {missing} of {u.numel()} values that are NaN; no code stands for NaN")
+        return self.rounding.encode(u, self.codebook).to(torch.uint8)
 
     def dequantize(self, codes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the values that ``codes`` stand for, in ``dtype``.
@@ -213,59 +195,11 @@ class Quantizer(nn.Module):
             )
         if not dtype.is_floating_point:
             raise TypeError(f"dtype must be a floating-point dtype, got {dtype}")
-        integers = isinstance(codes, Tensor) and not (codes.is_floating_point() or codes.is_complex())
-        if not integers or codes.dtype == torch.bool:
-            raise TypeError(
-                f"codes must be an integer tensor, got {getattr(codes, 'dtype', type(codes).__name__)}"
-            )
-        if codes.numel() == 0:
-            raise ValueError(f"codes is empty: shape {tuple(codes.shape)}")
-        low, high = int(codes.min()), int(codes.max())
-        if low < 0 or high >= len(self.codebook):
-            raise ValueError(
-                f"codes go from {low} to {high}, but the codebook has {len(self.codebook)} levels"
-            )
+        _check.codes(codes, len(self.codebook))
         compute = torch.float64 if dtype == torch.float64 else torch.float32
         hard = take(self.codebook.levels.to(compute), codes)
         scale, offset = self.range(hard)
         return self.range.output(self._denormalise(hard, scale, offset)).to(dtype)
-
-    def _spec(self) -> Spec | None:
-        """Return what the fast path needs to know besides tensors; None where only the composition serves."""
-        book, slope = self.codebook, self.surrogate.closed_form()
-        whole = book.unit and self.rounding.rounds_integers and (book.identity or book.affine is not None)
-        if slope is None or (slope != 1.0 and not whole):
-            return None
-        return Spec(
-            ends=(book.lo, book.hi) if whole else None,
-            affine=book.affine if whole and not book.identity else None,
-            slope=None if slope == 1.0 else slope,
-            clipped=self.surrogate.clipped,
-            open=book.open,
-            soft=self.range.through == "soft",
-            rescale=self.range.rescale,
-        )
-
-    def _tables(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Return knots, levels (None where they are the knots) and borders; made once for fixed ones."""
-        book = self.codebook
-        sources = (book.knots, book.levels, *self.rounding.buffers(recurse=False))
-        fixed = not torch.compiler.is_compiling() and not any(
-            t.requires_grad or t.is_inference() for t in sources
-        )
-        if fixed:
-            key = (dtype, *((id(t), t._version) for t in sources))
-            if self._kept is not None and self._kept[0] == key:
-                return self._kept[2]
-        borders = self.rounding.borders(book)
-        made = (
-            book.knots.to(dtype),
-            None if book.identity else book.levels.to(dtype),
-            None if borders is None else borders.detach().to(dtype),
-        )
-        if fixed:  # the sources are kept too, or their ids could come again
-            self._kept = key, sources, made
-        return made
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the tables out of copies and pickles."""
@@ -287,8 +221,7 @@ class Quantizer(nn.Module):
         u, scale, offset = self._normalise(x)
         cell, t = self.codebook.locate(u)
         up = self.rounding.decide(u.detach(), cell, t.detach(), self.codebook)
-        hard = self.codebook.levels.to(u.dtype)[cell + up]
-        hard = torch.where(torch.isnan(u), u.detach(), hard)
+        hard = torch.where(torch.isnan(u), u.detach(), self.codebook.levels.to(u.dtype)[cell + up])
         soft = self.codebook.emit(cell, self.surrogate.relax(t))
         if not self.surrogate.clipped:
             soft = soft + beyond(u, self.codebook.lo, self.codebook.hi)
@@ -297,87 +230,19 @@ class Quantizer(nn.Module):
         if border is not None:  # a higher border lowers the result, but moves no value on an end
             soft = soft - (border - border.detach()) * ((v > self.codebook.lo) & (v < self.codebook.hi))
         value = soft if self.soft else hard + (soft - soft.detach())
-        if (
-            self.range.through == "soft" and not self.soft
-        ):  # the scale sees what was cut off, not the rounding
+        if self.range.through == "soft" and not self.soft:  # the scale sees the saturation, not the rounding
             relaxed = self._denormalise(soft, scale, offset)
             y = self._denormalise(hard, scale, offset).detach() + (relaxed - relaxed.detach())
         else:
             y = self._denormalise(value, scale, offset)
         y = self.range.output(y).to(x.dtype)
-        return {
-            "u": u,
-            "cell": cell,
-            "t": t,
-            "up": up,
-            "hard": hard,
-            "soft": soft,
-            "y": y,
-        }
+        return {"u": u, "cell": cell, "t": t, "up": up, "hard": hard, "soft": soft, "y": y}
 
     def extra_repr(self) -> str:
         """Name the recipe, the scale, and a soft forward pass."""
         parts = [str(self.recipe)] if self.recipe is not None else []
         if self.range.calibrated and self.range.scale is not None:
             scale = self.range.scale.detach()
-            parts.append(f"scale={scale:.4g}" if scale.ndim == 0 else _spread(scale))
+            several = f"{scale.numel()} scales from {scale.min():.4g} to {scale.max():.4g}"
+            parts.append(f"scale={scale:.4g}" if scale.ndim == 0 else several)
         return ", ".join([*parts, *(["soft=True"] if self.soft else [])])
-
-
-def _learns(x: Tensor, q: Quantizer) -> bool:
-    return torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in q.parameters()))
-
-
-def _spread(scale: Tensor) -> str:
-    return f"{scale.numel()} scales from {scale.min():.4g} to {scale.max():.4g}"
-
-
-@dataclass(frozen=True)
-class Probe:
-    """Every intermediate of one forward and backward pass, each of the shape of ``x``.
-
-    Attributes:
-        x: the input. u: x in units of the knots.
-        cell: index of the cell. t: coordinate in it, 0 to 1.
-        up: the decision. hard: the level read out. soft: the relaxed level. (Both in units of u.)
-        y: the output.
-        dydx: derivative of the output with respect to its input, as the surrogate has it.
-    """
-
-    x: Tensor
-    u: Tensor
-    cell: Tensor
-    t: Tensor
-    up: Tensor
-    hard: Tensor
-    soft: Tensor
-    y: Tensor
-    dydx: Tensor
-
-
-def probe(q: Quantizer, x: Tensor | np.ndarray) -> Probe:
-    """Run one forward and backward pass and return everything in between.
-
-    Args:
-        q: a calibrated quantizer.
-        x: any shape.
-
-    Example:
-        >>> import torch
-        >>> from qviz import Fixed, uniform
-        >>> p = probe(Quantizer(uniform(2), range=Fixed(0.5)), torch.tensor([0.2, 9.0]))
-        >>> [round(v, 3) for v in (p.t[0].item(), p.y[0].item(), p.dydx[0].item(), p.dydx[1].item())]
-        [0.4, 0.0, 1.0, 0.0]
-    """
-    leaf = _check.float_tensor(x).detach().clone().requires_grad_(True)
-    with torch.enable_grad():
-        parts = q._compose(leaf)
-        # the gradient that training gets, from the path that it takes; a random rounding is drawn only once
-        y = parts["y"] if q.rounding.random else q(leaf)
-        (dydx,) = torch.autograd.grad(y.sum(), leaf, allow_unused=True)
-    dydx = torch.zeros_like(leaf) if dydx is None else dydx  # AdaRound's decisions do not depend on x
-    return Probe(
-        x=leaf.detach(),
-        dydx=dydx,
-        **{name: part.detach() for name, part in parts.items()},
-    )

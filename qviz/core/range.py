@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from qviz.core import _check
 from qviz.core.codebook import Codebook, keep_float64
-from qviz.core.summary import SUMS_BELOW, Summary
+from qviz.core.search import radius, search_rows
 
 
 class Range(nn.Module):
@@ -60,8 +60,8 @@ class Range(nn.Module):
         used = torch.finfo(_check.compute_dtype(x))  # where the scale is used, it must not round to 0
         scale = scale.clamp(min=used.smallest_normal * used.eps)
         if self.rescale:  # the outermost level must be a number of x's dtype
-            largest = float(codebook.levels.detach().abs().max()) or 1.0
-            scale = scale.clamp(max=torch.finfo(x.dtype).max / max(largest, 1.0))
+            largest = max(float(codebook.levels.detach().abs().max()), 1.0)
+            scale = scale.clamp(max=torch.finfo(x.dtype).max / largest)
         self._set(scale if axis is not None else scale[0], offset)
         return self
 
@@ -91,10 +91,7 @@ class Range(nn.Module):
         if scale.ndim == 1:
             axis = _check.axis(self.axis, x, scale.numel())
             shape = tuple(-1 if i == axis else 1 for i in range(x.ndim))
-            scale, offset = (
-                scale.view(shape),
-                None if offset is None else offset.view(shape),
-            )
+            scale, offset = scale.view(shape), None if offset is None else offset.view(shape)
         return scale.to(x.dtype), None if offset is None else offset.to(x.dtype)
 
     def transform(self, x: Tensor) -> Tensor:
@@ -140,16 +137,11 @@ class StaticRange(Range):
         """Return the buffers."""
         return self.scale, self.offset
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        for name in (
-            "scale",
-            "offset",
-        ):  # a fresh range has None where the saved one has a tensor
-            if prefix + name in state_dict and getattr(self, name) is None:
-                setattr(self, name, torch.empty_like(state_dict[prefix + name]))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        for name in ("scale", "offset"):  # a fresh range has None where the saved one has a tensor
+            if prefix + name in state and getattr(self, name) is None:
+                setattr(self, name, torch.empty_like(state[prefix + name]))
+        super()._load_from_state_dict(state, prefix, *args, **kwargs)
 
 
 class Fixed(StaticRange):
@@ -165,11 +157,7 @@ class Fixed(StaticRange):
     """
 
     def __init__(
-        self,
-        scale: float | Tensor = 1.0,
-        offset: float | Tensor | None = None,
-        *,
-        axis: int | None = None,
+        self, scale: float | Tensor = 1.0, offset: float | Tensor | None = None, *, axis: int | None = None
     ) -> None:
         super().__init__(axis)
         scale = _number(scale, "scale")
@@ -181,9 +169,7 @@ class Fixed(StaticRange):
             )
         if not bool(((scale > 0) & torch.isfinite(scale)).all()):
             raise ValueError(f"scale must be positive and finite, got {scale.tolist()}")
-        if offset is not None and (
-            offset.numel() not in (1, scale.numel()) or not torch.isfinite(offset).all()
-        ):
+        if offset is not None and not (offset.numel() in (1, scale.numel()) and offset.isfinite().all()):
             raise ValueError(f"offset must be finite and have the shape of scale, got {offset.tolist()}")
         self._set(scale, None if offset is None else offset.expand(scale.shape))
 
@@ -211,8 +197,7 @@ class MinMax(StaticRange):
         if self.symmetric:
             return radius(rows, codebook).amax(1), None
         low, high = rows.amin(1).double(), rows.amax(1).double()  # their distance may overflow float32
-        width = codebook.hi - codebook.lo
-        scale = (high - low) / (width if width > 0 else 1.0)
+        scale = (high - low) / (codebook.hi - codebook.lo or 1.0)
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
         return scale, low - scale * codebook.lo
 
@@ -263,39 +248,3 @@ def _number(value: float | Tensor, what: str) -> Tensor:
         return torch.as_tensor(value, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as problem:
         raise TypeError(f"{what} must be a number or a vector of numbers, got {value!r}") from problem
-
-
-def search_rows(rows: Tensor, codebook: Codebook, borders: Tensor | None = None) -> Tensor:
-    """Return :func:`search_scale` of rows (C, n), some rows at a time, so that little memory is needed."""
-    some = max(1, SUMS_BELOW // rows.shape[1])
-    return torch.cat([search_scale(Summary.of_rows(part), codebook, borders) for part in rows.split(some)])
-
-
-def search_scale(summary: Summary, codebook: Codebook, borders: Tensor | None = None) -> Tensor:
-    """Return the scale with the least squared error for each row of the summary, float64, shape (C,)."""
-    borders = codebook.borders if borders is None else borders
-    top = radius(summary.ends(), codebook).amax(1)
-    top = torch.where(top > 0, top, torch.ones_like(top))
-    lowest = torch.finfo(summary.rows.dtype).tiny  # the scale is used in the data's dtype
-    highest = torch.finfo(summary.rows.dtype).max / max(
-        codebook.reach, codebook.levels.abs().max().item(), 1.0
-    )
-    around, ratio = top[:, None], 2.0 ** (1 / 16)
-    steps = torch.arange(-160.0, 17.0, dtype=torch.float64)
-    for _ in range(4):
-        scales = (around[:, :, None] * ratio**steps).flatten(1).clamp(lowest, highest)
-        error = summary.sse(codebook.levels, borders, scales)
-        best = error.topk(min(4, error.shape[1]), largest=False).indices  # neighbors, or other valleys
-        around = scales.gather(1, best)
-        ratio, steps = ratio ** (1 / 6), torch.arange(-6.0, 7.0, dtype=torch.float64)
-    return around[:, 0]
-
-
-def radius(rows: Tensor, codebook: Codebook) -> Tensor:
-    """Return how large the scale must be for each value to fall inside the knots; >= 0."""
-    radius = torch.zeros_like(rows)
-    if codebook.hi > 0:
-        radius = torch.maximum(radius, rows / codebook.hi)
-    if codebook.lo < 0:
-        radius = torch.maximum(radius, rows / codebook.lo)
-    return radius

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 P = ParamSpec("P")
 Q = TypeVar("Q")
@@ -43,6 +43,26 @@ class Recipe:
     def from_tensor(cls, data: Tensor) -> Recipe | None:
         """Return the recipe that :meth:`to_tensor` wrote; None for an empty tensor."""
         return cls(**json.loads(bytes(data.tolist()))) if data.numel() else None
+
+
+class Made(nn.Module):
+    """A module that knows which recipe made it, and says so in its state dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recipe: Recipe | None = None
+
+    def get_extra_state(self) -> Tensor:
+        """Return the recipe, for the state dict: the bytes of a JSON text."""
+        return torch.empty(0, dtype=torch.uint8) if self.recipe is None else self.recipe.to_tensor()
+
+    def set_extra_state(self, state: Tensor | None) -> None:
+        """Take over the recipe of a state dict; one from before recipes were kept changes nothing."""
+        if state is not None:
+            self.recipe = Recipe.from_tensor(state)
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict({f"{prefix}_extra_state": None, **state}, prefix, *args, **kwargs)
 
 
 def recipe(function: Callable[P, Q]) -> Callable[P, Q]:

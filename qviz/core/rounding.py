@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from qviz.core import _check
-from qviz.core.codebook import Codebook, count_below, keep_float64
+from qviz.core.codebook import Codebook, keep_float64
 from qviz.core.fast import Bend
+from qviz.core.lookup import count_below
 
 
 class Rounding(nn.Module):

@@ -93,11 +93,10 @@ class CodebookModel(Model[CodebookChoice]):
         return min(low, 0.0) - margin, max(high, 0.0) + margin
 
     def limits(self, c: CodebookChoice) -> dict[str, dict[str, Any]]:
-        """Return the tensors on offer, and what has nothing to do at present."""
+        """Return what has nothing to do at present, and where the weight can be."""
         low, high = self.reach(c)
         grain = 10.0 ** math.floor(math.log10((high - low) / 200))
         return {
-            "tensor": {"options": tuple(self.sources)},
             "speed": {"shown": c.drift in ("grow", "shrink", "shift")},
             "draw": {"shown": c.start == "random"},
             "w": {"low": low, "high": high, "step": grain},

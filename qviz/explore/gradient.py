@@ -7,23 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
-from qviz.core.quantizer import Quantizer, probe
-from qviz.core.range import Fixed
-from qviz.explore.backward import KINDS, Row
+from qviz.core.probe import probe
+from qviz.explore.backward import KINDS
 from qviz.explore.controls import Pick, Slide, Tick, control
+from qviz.explore.gradient_panels import BESIDE, STEPS, arithmetic, descent, dotted, quantizer
 from qviz.explore.model import Model, changed
-from qviz.measure import descend
 from qviz.plot.passes import Passes, passes, said
-from qviz.plot.scene import Axis, Line, Panel, Points, Rule, Scene, Table
+from qviz.plot.scene import Scene, Table
 
 HEADERS = ("One number", "How", "Value")
-TRAINING = "Training to the target"
-STEPS, RATE = 24, 0.125
-BESIDE = (-0.2, 0.13, 0.57, 0.86, 1.2)
-"""Where other numbers start beside the reader's, in units of the last level."""
 
 
 @dataclass(frozen=True)
@@ -137,92 +131,19 @@ class GradientModel(Model[GradientChoice]):
 
     def scene(self, c: GradientChoice) -> Scene:
         """Return the forward pass, the backward pass, a small training, and the arithmetic of x."""
-        curves, rows = self.passes(c), self.arithmetic(c)
+        curves, rows = self.passes(c), arithmetic(c)
         at = {row.step: row.value for row in rows}
         panels = (
-            _dotted(curves.forward_panel(), c.x, at["y"]),
-            _dotted(curves.backward_panel(), c.x, at["dy/dx"]),
-            self.descent(c),
+            dotted(curves.forward_panel(), c.x, at["y"]),
+            dotted(curves.backward_panel(), c.x, at["dy/dx"]),
+            descent(c, *self.ends(c)),
         )
         cells = tuple((row.step, row.how, said(row.value)) for row in rows)
         table = Table(HEADERS, cells, (), {step: {"value": value} for step, value in at.items()})
         what = f"gradient mismatch {said(curves.mismatch.mean)}, quantizer gap {said(curves.gap.mean)}"
         return Scene(f"{c.kind}: {what}", panels, table, KINDS[c.kind].about)
 
-    def arithmetic(self, c: GradientChoice) -> list[Row]:
-        """Return x on its way through the quantizer, forward and backward."""
-        q, kind = quantizer(c), KINDS[c.kind]
-        p, book, s = probe(q, torch.tensor([c.x], dtype=torch.float64)), q.codebook, q.surrogate
-        u, t, cell, up = float(p.u), p.t[0], int(p.cell), int(p.up)
-        (a, b), (low, high) = (v.detach()[cell : cell + 2].tolist() for v in (book.knots, book.levels))
-        outside = u < book.lo or u > book.hi or (book.open and u <= book.lo)
-        formula = kind.formula(s, t, (high - low) / (b - a))
-        soft = Row(
-            "soft level", f"{low:.4g} + {float(s.relax(t)):.4g} · ({high:.4g} − {low:.4g})", float(p.soft)
-        )
-        out = float(p.soft if c.soft else p.hard)
-        return [
-            Row("u", f"x / s = {c.x:.4g} / {c.step:.4g}", u),
-            Row("t", f"cell {cell}, from {a:.4g} to {b:.4g}: {_place(u, a, b)}", float(t)),
-            *kind.rows(s, t),
-            Row(
-                "level",
-                f"t > ½? {'yes, up' if up else 'no, down'} to {cell + up} of 0 … {len(book) - 1}",
-                float(p.hard),
-            ),
-            *([soft] if c.soft else []),
-            Row("y", f"{'soft level' if c.soft else 'level'} · s = {out:.4g} · {c.step:.4g}", float(p.y)),
-            Row("dy/dx", "u is outside the grid" if outside and s.clipped else formula, float(p.dydx)),
-        ]
-
-    def descent(self, c: GradientChoice) -> Panel:
-        """Return where gradient descent on (Q(x) - target)² / 2 takes x and some others."""
-        starts = [c.x, *(part * (2**c.bits - 1) for part in BESIDE)]
-        path = descend(
-            quantizer(c), torch.tensor(starts, dtype=torch.float64), c.target, steps=STEPS, rate=RATE
-        ).numpy()
-        at, low, high = np.arange(STEPS + 1.0), *self.ends(c)
-        marks = (
-            Rule("ideal", c.target, "y", label="target of Q(x)"),
-            Line.of("data", at[:, None], path[:, 1:], "other numbers"),
-            Line("e", at, path[:, 0], label="your x"),
-            Points("e", at[:1], path[:1, 0], "y"),
-            Points("c", at[-1:], np.array([c.target]), "y", label="target"),
-        )
-        still = int(np.sum(np.ptp(path, axis=0) == 0))
-        text = (
-            f"In {STEPS} steps of descent on (Q(x) − {c.target:.4g})² / 2, x goes from {c.x:.4g} to "
-            f"{path[-1, 0]:.4g}; {still} of {path.shape[1]} numbers never move."
-        )
-        return Panel(
-            TRAINING,
-            Axis("step", -0.5, STEPS + 0.5),
-            Axis("x", low, high),
-            marks,
-            text,
-        )
-
-
-def _place(u: float, low: float, high: float) -> str:
-    """Return how t is computed in the cell from low to high, in words with numbers."""
-    if not low <= u <= high:
-        return f"u is {'below' if u < low else 'above'}, so t is {0 if u < low else 1}"
-    return f"({u:.4g} − {low:.4g}) / ({high:.4g} − {low:.4g})"
-
-
-def quantizer(c: GradientChoice) -> Quantizer:
-    """Return the quantizer on show."""
-    kind = KINDS[c.kind]
-    return Quantizer(kind.grid(c), surrogate=kind.make(c), range=Fixed(c.step), soft=c.soft)
-
 
 @functools.lru_cache(maxsize=8)
 def _passes(c: GradientChoice, low: float, high: float) -> Passes:
     return passes(quantizer(c), low, high, window=c.window or None)
-
-
-def _dotted(panel: Panel, x: float, y: float) -> Panel:
-    """Return a panel with the reader's number on it."""
-    dot = Points("e", np.array([x]), np.array([y]), "x", label="your x")
-    said = f"Your x = {x:.4g} is at {y:.4g}."
-    return replace(panel, marks=(*panel.marks, dot), text=f"{said} {panel.text}")

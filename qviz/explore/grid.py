@@ -125,8 +125,8 @@ class GridModel(HandModel[GridChoice]):
         """Return the names on offer, and a slider of the clip that ends with the values."""
         names = {"options": self.names(4)}
         clip = steps(max(map(abs, self.ends(c))))
-        pair = {"clip": clip, "x": clip | {"low": -clip["high"]}, "tensor": {"options": tuple(self.sources)}}
-        return {**super().limits(c), **pair, "grid_a": names, "grid_b": names, "start": names}
+        pair = {"clip": clip, "x": clip | {"low": -clip["high"]}, "grid_a": names, "grid_b": names}
+        return {**super().limits(c), **pair, "start": names}
 
     def settled(self, before: GridChoice, after: GridChoice) -> GridChoice:
         """Carry out what a moved control means: a manual clip, a custom grid begun."""

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from qviz.core.codebook import Codebook
 from qviz.core.quantizer import Quantizer
-from qviz.core.range import MSE, Fixed, MinMax, Percentile, Range, search_scale
+from qviz.core.range import MSE, Fixed, MinMax, Percentile, Range
+from qviz.core.search import search_scale
 from qviz.explore import tensors
 from qviz.explore.tensors import Source
 from qviz.measure import build_grid, grid_names

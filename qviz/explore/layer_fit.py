@@ -26,10 +26,11 @@ from qviz.nn.batches import Batch, forward
 from qviz.nn.capture import tap
 from qviz.nn.convert import deconvert
 from qviz.nn.copies import deep_copy
-from qviz.nn.layers import QuantLayer
 from qviz.nn.plan import plan
 from qviz.nn.ptq.fold import fold_batchnorm
-from qviz.nn.report import report, survey
+from qviz.nn.quant_layer import QuantLayer
+from qviz.nn.report import report
+from qviz.nn.survey import survey
 
 SAMPLES = 4
 """So many samples are what layers are measured on: all pictures are of the same ones."""

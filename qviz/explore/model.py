@@ -82,8 +82,9 @@ class Model(Generic[C]):
         return {}
 
     def controls(self, choice: C) -> dict[str, Control]:
-        """Return the controls by the names of the choice's fields."""
-        return declared(choice, self.limits(choice))
+        """Return the controls by the names of the choice's fields; ``tensor`` picks one of the sources."""
+        offered = {"tensor": {"options": tuple(self.sources)}} if self.sources else {}
+        return declared(choice, {**offered, **self.limits(choice)})
 
     def inside(self, choice: C, *names: str) -> C:
         """Return the choice with some of its numbers brought to the nearest ones that their controls take."""

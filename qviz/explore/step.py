@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -13,26 +12,19 @@ from torch import Tensor
 
 from qviz import recipes
 from qviz.core import _check
-from qviz.core.codebook import Codebook
-from qviz.core.grids import uniform
 from qviz.core.quantizer import Quantizer
-from qviz.core.range import Fixed, search_scale
-from qviz.core.summary import Summary
-from qviz.explore import photos, step_pictures, tensors
+from qviz.core.range import Fixed
+from qviz.explore import photos, step_pictures, step_samples, tensors
 from qviz.explore.controls import Number, Pick, Slide, control
 from qviz.explore.descent import METHODS, Descent, Place
 from qviz.explore.model import Action, Model, Page, changed
+from qviz.explore.step_data import SAMPLES, Curves, Samples, curves, descent, samples
 from qviz.explore.tensors import YOURS, Source
-from qviz.measure import ErrorParts, error_parts
 from qviz.plot.scene import Scene
 
 ITERATIONS = 120
-SAMPLES = 20
-"""Of a tensor with more samples, ASQ is shown on as many, evenly spaced."""
 LARGEST = 1e15
 """The largest value: Adam squares gradients in float32, and they grow with the square of the values."""
-
-
 NUMBER = 2
 """The mark of the one number, among those of the panel of levels."""
 ON_WEIGHTS = {"method": "LSQ", "tensor": "expand (real)", "bits": 4}
@@ -57,83 +49,6 @@ class StepChoice:
     a: int = control(1, Slide("Sample A", "Its place, by its own best step.", low=1, high=SAMPLES, step=1))
     b: int = control(1, Slide("Sample B", "Its place, by its own best step.", low=1, high=SAMPLES, step=1))
     x: float = control(0.0, Number("Number x", "Its gradient is worked out in words.", step=0.01))
-
-
-@dataclass(frozen=True, eq=False)
-class Curves:
-    """What does not depend on where the step is.
-
-    Attributes:
-        book: The levels, in units of the step.
-        best: The step with the least error.
-        steps: The steps of the curves, (161,).
-        parts: The error at these steps.
-        begin: Where the recipe starts by itself.
-    """
-
-    book: Codebook
-    best: float
-    steps: np.ndarray
-    parts: ErrorParts
-    begin: float
-
-    @property
-    def slider(self) -> Slide:
-        """The slider of the step: from a tenth of the best step to four times as much, in round numbers."""
-        grain = float(f"{self.best / 50:.1g}")
-        return Slide("Step", low=5 * grain, high=200 * grain, step=grain)
-
-
-@functools.lru_cache(maxsize=32)
-def curves(source: Source, method: str, bits: int) -> Curves:
-    """Return the curves of a tensor."""
-    data = tensors.summary(source)
-    book = uniform(bits, signed=bool((data.rows[:, 0] < 0).any()))
-    best = float(search_scale(data, book)[0])
-    steps = best * np.geomspace(0.1, 8.0, 161)
-    made = recipes.pact_activation(bits) if method == "PACT" else recipes.lsq(bits, signed=book.lo < 0)
-    begin = float(made.observe(data.x).range.scale)
-    return Curves(book, best, steps, error_parts(data, book, torch.from_numpy(steps)), begin)
-
-
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """Samples of a tensor with one row each, in the order of their own best steps.
-
-    Attributes:
-        x: The samples, (N, C, ...).
-        whole: Their summary, with a row for each.
-        data: The summary of each alone.
-        best: Their own best steps, (N,).
-        parts: The error of each at the steps of the curves.
-        mean: The mean of each.
-    """
-
-    x: Tensor
-    whole: Summary
-    data: tuple[Summary, ...]
-    best: np.ndarray
-    parts: tuple[ErrorParts, ...]
-    mean: np.ndarray
-
-
-@functools.lru_cache(maxsize=8)
-def samples(source: Source, bits: int) -> Samples:
-    """Return the samples of a tensor: all rows, or 20 of them."""
-    x, about = tensors.summary(source).x, curves(source, "ASQ", bits)
-    x = x[:: max(1, len(x) // SAMPLES)][:SAMPLES]
-    best = search_scale(Summary(x, 0), about.book)
-    order = best.argsort(stable=True)
-    x, data = x[order], tuple(Summary(x[int(i)]) for i in order)
-    parts = tuple(error_parts(d, about.book, torch.from_numpy(about.steps)) for d in data)
-    return Samples(x, Summary(x, 0), data, best[order].numpy(), parts, x.double().flatten(1).mean(1).numpy())
-
-
-@functools.lru_cache(maxsize=16)
-def descent(source: Source, method: str, bits: int, step: float, decay: float) -> Descent:
-    """Return a descent; those that were asked for last are kept as far as they went."""
-    x = samples(source, bits).x if method == "ASQ" else tensors.summary(source).x
-    return Descent(method, x, bits, step, curves(source, method, bits).best, decay)
 
 
 class StepModel(Model[StepChoice]):
@@ -198,7 +113,6 @@ class StepModel(Model[StepChoice]):
         slider, asq = self.curves(c).slider, c.method == "ASQ"
         high = len(self.samples(c).data) if asq else SAMPLES
         return {
-            "tensor": {"options": tuple(self.sources)},
             "step": {"low": slider.low, "high": slider.high, "step": slider.step},
             "decay": {"shown": c.method == "PACT"},
             "a": {"shown": asq, "high": high},
@@ -284,8 +198,8 @@ class StepModel(Model[StepChoice]):
 
     def headline(self, c: StepChoice) -> dict[str, float]:
         """Return step, MSE and SQNR; of ASQ the SQNR of both samples."""
-        return step_pictures.headline(self, c)
+        return (step_samples if c.method == "ASQ" else step_pictures).headline(self, c)
 
     def scene(self, c: StepChoice) -> Scene:
         """Return the error against the step, the levels over the values, and what is learned."""
-        return step_pictures.adaptive(self, c) if c.method == "ASQ" else step_pictures.learned(self, c)
+        return (step_samples if c.method == "ASQ" else step_pictures).scene(self, c)

@@ -16,21 +16,11 @@ from qviz.core._text import count
 from qviz.core.quantizer import Quantizer
 from qviz.core.summary import Summary
 from qviz.explore import tensors
+from qviz.explore import threshold_panels as panels
 from qviz.explore.controls import Number, Pick, Slide, Tick, control
 from qviz.explore.drift import values
 from qviz.explore.model import Action, Model, changed
-from qviz.explore.threshold_panels import (
-    LOSSES,
-    Bench,
-    Work,
-    arithmetic,
-    over_values,
-    slopes,
-    staircase,
-    table,
-    use,
-    widths,
-)
+from qviz.explore.threshold_work import LOSSES, Bench, Work
 from qviz.measure import metrics
 from qviz.methods.n2uq import n2uq_activation
 from qviz.plot.panels import limits
@@ -128,7 +118,6 @@ class ThresholdModel(Model[ThresholdChoice]):
         fine = 10.0 ** math.floor(math.log10(least) - 1)
         unit = float(f"{math.ceil(least / fine) * fine:.12g}")
         return {
-            "tensor": {"options": tuple(self.sources)},
             "threshold": {"low": 1, "high": 2**c.bits - 1},
             "value": {"low": low, "high": high, "step": grain},
             "scale": {"low": unit, "high": float(f"{10 * unit:.12g}"), "step": fine},
@@ -251,5 +240,6 @@ class ThresholdModel(Model[ThresholdChoice]):
         source = self.sources[c.tensor]
         what = f"{count(2**c.bits - 1, 'threshold')} on {c.tensor}, {count(c.bits, 'bit')}"
         title = f"{what}, v = {c.scale:.3g} x"
-        panels = (over_values(b), staircase(b), slopes(b), widths(b), use(b))
-        return Scene(title, panels, table(b), f"{c.tensor}: {source.about}. {arithmetic(b)}")
+        parts = (panels.over_values, panels.staircase, panels.slopes, panels.widths, panels.use)
+        about = f"{c.tensor}: {source.about}. {panels.arithmetic(b)}"
+        return Scene(title, tuple(part(b) for part in parts), panels.table(b), about)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qviz.core.codebook import take
+from qviz.core.lookup import take
 from qviz.export.arithmetic import EXACT
 from qviz.export.exported import Step
 from qviz.export.fixed import below, multiplier, thresholds

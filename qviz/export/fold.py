@@ -13,7 +13,7 @@ from qviz.core.range import Fixed
 from qviz.export.packed import PackedLayer
 from qviz.export.tables import Adapter, InputTable, LayerTables, WeightTable
 from qviz.methods.asq import AdaptiveStep
-from qviz.nn.layers import QuantLayer
+from qviz.nn.quant_layer import QuantLayer
 
 _SIGN = 0x7FFFFFFF
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qviz.export.tables import Adapter, InputTable, LayerTables, WeightTable
-from qviz.nn.layers import QuantLayer
+from qviz.nn.quant_layer import QuantLayer
 
 _WEIGHT = ("codes", "levels", "scale", "offset", "factor")
 

@@ -29,6 +29,10 @@ from qviz.export.fixed import adaptive_steps, channel_means, fixed, multiplier, 
 STEPS = 64.0
 """The largest adaptive step, in units of the learned one."""
 
+Channels = np.ndarray | float
+Norm = tuple[Channels, Channels]
+"""A BatchNorm: factor and offset of each channel."""
+
 _ROOM = {32: 30, 64: 50}  # bits of a map's largest value; up to 2^50 it is exact in float64, too
 
 
@@ -76,7 +80,7 @@ class Plan:
     bounds: tuple[float, ...]
     fixed: tuple[bool, ...]
     products: Mapping[int, Product]
-    norms: Mapping[int, tuple[np.ndarray, np.ndarray]]
+    norms: Mapping[int, Norm]
     folded: frozenset[int]
 
 
@@ -98,7 +102,7 @@ def plan(exported: Any, *, width: int = 64, how: str = "auto") -> Plan:
         raise ValueError(f"the network cannot be run step by step: {exported.untraceable}")
     norms, folded = _norms(exported)
     found = {
-        i: _product(step.name, exported.layers[step.name], norms.get(i), how)
+        i: _product(step.name, exported.layers[step.name], how, *norms.get(i, ()))
         for i, step in enumerate(exported.program)
         if step.op in ("conv", "linear") and of_codes(exported.layers[step.name])
     }
@@ -150,7 +154,7 @@ def values(read: Any) -> np.ndarray:
     return table[:, 0] if table.ndim == 2 else table
 
 
-def _norms(exported: Any) -> tuple[dict[int, tuple[np.ndarray, np.ndarray]], frozenset[int]]:
+def _norms(exported: Any) -> tuple[dict[int, Norm], frozenset[int]]:
     """Return factor and offset of each BatchNorm that alone reads a convolution, and the steps of these."""
     readers: dict[int, list[int]] = {}
     for i, step in enumerate(exported.program):
@@ -159,15 +163,13 @@ def _norms(exported: Any) -> tuple[dict[int, tuple[np.ndarray, np.ndarray]], fro
     norms, folded = {}, set()
     for i, step in enumerate(exported.program):
         after = readers.get(i, [])
-        if step.op == "conv" and len(after) == 1:
-            norm = exported.program[after[0]]
-            if norm.op == "batchnorm":
-                norms[i] = affine(norm, exported.tensors)
-                folded.add(after[0])
+        if step.op == "conv" and [exported.program[number].op for number in after] == ["batchnorm"]:
+            norms[i] = affine(exported.program[after[0]], exported.tensors)
+            folded.add(after[0])
     return norms, frozenset(folded)
 
 
-def affine(step: Any, tensors: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def affine(step: Any, tensors: Mapping[str, Any]) -> Norm:
     """Return a BatchNorm as factor and offset of each channel, float64."""
     mean, var = (np.asarray(tensors[f"{step.name}.running_{key}"], np.float64) for key in ("mean", "var"))
     factor = 1 / np.sqrt(var + step.args["eps"])
@@ -179,21 +181,17 @@ def affine(step: Any, tensors: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarra
     return factor, offset
 
 
-def _product(name: str, layer: Any, norm: tuple[np.ndarray, np.ndarray] | None, how: str) -> Product:
+def _product(name: str, layer: Any, how: str, factor: Channels = 1.0, offset: Channels = 0.0) -> Product:
     try:
         made = planes(layer.weight, values(layer.input), how)
     except ValueError as problem:
         raise ValueError(f"layer {name} has no integer arithmetic: {problem}") from problem
     bias = np.zeros(len(layer.weight.codes)) if layer.bias is None else np.asarray(layer.bias, np.float64)
-    factor, offset = (1.0, 0.0) if norm is None else norm
     return Product(made, made.worth * factor, bias * factor + offset, made.planes)
 
 
 def _bounds(
-    exported: Any,
-    products: Mapping[int, Product],
-    norms: Mapping[int, tuple[np.ndarray, np.ndarray]],
-    folded: frozenset[int],
+    exported: Any, products: Mapping[int, Product], norms: Mapping[int, Norm], folded: frozenset[int]
 ) -> tuple[tuple[float, ...], tuple[bool, ...]]:
     """Return the largest magnitude of each step's map, and whether it is fixed."""
     bounds: list[float] = []
@@ -208,7 +206,7 @@ def _bounds(
             counts = (np.abs(made.factor) * made.planes.bounds).sum(0) * _most(exported, i)
             bound = float((counts + np.abs(made.bias)).max())
         elif step.op in ("conv", "linear"):
-            bound, is_fixed = _float_bound(exported.layers[step.name], read[0], norms.get(i)), False
+            bound, is_fixed = _float_bound(exported.layers[step.name], read[0], *norms.get(i, ())), False
         elif step.op == "batchnorm" and i not in folded:
             factor, offset = affine(step, exported.tensors)
             bound, is_fixed = float((np.abs(factor) * read[0] + np.abs(offset)).max()), False
@@ -221,13 +219,12 @@ def _bounds(
     return tuple(bounds), tuple(kinds)
 
 
-def _float_bound(layer: Any, read: float, norm: tuple[np.ndarray, np.ndarray] | None) -> float:
+def _float_bound(layer: Any, read: float, factor: Channels = 1.0, offset: Channels = 0.0) -> float:
     weight = np.asarray(layer.weight.value() if hasattr(layer.weight, "codes") else layer.weight, np.float64)
     if layer.input is not None:
         read = float(np.abs(np.asarray(layer.input.values)).max())
         read = read * STEPS * float(layer.input.adapter.step) if layer.input.adapter is not None else read
     bias = 0.0 if layer.bias is None else np.asarray(layer.bias, np.float64)
-    factor, offset = (1.0, 0.0) if norm is None else norm
     total = np.abs(weight).reshape(len(weight), -1).sum(1) * read * np.abs(factor)
     return float((total + np.abs(bias * factor + offset)).max())
 

@@ -23,8 +23,8 @@ from qviz.export.file import read
 from qviz.export.layout import FORMAT
 from qviz.measure import Checkpoint
 from qviz.measure.checkpoint import PICKLED
+from qviz.nn.adoption import STANDARDIZED
 from qviz.nn.data.augment import CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, IMAGENET_STD
-from qviz.nn.layers import STANDARDIZED
 from qviz.nn.models import NAMES, create
 from qviz.nn.own_forward import quantized
 from qviz.nn.ptq.fold import fold_batchnorm
@@ -97,7 +97,7 @@ def open_source(path: str | Path, model: str | None = None) -> Source:
     file = _file(Path(path))
     tensors, info, note = _tensors(file)
     name = _name(tensors, model, f"{file}{f' ({note})' if note else ''}")
-    network = _architecture(name, tensors).eval()
+    network = create(name, num_classes=_classes(name, tensors) or None).eval()
     if not any(key.endswith("running_mean") for key in tensors):
         side = 32 if name == "resnet20" else 64
         fold_batchnorm(network, torch.zeros(1, 3, side, side))
@@ -167,11 +167,6 @@ def _texts(file: Path) -> dict[str, str]:
         raise ValueError(f"{file}: broken .safetensors file ({error})") from error
 
 
-def _architecture(name: str, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Return a network by name, its last layer as wide as the file's."""
-    return create(name, num_classes=_classes(name, tensors) or None)
-
-
 def _classes(name: str, tensors: Mapping[str, Tensor]) -> int:
     """Return how wide a network's last layer is in a state dict, 0 where that is not there."""
     with torch.device("meta"):
@@ -185,7 +180,7 @@ def _name(tensors: Mapping[str, Tensor], model: str | None, file: str) -> str:
     unlike: dict[str, list[str]] = {}
     for name in NAMES if model is None else (model,):
         with torch.device("meta"):
-            network = _architecture(name, tensors)
+            network = create(name, num_classes=_classes(name, tensors) or None)
         weights = {k: v.shape for k, v in network.named_parameters() if v.ndim > 1}
         unlike[name] = [
             _unlike(k, shape, tensors)

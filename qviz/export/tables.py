@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from qviz.core.codebook import count_below, take
+from qviz.core.lookup import count_below, take
 
 
 @dataclass(frozen=True, eq=False)

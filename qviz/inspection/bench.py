@@ -17,9 +17,9 @@ from qviz.core.rounding import Nearest
 from qviz.inspection.networks import Networks, same_unit
 from qviz.inspection.noise import Noise
 from qviz.measure.compare import build_grid
-from qviz.nn.layers import QuantLayer
 from qviz.nn.ptq.gptq import gptq
 from qviz.nn.ptq.nearest import nearest
+from qviz.nn.quant_layer import QuantLayer
 
 LARGEST = 2**28
 """Outputs times squared inputs of an output, up to which the closed form is tried: above it, a 3 x 3 layer of

@@ -15,9 +15,9 @@ from qviz.core._text import count
 from qviz.inspection.answers import answer
 from qviz.inspection.samples import Chunk, shapes
 from qviz.nn.calibration import run
-from qviz.nn.layers import QuantLayer
 from qviz.nn.modules import hooked
-from qviz.nn.report import survey
+from qviz.nn.quant_layer import QuantLayer
+from qviz.nn.survey import survey
 
 _SECOND = {"mm": 0, "bmm": 0, "mv": 0, "dot": 0, "convolution": 0, "addmm": 1, "baddbmm": 1, "addbmm": 1}
 """Where the two operands begin among the arguments of torch's products."""
@@ -49,7 +49,7 @@ _PLURALS = {
 def beside(model: nn.Module, chunk: Chunk) -> tuple[str, ...]:
     """Run a model once, and return notes of what it computes between its layers, if it does.
 
-    A layer is what :func:`~qviz.nn.report.survey` finds; what happens inside one is its own row's matter.
+    A layer is what :func:`~qviz.nn.survey.survey` finds; what happens inside one is its own row's matter.
 
     Args:
         model: Any module, converted or not; it stays as it is.

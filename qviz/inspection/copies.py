@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_map_only
 from qviz.core._text import some
 from qviz.export.packed import PackedLayer
 from qviz.nn.copies import deep_copy
-from qviz.nn.layers import QuantLayer
 from qviz.nn.modules import eager, uncompiled
+from qviz.nn.quant_layer import QuantLayer
 
 
 def copied(model: nn.Module) -> nn.Module:

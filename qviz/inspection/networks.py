@@ -17,8 +17,8 @@ from qviz.methods.method import Pair
 from qviz.nn.batches import Batch
 from qviz.nn.calibration import calibrate
 from qviz.nn.convert import convert, deconvert
-from qviz.nn.layers import QuantLayer
 from qviz.nn.ptq.fold import fold_batchnorm
+from qviz.nn.quant_layer import QuantLayer
 from qviz.nn.report import Report, report
 from qviz.nn.train.batch import each, size
 

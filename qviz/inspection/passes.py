@@ -12,8 +12,8 @@ from qviz.inspection.noise import Noise
 from qviz.inspection.tally import Tally
 from qviz.inspection.views import Outputs, Values
 from qviz.nn.batches import Batch, forward
-from qviz.nn.layers import QuantLayer
 from qviz.nn.modules import hooked
+from qviz.nn.quant_layer import QuantLayer
 
 
 class Measurement:

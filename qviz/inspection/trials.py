@@ -15,7 +15,7 @@ from qviz.inspection.bench import Bench, Same
 from qviz.inspection.networks import Networks
 from qviz.inspection.views import Trial
 from qviz.measure.compare import grid_names
-from qviz.nn.layers import QuantLayer
+from qviz.nn.quant_layer import QuantLayer
 
 WEIGHT_STEP = "the weight's step of least squared error"
 CHANNELS = "a step for each output channel"

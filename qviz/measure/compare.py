@@ -13,7 +13,8 @@ from qviz.core import _check
 from qviz.core.codebook import Codebook
 from qviz.core.grids import apot, lloyd, post, pot, quantile, uniform
 from qviz.core.quantizer import Quantizer
-from qviz.core.range import Fixed, Range, search_scale
+from qviz.core.range import Fixed, Range
+from qviz.core.search import search_scale
 from qviz.core.summary import Summary
 from qviz.measure.measured import Measured
 from qviz.measure.table import HEADERS, Comparison, Row

@@ -230,19 +230,13 @@ def matches(q: Quantizer, data: Summary) -> bool:
     """Return whether the channels of ``q`` are the rows of ``data`` (or it has one scale in all)."""
     if q.range.scale.numel() == 1:
         return True
-    return (
-        data.axis is not None
-        and data.axis == q.range.axis % data.x.ndim
-        and q.range.scale.numel() == len(data.rows)
-    )
+    same = data.axis is not None and data.axis == q.range.axis % data.x.ndim
+    return same and q.range.scale.numel() == len(data.rows)
 
 
 def _searched(q: Quantizer) -> tuple[Tensor, Tensor, Tensor]:
-    return (
-        q.codebook.levels.detach(),
-        q.rounding.borders(q.codebook),
-        torch.atleast_1d(q.range.scale.detach()),
-    )
+    scale = torch.atleast_1d(q.range.scale.detach())
+    return q.codebook.levels.detach(), q.rounding.borders(q.codebook), scale
 
 
 def _scale_and_clip(q: Quantizer) -> tuple[float | None, float | None]:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from qviz.core import _check
-from qviz.core.quantizer import Quantizer, probe
+from qviz.core.probe import probe
+from qviz.core.quantizer import Quantizer
 from qviz.core.range import Fixed
 from qviz.core.rounding import Stochastic
 

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from qviz.core import _check
-from qviz.core.codebook import Codebook, count_below
+from qviz.core.codebook import Codebook
 from qviz.core.lloyd import lloyd_rest
+from qviz.core.lookup import count_below
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import Fixed
 from qviz.core.recipe import recipe

@@ -1,4 +1,4 @@
-"""Borders: where an activation rounds up when its weight is quantized too, and the table that folds to."""
+"""Borders: where an activation rounds up when its weight is quantized too."""
 
 from __future__ import annotations
 

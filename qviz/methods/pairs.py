@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qviz.methods import adaround, adq, apot, aquant, asq, daq, lsq, pact, ste
+from qviz.methods import adaround, adq, apot, aquant, asq, daq, lsq, lsq_plus, pact, ste
 from qviz.methods.method import FLOAT, Method, Pair
 
 METHODS: dict[str, Method] = {
     "ste": ste.METHOD,
     "lsq": lsq.METHOD,
-    "lsq_plus": lsq.PLUS,
+    "lsq_plus": lsq_plus.METHOD,
     "pact": pact.METHOD,
     "apot": apot.METHOD,
     "daq": daq.METHOD,

@@ -23,11 +23,11 @@ from qviz.nn.convert import convert as convert
 from qviz.nn.convert import deconvert as deconvert
 from qviz.nn.download import cache_dir as cache_dir
 from qviz.nn.layers import QuantConv2d as QuantConv2d
-from qviz.nn.layers import QuantLayer as QuantLayer
 from qviz.nn.layers import QuantLinear as QuantLinear
 from qviz.nn.layers import adapt as adapt
 from qviz.nn.modules import quantizers as quantizers
 from qviz.nn.modules import split as split
+from qviz.nn.quant_layer import QuantLayer as QuantLayer
 from qviz.nn.report import Report as Report
 from qviz.nn.report import report as report
 from qviz.nn.train import CheckpointError as CheckpointError

@@ -14,8 +14,8 @@ from torch.nn.parameter import is_lazy
 from qviz.core.quantizer import Quantizer
 from qviz.nn.batches import Batch, batches_of, forward, samples
 from qviz.nn.batchnorm import batch_statistics, reestimate_batchnorm
-from qviz.nn.layers import QuantLayer, Reduce
 from qviz.nn.modules import hooked, uncompiled
+from qviz.nn.quant_layer import QuantLayer, Reduce
 
 KEPT = 2**20
 """So many values of one call of a layer are kept, for the case that the layer runs again."""

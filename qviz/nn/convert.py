@@ -14,14 +14,14 @@ from qviz.core._text import some
 from qviz.methods.method import Pair
 from qviz.nn.batches import Batch
 from qviz.nn.calibration import calibrate as calibrate
-from qviz.nn.layers import QuantLayer
 from qviz.nn.modules import uncompiled
 from qviz.nn.own_forward import quantized
 from qviz.nn.plan import Bits, Names, Order, Plan, eight_bits, pairs, plan
+from qviz.nn.quant_layer import QuantLayer
 from qviz.nn.report import Report as Report
 from qviz.nn.report import Row as Row
 from qviz.nn.report import report as report
-from qviz.nn.report import survey
+from qviz.nn.survey import survey
 
 POLICIES = ("fp", "8bit", "quantized")
 

@@ -12,7 +12,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from qviz.nn.layers import QuantConv2d, QuantLayer, QuantLinear, Reduce
+from qviz.nn.layers import QuantConv2d, QuantLinear
+from qviz.nn.quant_layer import QuantLayer, Reduce
 
 
 class OwnForward(QuantLayer):

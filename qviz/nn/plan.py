@@ -15,9 +15,9 @@ from qviz.methods.lsq import lsq
 from qviz.methods.method import Pair
 from qviz.nn.batches import Batch, batches_of
 from qviz.nn.calibration import run, several
-from qviz.nn.layers import QuantLayer
 from qviz.nn.own_forward import quantized
 from qviz.nn.past import Past
+from qviz.nn.quant_layer import QuantLayer
 
 Bits = int | tuple[int, int]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from qviz.nn.layers import QuantLayer
+    from qviz.nn.quant_layer import QuantLayer
 
 STEPS = 10
 """After so many changes of a layer's parameters without ``adapt``, it was forgotten."""

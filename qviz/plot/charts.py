@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
-from torch import Tensor
 
-from qviz.core._text import article
+from qviz.plot import rows
+from qviz.plot.rows import Values as Values
 from qviz.plot.scene import Axis, Band, Bars, Line, Mark, Panel, Points, Steps
 from qviz.plot.style import ROLES
-
-Values = Tensor | ArrayLike
 
 DOTTED = 24
 """Lines of up to this many points show where the points are."""
@@ -58,28 +54,28 @@ def curve(
         >>> curve({"loss": (np.arange(3), np.array([2.0, 1.5, 1.25]))}, y="loss").text
         'loss goes from 2 at step 0 to 1.25 at step 2.'
     """
-    rows = _few(lines if values is None else (lines, values), y or "value")
-    found = {name: _line(name, *_pair(name, line), log=log) for name, line in rows.items()}
+    named = rows.few(lines if values is None else (lines, values), y or "value")
+    found = {name: rows.line(name, *rows.pair(name, line), log=log) for name, line in named.items()}
     marks: list[Mark] = []
     words = []
     for role, (name, (at, values)) in zip(ROLES, found.items(), strict=False):
         if bands and name in bands:
-            low, high = (_numbers(f"bands[{name!r}]", v, at.shape) for v in bands[name])
+            low, high = (rows.numbers(f"bands[{name!r}]", v, at.shape) for v in bands[name])
             marks.append(Band(role, at, low, high))
         marks += _marks(role, name, at, values)
         words.append(_told(name, at, values, x))
     if strange := [name for name in bands or {} if name not in found]:
         raise ValueError(f"bands has {strange[0]!r}, which lines has not")
-    ends = _ends([at for at, _ in found.values()], "x")
-    wide = _limits(xlim, "xlim", *ends, margin=0.02)
+    ends = rows.ends([at for at, _ in found.values()], "x")
+    wide = rows.limits(xlim, "xlim", *ends, margin=0.02)
     for name, level in (references or {}).items():
         marks.append(Line("ideal", np.array(wide), np.full(2, float(level)), label=name))
         words.append(f"{name} is {level:.4g}.")
-    tall = _ends([getattr(m, key) for m in marks for key in ("y", "low", "high") if hasattr(m, key)], "y")
+    tall = rows.ends([getattr(m, key) for m in marks for key in ("y", "low", "high") if hasattr(m, key)], "y")
     return Panel(
         f"{y or 'value'} over {x}" if title is None else title,
         Axis(x, *wide),
-        Axis(y, *_limits(ylim, "ylim", *tall, margin=0.06, log=log), log),
+        Axis(y, *rows.limits(ylim, "ylim", *tall, margin=0.06, log=log), log),
         tuple(marks),
         " ".join(words),
     )
@@ -112,8 +108,8 @@ def histogram(
     """
     if bins < 1:
         raise ValueError(f"bins must be positive, got {bins}")
-    found = {name: _sample(name, values) for name, values in _few(samples, x).items()}
-    low, high = _limits(xlim, "xlim", *_ends(list(found.values()), "the samples"), margin=0.0)
+    found = {name: rows.sample(name, values) for name, values in rows.few(samples, x).items()}
+    low, high = rows.limits(xlim, "xlim", *rows.ends(list(found.values()), "the samples"), margin=0.0)
     edges = np.linspace(low, high, bins + 1)
     marks, words, top = [], [], 0.0
     for role, (name, values) in zip(ROLES, found.items(), strict=False):
@@ -156,21 +152,21 @@ def scatter(
         'layer 1: 3 points, x from 0 to 2, y from 1 to 5, correlation 1.00.'
     """
     marks, words = [], []
-    sets = _few(points if values is None else (points, values), y)
+    sets = rows.few(points if values is None else (points, values), y)
     for role, (name, pairs) in zip(ROLES, sets.items(), strict=False):
-        at, values = _pair(name, pairs, alone=False)
-        at = _sample(name, at)
-        values = _numbers(f"y of {name!r}", _sample(name, values), at.shape)
+        at, values = rows.pair(name, pairs, alone=False)
+        at = rows.sample(name, at)
+        values = rows.numbers(f"y of {name!r}", rows.sample(name, values), at.shape)
         marks.append(Points(role, at, values, label=name))
         told = f", correlation {np.corrcoef(at, values)[0, 1]:.2f}" if np.ptp(at) and np.ptp(values) else ""
         words.append(
             f"{name}: {len(at)} points, x from {at.min():.3g} to {at.max():.3g}, "
             f"y from {values.min():.3g} to {values.max():.3g}{told}."
         )
-    wide = _limits(None, "x", *_ends([m.x for m in marks], "x"), margin=0.03)
+    wide = rows.limits(None, "x", *rows.ends([m.x for m in marks], "x"), margin=0.03)
     for name, level in (references or {}).items():
         marks.append(Line("ideal", np.array(wide), np.full(2, float(level)), label=name))
-    tall = _limits(None, "y", *_ends([m.y for m in marks], "y"), margin=0.06)
+    tall = rows.limits(None, "y", *rows.ends([m.y for m in marks], "y"), margin=0.06)
     title = f"{y} over {x}" if title is None else title
     return Panel(title, Axis(x, *wide), Axis(y, *tall), tuple(marks), " ".join(words))
 
@@ -200,7 +196,7 @@ def by_layer(
         >>> by_layer({"bits": [4, 2, 3]}, names=["stem", "body", "head"], y="bits").text
         'bits: from 2 (layer 2, body) to 4 (layer 1, stem), mean 3.'
     """
-    found = {name: _sample(name, row) for name, row in _few(values, y or "value").items()}
+    found = {name: rows.sample(name, row) for name, row in rows.few(values, y or "value").items()}
     count = len(next(iter(found.values())))
     for name, row in [*found.items(), *([("names", names)] if names else [])]:
         if len(row) != count:
@@ -217,74 +213,13 @@ def by_layer(
             for i in (int(row.argmin()), int(row.argmax()))
         ]
         words.append(f"{name}: from {ends[0]} to {ends[1]}, mean {row.mean():.4g}.")
-    low, high = _ends(list(found.values()), "the values")
-    tall = _limits(ylim, "ylim", min(low, 0.0), max(high, 0.0), margin=0.0)
+    low, high = rows.ends(list(found.values()), "the values")
+    tall = rows.limits(ylim, "ylim", min(low, 0.0), max(high, 0.0), margin=0.0)
     if ylim is None:
         spare = 0.08 * (tall[1] - tall[0])
         tall = (tall[0] - spare if low < 0 else 0.0), tall[1] + spare
     shown = Axis("layer, from the first to the last", 0.5, count + 0.5)
     return Panel(title, shown, Axis(y, *tall), tuple(marks), " ".join(words))
-
-
-def _few(rows: Any, name: str) -> Mapping[str, Any]:
-    """Return rows by their names; what is no mapping is one row, of the name of its axis."""
-    if not isinstance(rows, Mapping):
-        return {name: rows}
-    if not 1 <= len(rows) <= len(ROLES):
-        raise ValueError(f"a panel shows 1 to {len(ROLES)} of them, got {len(rows)}")
-    return rows
-
-
-def _pair(name: str, row: Any, *, alone: bool = True) -> tuple[Values, Values]:
-    """Return x and y of a row; where they may stand alone, numbers are y over 0, 1, 2 and so on."""
-    sized = isinstance(row, Sequence) or (isinstance(row, (np.ndarray, Tensor)) and row.ndim)
-    if alone and sized and len(row) and all(np.ndim(value) == 0 for value in row):
-        return range(len(row)), row
-    if sized and len(row) == 2 and not isinstance(row, str):
-        return row[0], row[1]
-    wanted = "a pair (x, y) or numbers y" if alone else "a pair (x, y)"
-    got = article(type(row).__name__) + (f" of {len(row)}" if sized else "")
-    raise TypeError(f"{name!r} must be {wanted}, got {got}: give a mapping from names to these, or x and y")
-
-
-def _array(values: Values) -> np.ndarray:
-    if isinstance(values, Tensor):
-        values = values.detach().double().cpu().numpy()
-    try:
-        return np.array(values, dtype=np.float64)
-    except (TypeError, ValueError) as problem:
-        raise TypeError(
-            f"give an array of numbers or a mapping from names to such, got {article(type(values).__name__)} "
-            "in place of an array"
-        ) from problem
-
-
-def _numbers(name: str, values: Values, shape: tuple[int, ...]) -> np.ndarray:
-    row = _array(values)
-    if row.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, got {row.shape}")
-    return row
-
-
-def _sample(name: str, values: Values) -> np.ndarray:
-    row = _array(values).ravel()
-    if not row.size or not np.isfinite(row).all():
-        raise ValueError(f"{name!r} is empty, or has values that are NaN or infinite")
-    return row
-
-
-def _line(name: str, x: Values, y: Values, *, log: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return x (R,) and y (R, n)."""
-    at, values = _array(x), _array(y)
-    if log:
-        values[~(values > 0)] = np.nan
-    if at.ndim != 1 or values.ndim not in (1, 2) or values.shape[:1] != at.shape or not values.size:
-        raise ValueError(
-            f"{name!r} needs x of shape (R,) and y of shape (R,) or (R, n), got {at.shape}, {values.shape}"
-        )
-    if not np.isfinite(at).all() or not np.isfinite(values).any():
-        raise ValueError(f"{name!r} has an x that is not finite, or no finite y")
-    return at, values.reshape(len(at), -1)
 
 
 def _marks(role: str, name: str, at: np.ndarray, values: np.ndarray) -> list[Mark]:
@@ -312,28 +247,3 @@ def _told(name: str, at: np.ndarray, values: np.ndarray, x: str) -> str:
 
 def _figures(row: np.ndarray) -> str:
     return f"{row[0]:.4g}" if len(row) == 1 else f"[{row.min():.4g} … {row.max():.4g}]"
-
-
-def _ends(arrays: Sequence[np.ndarray], what: str) -> tuple[float, float]:
-    held = np.concatenate([np.ravel(a) for a in arrays])
-    held = held[np.isfinite(held)]
-    if not held.size:
-        raise ValueError(f"{what} has no finite number")
-    return float(held.min()), float(held.max())
-
-
-def _limits(
-    given: tuple[float, float] | None, name: str, low: float, high: float, *, margin: float, log: bool = False
-) -> tuple[float, float]:
-    """Return the limits that were given, after a look at them, or the ends with a margin, never equal."""
-    if given is not None:
-        if not -np.inf < given[0] < given[1] < np.inf:
-            raise ValueError(f"{name} must be finite and increasing, got {given}")
-        return float(given[0]), float(given[1])
-    if log:
-        low, high = _limits(None, name, np.log10(low), np.log10(high), margin=margin)
-        return 10.0**low, 10.0**high
-    spare = margin * (high - low)
-    if not high - low > 1e-9 * max(abs(low), abs(high)):
-        spare = 0.5 * (abs(high) or 1.0)
-    return low - spare, high + spare

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from qviz.core._text import count
-from qviz.core.quantizer import Quantizer, probe
+from qviz.core.probe import probe
+from qviz.core.quantizer import Quantizer
 from qviz.measure.measured import Measured
 from qviz.measure.positions import level_positions as level_positions
 from qviz.plot.charts import by_layer as by_layer
@@ -64,13 +65,8 @@ def levels(x: Data, methods: Methods, *, bins: int = 120, unit: str = "") -> Pan
             f"{int(half.sum())} of them in the inner half."
         )
     y = Axis("share of values (%)", 0.0, top * (1.08 + 0.13 * len(named)))
-    return Panel(
-        "Levels over the values",
-        Axis(_with_unit("x", unit), low, high),
-        y,
-        tuple(marks),
-        " ".join(words),
-    )
+    shown = Axis(_with_unit("x", unit), low, high)
+    return Panel("Levels over the values", shown, y, tuple(marks), " ".join(words))
 
 
 def staircase(

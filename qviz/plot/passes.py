@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qviz.core.quantizer import Quantizer, probe
+from qviz.core.probe import probe
+from qviz.core.quantizer import Quantizer
 from qviz.measure.mismatch import Deviation, slopes
 from qviz.methods.daq import SoftArgmax
 from qviz.plot.places import treads

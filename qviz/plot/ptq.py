@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from qviz.plot.charts import Values, _array, _few, _limits, _sample
+from qviz.plot import rows
+from qviz.plot.rows import Values
 from qviz.plot.scene import Axis, Bars, Line, Mark, Panel, Points
 from qviz.plot.style import ROLES
 
@@ -42,22 +43,22 @@ def ladder(
     """
     marks: list[Mark] = []
     words = []
-    for role, (name, variants) in zip(ROLES, _few(rungs, "method").items(), strict=False):
-        found = _sample(name, variants).reshape(-1, 2)
+    for role, (name, variants) in zip(ROLES, rows.few(rungs, "method").items(), strict=False):
+        found = rows.sample(name, variants).reshape(-1, 2)
         at, reached = found.T
         if (at <= 0).any():
             raise ValueError(f"times must be positive, got {at.min():g} for {name!r}")
         marks.append(Line(role, at, reached))
         marks.append(Points(role, at, reached, label=name))
         words.append(f"{name}: " + ", ".join(f"{share:.4g} in {time:.3g}" for time, share in found) + ".")
-    low, high = _limits(
+    low, high = rows.limits(
         None, "x", min(m.x.min() for m in marks), max(m.x.max() for m in marks), margin=0.08, log=True
     )
     for name, level in (references or {}).items():
         marks.append(Line("ideal", np.array([low, high]), np.full(2, float(level)), label=name))
         words.append(f"{name} is {level:.4g}.")
     ends = min(m.y.min() for m in marks), max(m.y.max() for m in marks)
-    shown = Axis(y, *_limits(None, "y", *ends, margin=0.06))
+    shown = Axis(y, *rows.limits(None, "y", *ends, margin=0.06))
     return Panel(title, Axis(x, low, high, log=True), shown, tuple(marks), " ".join(words))
 
 
@@ -86,7 +87,7 @@ def parts_by_block(
         >>> parts_by_block({"weights": [1.0, 0.25]}, names=["first", "second"]).text
         'weights: largest in first (1), together 1.25.'
     """
-    found = {name: _sample(name, row) for name, row in _few(parts, "error").items()}
+    found = {name: rows.sample(name, row) for name, row in rows.few(parts, "error").items()}
     count = len(next(iter(found.values())))
     names = [str(name) for name in names] or [f"block {i + 1}" for i in range(count)]
     for name, row in [*found.items(), ("names", np.zeros(len(names)))]:
@@ -103,7 +104,7 @@ def parts_by_block(
         marks.append(Points(role, at[row > 0].astype(float), row[row > 0]))
         k = int(row.argmax())
         words.append(f"{name}: largest in {names[k]} ({row[k]:.3g}), together {row.sum():.3g}.")
-    low, high = _limits(ylim, "ylim", held[held > 0].min(), held.max(), margin=0.08, log=True)
+    low, high = rows.limits(ylim, "ylim", held[held > 0].min(), held.max(), margin=0.08, log=True)
     shown = Axis("block, from the first to the last", edges[0], edges[-1])
     return Panel(title, shown, Axis(y, low, high, log=True), tuple(marks), " ".join(words))
 
@@ -143,7 +144,7 @@ def border(
     if levels < 2:
         raise ValueError(f"a grid needs two levels to round between, got {levels}")
     high = levels - 1
-    values = _sample("u", u)
+    values = rows.sample("u", u)
     inside = values[(values > 0) & (values < high)]
     counts, edges = np.histogram(inside, BINS * high, (0, high))
     heights = counts / max(counts.max(), 1)
@@ -152,14 +153,14 @@ def border(
     saw = np.column_stack([n, n + 1.0, np.full(high, np.nan)]).ravel()[:-1]
     marks.append(Line("ideal", saw, np.tile([0.0, 1.0, np.nan], high)[:-1], label="fraction of the cell"))
     words = [f"{len(inside) / len(values):.0%} of the values lie between the end levels."]
-    for role, (name, (at, height)) in zip(ROLES, _few(borders, "B").items(), strict=False):
-        at, height = _array(at), _array(height)
+    for role, (name, (at, height)) in zip(ROLES, rows.few(borders, "B").items(), strict=False):
+        at, height = rows.array(at), rows.array(height)
         if at.shape != height.shape or at.ndim != 1:
             raise ValueError(f"{name!r} needs u and B of one shape (R,), got {at.shape} and {height.shape}")
         marks.append(Line(role, at, height, label=name))
         words.append(f"{name}: border from {np.nanmin(height):.2g} to {np.nanmax(height):.2g}")
         if name in (thresholds or {}):
-            cuts = _sample(name, thresholds[name])
+            cuts = rows.sample(name, thresholds[name])
             if len(cuts) != high:
                 raise ValueError(f"{name!r} must be {high} thresholds, got {len(cuts)}")
             marks.append(Points(role, cuts, cuts - n))

@@ -5,138 +5,23 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
-from io import BytesIO
 from typing import Any
 
 import bqplot
 import numpy as np
-from ipywidgets import Image, Widget
-from matplotlib.image import imsave
+from ipywidgets import Widget
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from qviz.plot.scene import Axis, Band, Bars, Heat, Line, Mark, Panel, Points, Rug, Rule, Span, Steps
-from qviz.plot.style import HEAT, LOOKS
+from qviz.plot.scene import Axis, Heat, Mark, Panel
 from qviz.widgets.batch import Batch
+from qviz.widgets.live_marks import arrays, colors, looks, made
 
-Arrays = dict[str, np.ndarray]
 Changes = list[tuple[Widget, dict[str, Any]]]
 Drag = Callable[[int, int, float, float], None]
 """What is told of a dragged dot: the index of its mark, its own index, and its place (x, y)."""
 
 INK = "var(--jp-content-font-color1)"
 """Text in the color of the page's theme; bqplot's own choice on dark themes is orange."""
-
-OPACITY = {Bars: 0.5, Band: 0.2, Span: 0.2}
-"""How much the filled marks cover what is behind them."""
-
-MANY = 64
-"""Ticks of a ruler that are more than this are thin, so that they stay apart."""
-
-MARKERS = {
-    "o": "circle",
-    "s": "square",
-    "^": "triangle-up",
-    "D": "diamond",
-    "v": "triangle-down",
-    "P": "cross",
-}
-"""bqplot's names for matplotlib's letters."""
-
-
-def _ended(x: np.ndarray, y: np.ndarray) -> Arrays:
-    """Return a line without the gap at its end: bqplot puts a label at the last point."""
-    if not len(y) or not np.isnan(y[-1]):
-        return {"x": x, "y": y}
-    seen = np.flatnonzero(~np.isnan(y))
-    end = int(seen[-1]) + 1 if len(seen) else 0
-    return {"x": x[:end], "y": y[:end]}
-
-
-def _outline(edges: np.ndarray, heights: np.ndarray, base: float | None) -> Arrays:
-    """Return the corners of bars from left to right, closed down to ``base`` unless it is None."""
-    x, y = np.repeat(edges, 2)[1:-1], np.repeat(heights, 2)
-    if base is not None:
-        x, y = np.concatenate([x[:1], x, x[-1:]]), np.concatenate([[base], y, [base]])
-    return {"x": x.astype(np.float64), "y": y.astype(np.float64)}
-
-
-def _outer(at: np.ndarray) -> np.ndarray:
-    """Return the outer edges of equally spaced cells with these centers; of a single one, one apart."""
-    half = (at[-1] - at[0]) / (len(at) - 1) / 2 if len(at) > 1 else 0.5
-    return np.array([at[0] - half, at[-1] + half])
-
-
-def colors(mark: Heat) -> bytes:
-    """Return a heat map as a PNG, a pixel a value. bqplot's own map is drawn up to five times a change."""
-    low, high = mark.ends or (None, None)
-    png = BytesIO()
-    imsave(
-        png, np.ma.masked_invalid(mark.values), cmap=HEAT, vmin=low, vmax=high, origin="lower", format="png"
-    )
-    return png.getvalue()
-
-
-def arrays(mark: Mark, panel: Panel) -> Arrays:
-    """Return the arrays that bqplot gets for a mark of a panel.
-
-    Raises:
-        TypeError: There is no live drawing for this type of mark.
-    """
-    across = {"x": (panel.y.low, panel.y.high), "y": (panel.x.low, panel.x.high)}
-    match mark:
-        case Line():
-            return _ended(mark.x, mark.y)
-        case Points():
-            return {"x": mark.x, "y": mark.y}
-        case Rug():
-            ends = np.broadcast_arrays(mark.low, mark.high, mark.x)[:2]
-            ticks = Line.of(mark.role, [mark.x, mark.x], ends)  # one SVG path; bqplot wants a number last
-            return {"x": ticks.x, "y": ticks.y}
-        case Bars():
-            return _outline(mark.edges, mark.heights, 0.0)
-        case Steps():
-            return _outline(mark.edges, mark.heights, None)
-        case Band():
-            x, y = np.concatenate([mark.x, mark.x[::-1]]), np.concatenate([mark.high, mark.low[::-1]])
-            return {"x": x, "y": y}
-        case Rule():
-            line = np.array([mark.at, mark.at]), np.array(across[mark.axis])
-            return dict(zip("xy" if mark.axis == "x" else "yx", line, strict=True))
-        case Span():
-            low, high = across[mark.axis]
-            strip = np.array([mark.low, mark.low, mark.high, mark.high]), np.array([low, high, high, low])
-            return dict(zip("xy" if mark.axis == "x" else "yx", strip, strict=True))
-        case Heat():
-            return {"x": _outer(mark.x), "y": _outer(mark.y)}
-    raise TypeError(f"no live drawing for a mark of type {type(mark).__name__}")
-
-
-def _looks(mark: Mark) -> dict[str, Any]:
-    """Return the traits of a bqplot mark that follow from role and kind."""
-    look = LOOKS[mark.role]
-    if isinstance(mark, Heat):
-        return {}
-    if isinstance(mark, Points):
-        drag = {"restrict_x": mark.moves == "x", "restrict_y": mark.moves == "y"}
-        marker = MARKERS[look.marker] if mark.label else "circle"
-        return {"colors": [look.color], "enable_move": bool(mark.moves), "marker": marker, **drag}
-    if type(mark) in OPACITY:
-        return {"colors": [look.color], "fill_colors": [look.color]}
-    if isinstance(mark, Rug):
-        width = 2 if len(mark.x) <= MANY else 1
-        return {"colors": [look.color], "line_style": "solid", "stroke_width": width}
-    return {"colors": [look.color], "line_style": look.plain_dash}
-
-
-def _made(mark: Mark, **traits: Any) -> bqplot.Mark:
-    """Return a new bqplot mark for a kind of mark."""
-    if isinstance(mark, Points):
-        return bqplot.Scatter(default_size=56, stroke="white", update_on_move=True, **traits)
-    if isinstance(mark, Heat):
-        return bqplot.Image(image=Image(value=colors(mark), format="png"), **traits)
-    if type(mark) in OPACITY:
-        return bqplot.Lines(fill="inside", fill_opacities=[OPACITY[type(mark)]], stroke_width=0, **traits)
-    return bqplot.Lines(**{"stroke_width": 1.4 if isinstance(mark, Rule) else 2, **traits})
 
 
 @functools.lru_cache(maxsize=64)
@@ -234,7 +119,7 @@ class LivePanel:
             self.shown.append(live)
             if isinstance(mark, Heat):
                 wanted.append((live.image, {"value": colors(mark)}))
-            wanted.append((live, {**arrays(mark, panel), **_looks(mark), "scales": scales, "visible": True}))
+            wanted.append((live, {**arrays(mark, panel), **looks(mark), "scales": scales, "visible": True}))
         spare = [live for pool in self._pool.values() for live in pool if live not in self.shown]
         wanted += [(live, {"visible": False}) for live in spare]
         wanted.append((self.widget, {"title": panel.title, "marks": [*self.shown, *spare]}))
@@ -247,7 +132,7 @@ class LivePanel:
         k = used.get(type(mark), 0)
         used[type(mark)] = k + 1
         if k == len(pool):
-            live = _made(mark, scales=scales, **arrays(mark, panel), **_looks(mark))
+            live = made(mark, scales=scales, **arrays(mark, panel), **looks(mark))
             if isinstance(live, bqplot.Scatter):
                 live.on_drag_start(self._grab)
                 live.observe(self._moved, ["x", "y"])

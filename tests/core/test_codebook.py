@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 
 from qviz import Codebook, Fixed, Quantizer, apot, post, uniform
-from qviz.core.codebook import LearnedLevels, count_below, take
+from qviz.core.codebook import LearnedLevels
+from qviz.core.lookup import count_below, take
 from tests import oracles
 from tests.strategies import BOOKS, FEW, books, custom_books, same_bits, steps_around, tensors
 

@@ -9,7 +9,8 @@ import torch
 from qviz import Quantizer, recipes, uniform
 from qviz.core.learned import LearnedClip, scale_gradient
 from qviz.methods.asq import AdaptiveStep
-from qviz.methods.lsq import LearnedAffine, LearnedStep
+from qviz.methods.lsq import LearnedStep
+from qviz.methods.lsq_plus import LearnedAffine
 from tests.methods.checks import close, difference, normal, run
 
 

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from qviz import apot, post, pot
-from qviz.core.codebook import count_below
-from qviz.core.lookup import FEW, table
+from qviz.core.lookup import FEW, count_below, table
 
 SIZE = 1 << 20
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qviz import Fixed, Quantizer, Summary, apot, post, pot, uniform
-from qviz.core import range as range_module
+from qviz.core import search as search_module
 from qviz.core import summary
-from qviz.core.range import search_rows
+from qviz.core.search import search_rows
 from tests import oracles
 from tests.strategies import BOOKS, FEW, custom_books, tensors
 
@@ -250,5 +250,5 @@ def test_sums_of_every_64th_value_are_as_exact(monkeypatch, shape):
 def test_channels_are_searched_some_at_a_time_with_the_same_scales(monkeypatch):
     x = torch.randn(7, 90, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     whole = search_rows(x, post(4))
-    monkeypatch.setattr(range_module, "SUMS_BELOW", 200)
+    monkeypatch.setattr(search_module, "SUMS_BELOW", 200)
     assert torch.equal(search_rows(x, post(4)), whole)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from qviz.explore import GradientModel
 from qviz.explore.backward import KINDS
-from qviz.explore.gradient import BESIDE, RATE, STEPS, GradientChoice
+from qviz.explore.gradient import GradientChoice
+from qviz.explore.gradient_panels import BESIDE, RATE, STEPS
 from qviz.plot.scene import Band, Line, Points
 from tests.strategies import FEW
 

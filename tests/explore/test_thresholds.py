@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qviz.explore import ThresholdModel
-from qviz.explore.threshold_panels import LOSSES, WINDOW
+from qviz.explore.threshold_work import LOSSES, WINDOW
 from qviz.explore.thresholds import LARGEST_MOVE, LEAST_WIDTH
 from qviz.plot.scene import Bars, Line, Points, Rug, Span, Steps
 from tests import oracles

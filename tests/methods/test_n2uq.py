@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from qviz import Fixed, Quantizer, Stochastic, recipes
-from qviz.methods.lsq import LearnedAffine
+from qviz.methods.lsq_plus import LearnedAffine
 from qviz.methods.n2uq import InOutScale, LearnedKnots
 from tests import oracles
 from tests.methods.checks import GRADIENT, VALUE, close, normal

@@ -73,18 +73,18 @@ def test_changed_axes_are_told(e):
     e.grid_a.value = e.grid_b.value = "uniform"
     e.hold.value = True
     e.bits.value = 8
-    assert "x axis" not in e._note.value
+    assert "x axis" not in e._words.note.value
     e.hold.value = False
-    assert "Histogram of the error, x axis" in e._note.value
+    assert "Histogram of the error, x axis" in e._words.note.value
     e.mirror.value = True
-    assert e._note.value == ""
+    assert e._words.note.value == ""
 
 
 def test_the_words_and_the_pictures_name_are_on_the_page(e):
-    e._folded.selected_index = 0
+    e._words.folded.selected_index = 0
     for _ in range(2):
-        assert f'role="img" aria-label="{html.escape(e.describe())}"' in e._text.value
-        assert all(html.escape(panel.text) in e._words.value for panel in e.scene().panels)
+        assert f'role="img" aria-label="{html.escape(e.describe())}"' in e._words.text.value
+        assert all(html.escape(panel.text) in e._words.told.value for panel in e.scene().panels)
         e.bits.value = 3
 
 
@@ -107,7 +107,7 @@ def test_threads_leave_controls_and_picture_agreed(e):
     for thread in threads:
         thread.join()
     assert e.bits.value == e.choice().bits
-    assert f"{e.choice().bits} bits" in e._text.value
+    assert f"{e.choice().bits} bits" in e._words.text.value
 
 
 def test_a_page_of_any_controls(tmp_path, monkeypatch):

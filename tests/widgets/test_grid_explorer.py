@@ -18,7 +18,7 @@ from qviz.explore import tensors
 from qviz.plot.html import scene_html
 from qviz.plot.style import LOOKS
 from qviz.widgets import GridExplorer
-from qviz.widgets.live import arrays
+from qviz.widgets.live_marks import arrays
 
 YOURS = "your tensor"
 MANUAL = "manual clip"
@@ -390,7 +390,7 @@ def test_a_manual_clip_says_that_it_serves_both_grids(e):
 def test_a_tensor_that_cannot_be_shown_is_left_out_with_a_word(x, said):
     e = GridExplorer(x, tensor="your tensor")
     assert e.tensor.value == tensors.BIG
-    assert "Your tensor is left out:" in e._text.value
+    assert "Your tensor is left out:" in e._words.text.value
     assert said in e.describe()
     assert "left out" not in GridExplorer(X).describe()
 

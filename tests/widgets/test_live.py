@@ -17,7 +17,8 @@ from qviz.plot import panels
 from qviz.plot.scene import Axis, Band, Bars, Heat, Line, Mark, Panel, Points, Rug, Rule, Span, Steps
 from qviz.plot.style import LOOKS
 from qviz.widgets import GridExplorer
-from qviz.widgets.live import LivePanel, apply, arrays
+from qviz.widgets.live import LivePanel, apply
+from qviz.widgets.live_marks import arrays
 
 X = torch.randn(300, generator=torch.Generator().manual_seed(3))
 EDGES, HEIGHTS = np.array([0.0, 1.0, 3.0]), np.array([2.0, 5.0])

@@ -75,17 +75,17 @@ def test_a_kept_picture_stays_in_the_background(e):
     e.count.value = 3
     ghost, now = e.scene().panels[0].marks
     assert (ghost.role, ghost.y[1], now.y[1]) == ("before", 2.0, 3.0)
-    assert "slope 2 → 3" in e._text.value
+    assert "slope 2 → 3" in e._words.text.value
     assert len([m for m in e._live[0].widget.marks if m.visible]) == 2
     e.keep.value = False
     assert len(e.scene().panels[0].marks) == 1
-    assert "→" not in e._text.value
+    assert "→" not in e._words.text.value
 
 
 def test_dots_are_counted_without_what_is_kept(e):
     e.keep.value = True
     e.count.value = 3
-    e._drag(0)(1, 0, 1.0, 2.0)  # the line's number is 0; the kept one is before it
+    e._drag(0, 1, 0, 1.0, 2.0)  # the line's number is 0; the kept one is before it
     assert e.choice().count == 1
 
 
@@ -149,8 +149,8 @@ def test_a_text_is_a_control(e):
 def test_the_state_is_one_line_of_code(e):
     e.count.value, e.note.value = 3, 'it\'s "so"'
     assert eval(e.code, {"Explorer": Restored}) == e.state
-    e._folded.selected_index = 1
-    assert "Explorer.from_state(" in e._code.value
+    e._words.folded.selected_index = 1
+    assert "Explorer.from_state(" in e._words.code.value
 
 
 class Restored:
@@ -190,5 +190,5 @@ def test_a_failed_action_says_so(e):
     e.measure.click()
     e.model.gate.release()
     e.wait()
-    assert "ValueError: no more disk" in e._note.value
+    assert "ValueError: no more disk" in e._words.note.value
     assert e.measure.description == "Measure"

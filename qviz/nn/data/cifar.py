@@ -59,11 +59,7 @@ class Cifar10:
 
 
 def cifar10(
-    split: str = "train",
-    *,
-    root: str | Path | None = None,
-    download: bool = False,
-    source: str | None = None,
+    split: str = "train", *, root: str | Path | None = None, download: bool = False, source: str | None = None
 ) -> Cifar10:
     """Return one split of CIFAR-10: the full set where it is, else the embedded sample.
 

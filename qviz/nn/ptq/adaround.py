@@ -22,11 +22,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from qviz.nn.layers import QuantLayer
 from qviz.nn.ptq.layerwise import in_order
 from qviz.nn.ptq.moments import Moments, matrix
 from qviz.nn.ptq.undecided import Undecided, beta
 from qviz.nn.ptq.weights import set_bias
+from qviz.nn.quant_layer import QuantLayer
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from qviz.core.rounding import Nearest
 from qviz.methods.aquant import AdaptiveBorder, aquant_activation
 from qviz.methods.aquant_cells import CellwiseBorder
 from qviz.methods.method import inputs
-from qviz.nn.layers import QuantLayer
+from qviz.nn.quant_layer import QuantLayer
 
 KINDS = ("channel", "layer", "cell", "fused")
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from qviz.nn.layers import QuantLayer
 from qviz.nn.ptq.undecided import Undecided
+from qviz.nn.quant_layer import QuantLayer
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qviz.nn.capture import inputs
-from qviz.nn.layers import QuantLayer
+from qviz.nn.quant_layer import QuantLayer
 
 
 @dataclass(frozen=True)

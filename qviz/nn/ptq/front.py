@@ -32,7 +32,7 @@ from qviz.nn.ptq.report import PTQReport
 from qviz.nn.ptq.settings import LEARNED, WHOLE, Settings, checked, pair_of, split
 from qviz.nn.ptq.weights import WeightGrid
 from qviz.nn.report import report as summary
-from qviz.nn.report import survey
+from qviz.nn.survey import survey
 from qviz.nn.train.interrupt import Interrupt
 
 

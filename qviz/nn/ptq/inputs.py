@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from qviz.core._text import article
-from qviz.nn.layers import QuantLayer
 from qviz.nn.modules import evaluating, hooked
+from qviz.nn.quant_layer import QuantLayer
 
 BATCH = 128
 """So many images run at a time."""

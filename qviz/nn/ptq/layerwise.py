@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from qviz.nn.calibration import together
-from qviz.nn.layers import QuantLayer
 from qviz.nn.ptq.inputs import quantized_layers, reads
 from qviz.nn.ptq.moments import Moments, matrix
 from qviz.nn.ptq.weights import WeightGrid
+from qviz.nn.quant_layer import QuantLayer
 
 ENOUGH = 2**18
 """Over so many places the moments of a layer are taken: 256 images of 32 × 32 places."""

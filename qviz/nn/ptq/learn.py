@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from qviz.core.quantizer import Quantizer
-from qviz.nn.layers import QuantLayer, adapt, mixed
+from qviz.nn.layers import adapt
 from qviz.nn.modules import hooked
 from qviz.nn.ptq.during import dropping, only, swapped
 from qviz.nn.ptq.options import Options
 from qviz.nn.ptq.undecided import Undecided, beta
 from qviz.nn.ptq.windows import Windows
+from qviz.nn.quant_layer import QuantLayer, mixed
 
 Tell = Callable[[int, float], None]
 """Is told the number of a step and its loss."""

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qviz.nn.layers import QuantLayer
 from qviz.nn.modules import hooked
 from qviz.nn.ptq.blocks import Block, find_blocks
 from qviz.nn.ptq.errors import Errors, errors
@@ -20,6 +19,7 @@ from qviz.nn.ptq.layerwise import SEEN
 from qviz.nn.ptq.learn import Learned, Task, learn
 from qviz.nn.ptq.options import Options
 from qviz.nn.ptq.progress import Bar, Stopped
+from qviz.nn.quant_layer import QuantLayer
 from qviz.nn.train.interrupt import Interrupt
 
 MEASURED = 64

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from qviz.core.rounding import Nearest
 from qviz.measure.metrics import sqnr_db
 from qviz.nn.capture import tap
-from qviz.nn.layers import QuantLayer
 from qviz.nn.modules import evaluating, hooked
 from qviz.nn.ptq.inputs import quantized_layers
 from qviz.nn.ptq.undecided import Undecided, beta
+from qviz.nn.quant_layer import QuantLayer
 
 WARM_UP = 0.2
 """The share of the steps before choices are pressed to be made."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from qviz.methods.lsq import lsq, lsq_plus
+from qviz.methods.lsq import lsq
+from qviz.methods.lsq_plus import lsq_plus
 from qviz.methods.method import Method, Pair, outputs
 from qviz.nn.ptq.borders import KINDS
 from qviz.nn.ptq.options import Options

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from qviz.core.codebook import take
+from qviz.core.lookup import take
 from qviz.core.quantizer import Quantizer
 from qviz.methods.adaround import LearnedRound
 

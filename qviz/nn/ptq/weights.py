@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from qviz.core.range import Fixed, Range
 from qviz.core.rounding import Nearest
-from qviz.nn.layers import QuantLayer
 from qviz.nn.ptq.moments import groups
+from qviz.nn.quant_layer import QuantLayer
 
 
 class WeightGrid:

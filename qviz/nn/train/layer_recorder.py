@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from qviz.core.quantizer import Quantizer
 from qviz.measure.positions import border_positions, level_positions, typical
-from qviz.nn.layers import QuantLayer
+from qviz.nn.quant_layer import QuantLayer
 from qviz.nn.train.history import History
 from qviz.nn.train.recording import LayerRecording
 

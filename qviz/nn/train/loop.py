@@ -14,8 +14,9 @@ from qviz.nn.train.config import TrainConfig
 from qviz.nn.train.evaluate import Loss, Metric
 from qviz.nn.train.history import History
 from qviz.nn.train.interrupt import Interrupt
+from qviz.nn.train.job import Job, OnStep
 from qviz.nn.train.machine import Machine
-from qviz.nn.train.run import Job, OnStep, Run
+from qviz.nn.train.run import Run
 
 
 def fit(

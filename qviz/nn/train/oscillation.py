@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from qviz.core.quantizer import Quantizer
-from qviz.nn.layers import QuantLayer
+from qviz.nn.quant_layer import QuantLayer
 
 WATCHED = 512
 """Weights watched in each layer, evenly spread; all of a smaller layer."""

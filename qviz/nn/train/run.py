@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from qviz.nn.batches import call
 from qviz.nn.layers import adapt
@@ -20,38 +16,19 @@ from qviz.nn.modules import evaluating, modes_kept, quantizers
 from qviz.nn.train import batch as batches
 from qviz.nn.train import seeds
 from qviz.nn.train.announce import describe, facts, objective
-from qviz.nn.train.config import TrainConfig
 from qviz.nn.train.errors import DivergenceError
-from qviz.nn.train.evaluate import Loss, Metric, Stopped, batches_of, evaluate
-from qviz.nn.train.figures import Meter, Reading
+from qviz.nn.train.evaluate import Stopped, batches_of, evaluate
+from qviz.nn.train.figures import Meter
 from qviz.nn.train.history import History
 from qviz.nn.train.interrupt import Interrupt
+from qviz.nn.train.job import Job
 from qviz.nn.train.machine import Machine
+from qviz.nn.train.objective import Objective
 from qviz.nn.train.optim import optimizers, set_rates
 from qviz.nn.train.progress import Progress, Timer, epoch_line, figures
 from qviz.nn.train.recorder import Recorder
 from qviz.nn.train.saving import Saver
 from qviz.nn.train.state import State
-
-OnStep = Callable[[int, History], None]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What fit was asked for; ``loss`` and ``metric`` are None for the usual ones."""
-
-    model: nn.Module
-    train: Iterable[Any]
-    config: TrainConfig
-    per_epoch: int
-    loss: Loss | None = None
-    metric: Metric | None = None
-    teacher: nn.Module | None = None
-    teacher_share: float = 1.0
-    val: Iterable[Any] | None = None
-    test: Iterable[Any] | None = None
-    folder: str | Path | None = None
-    on_step: OnStep | None = None
 
 
 class Run:
@@ -73,19 +50,13 @@ class Run:
             machine.place(job.teacher)
         self.figure = "top1" if job.metric is None else "metric"
         learned = objective(job.loss, job.metric, job.teacher, job.teacher_share)
-        self.state = State(
-            model=self.model,
-            config=self.config,
-            machine=machine,
-            per_epoch=self.per_epoch,
-            stop=self.stop,
-            optimizers=optimizers(self.model, self.config),
-            recorder=Recorder(self.model, self.config.record_every),
-            history=History({"objective": learned}, figure=self.figure),
-        )
+        history = History({"objective": learned}, figure=self.figure)
+        recorder = Recorder(self.model, self.config.record_every)
+        fixed = self.model, self.config, machine, self.per_epoch, self.stop
+        self.state = State(*fixed, optimizers(self.model, self.config), recorder, history)
         self.meter = Meter(machine.device, machine.world)
         self.saver = Saver(job.folder)
-        self.looked = False  # at the values of the first batch's targets
+        self.objective = Objective(job, machine.device)
         self.whole = True  # model, optimizers and random state are those of `step`, not of half a step
 
     def go(self, *, resume: bool, show: bool) -> History:
@@ -100,7 +71,7 @@ class Run:
             resumed = self.saver.begin(self.state, resume=resume)
             self._set_up(resumed)
             if show:
-                print(self._announcement(), flush=True)
+                self._announce()
             self.progress = Progress(self.stop, self.state.step, show=show)
             self.timer = Timer(self.progress, self.state.step, self.stop)
             self._train(resumed)
@@ -120,15 +91,15 @@ class Run:
         self.state.history.interrupted = False
         self.state.started = time.monotonic()
 
-    def _announcement(self) -> str:
-        job, step = self.job, self.state.step
-        return describe(self.model, job.train, self.config, self.per_epoch, step, str(self.machine))
+    def _announce(self) -> None:
+        train, step, where = self.job.train, self.state.step, str(self.machine)
+        print(describe(self.model, train, self.config, self.per_epoch, step, where), flush=True)
 
     def _train(self, resumed: bool) -> None:
         try:
             if not resumed:
                 self._save()  # a folder that cannot be written to shows now, not after an epoch
-            if self._due():  # stopped between the last step of an epoch and its evaluation
+            if self.state.due():  # stopped between the last step of an epoch and its evaluation
                 self._close_epoch()
             while self.state.step < self.stop:
                 self._epoch()
@@ -161,7 +132,7 @@ class Run:
         set_rates(self.state.optimizers, self.config.factor(self.state.step, self.total))
         with self.machine.autocast():
             output = call(self.net, x)
-            value = self._loss(output, x, y)
+            value = self.objective.loss(output, x, y)
         if self.meter.window == 1 and not math.isfinite(value.item()):
             self._diverged(self.state.step + 1, f"the loss is {value.item()}")
         self.machine.accelerator.backward(value)
@@ -172,38 +143,9 @@ class Run:
             optimizer.zero_grad(set_to_none=True)
         self._adapt()
         self.state.step += 1
-        self.meter.add(self.state.step, value, self._score(output, y, count), count)
-        last = self.state.step == self.stop
-        self.state.recorder.update(self.state.step, self.state.history, last=last)
+        self.meter.add(self.state.step, value, self.objective.score(output, y, count), count)
+        self.state.recorder.update(self.state.step, self.state.history, last=self.state.step == self.stop)
         self.whole = True
-
-    def _loss(self, output: Any, x: Any, y: Any) -> Tensor:
-        """Return the loss of a batch: by its targets, by the teacher's scores, or by both."""
-        share = self.job.teacher_share if self.job.teacher is not None else 0.0
-        value: Tensor | float = 0.0
-        if share < 1.0:
-            smoothing = self.config.label_smoothing
-            own = self.job.loss
-            if own is None:
-                by_targets = batches.cross_entropy(output, y, smoothing, look=not self.looked)
-                self.looked = True
-            else:
-                by_targets = own(output, y)
-            value = by_targets if share == 0.0 else (1.0 - share) * by_targets
-        if share > 0.0:
-            with torch.no_grad():
-                goal = batches.logits(call(self.job.teacher, x)).softmax(1)
-            value = value + share * functional.cross_entropy(batches.logits(output), goal)
-        return value
-
-    @torch.no_grad()
-    def _score(self, output: Any, y: Any, count: int) -> Tensor:
-        """Return the sum of the samples' scores; NaN where targets are no classes and no metric was given."""
-        if self.job.metric is not None:
-            score = torch.as_tensor(self.job.metric(output, y)) * count
-        else:
-            score = batches.right(output, y)
-        return torch.tensor(math.nan, device=self.machine.device) if score is None else score
 
     def _adapt(self) -> None:
         share = self.config.freeze_codebooks
@@ -236,7 +178,9 @@ class Run:
     def _flush(self) -> bool:
         readings, stop = self.meter.read(self.interrupt.asked)
         for reading in readings:
-            self._note(reading)
+            if not math.isfinite(reading.loss):
+                self._diverged(reading.step, f"the loss is {reading.loss}")
+            self.state.note(reading)
         self.state.recorder.drain()
         if readings:
             loss, score, images = self.state.sums
@@ -244,35 +188,12 @@ class Run:
             self.progress.update(self.state.step, -(-self.state.step // self.per_epoch), told)
         return stop
 
-    def _note(self, reading: Reading) -> None:
-        if not math.isfinite(reading.loss):
-            self._diverged(reading.step, f"the loss is {reading.loss}")
-        if (reading.step - 1) % self.per_epoch == 0:
-            self.state.sums = [0.0, 0, 0]
-        self.state.sums[0] += reading.loss * reading.images
-        self.state.sums[1] += reading.score
-        self.state.sums[2] += reading.images
-        rate = self.config.lr * self.config.factor(reading.step - 1, self.total)
-        curve = self.state.history.curve
-        add = curve.close if reading.step == self.stop else curve.append
-        add(reading.step, [reading.loss, rate, reading.score / reading.images])
-
     def _diverged(self, step: int, what: str) -> NoReturn:
         """Raise DivergenceError, naming the checkpoint that stays."""
         last = self.saver.last_good()
         kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint"
-        raise DivergenceError(
-            f"the training has diverged at step {step}: {what}. A smaller lr or clip_norm may help; {kept}",
-            step,
-            self.state.history,
-            last,
-        )
-
-    def _due(self) -> bool:
-        """Whether the epoch, or the run, that ends at the present step still lacks its row."""
-        step, epochs = self.state.step, self.state.history.epochs
-        ends = step > 0 and (step % self.per_epoch == 0 or step == self.stop)
-        return ends and (not epochs or epochs[-1]["steps"] != step)
+        text = f"the training has diverged at step {step}: {what}. A smaller lr or clip_norm may help; {kept}"
+        raise DivergenceError(text, step, self.state.history, last)
 
     def _close_epoch(self) -> None:
         """Evaluate, add the epoch's row, and save."""
@@ -282,7 +203,7 @@ class Run:
             "steps": self.state.step,
             "train_loss": self.state.sums[0] / self.state.sums[2],
             f"train_{self.figure}": self.state.sums[1] / self.state.sums[2],
-            "lr": self.config.lr * self.config.factor(self.state.step - 1, self.total),
+            "lr": self.state.rate(self.state.step),
         }
         ends = self.state.step == self.stop
         for name, loader in (("val", self.job.val), ("test", self.job.test if ends else None)):
@@ -300,8 +221,7 @@ class Run:
     def _evaluate(self, loader: Iterable[Any]) -> dict[str, float]:
         """Evaluate without moving the random state; an interrupt breaks it off before it counts."""
         # several processes must break off at the same place, or wait for ever
-        alone = self.machine.world == 1
-        stop = (lambda: self.interrupt.asked) if alone else None
+        stop = (lambda: self.interrupt.asked) if self.machine.world == 1 else None
         with seeds.kept(self.machine.device):
             how = {"device": self.machine.device, "stop": stop}
             try:

@@ -7,8 +7,8 @@ from pathlib import Path
 from torch import nn
 
 from qviz.core._files import sha256, write_atomically
-from qviz.nn.layers import QuantLayer
 from qviz.nn.modules import quantizers
+from qviz.nn.quant_layer import QuantLayer
 from qviz.nn.train.checkpoint import BEST, HISTORY, LAST, STATE, WEIGHTS, Checkpoints
 from qviz.nn.train.config import TrainConfig
 from qviz.nn.train.errors import CheckpointError

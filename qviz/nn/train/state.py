@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from qviz.nn.train import seeds
 from qviz.nn.train.config import TrainConfig
+from qviz.nn.train.figures import Reading
 from qviz.nn.train.history import History
 from qviz.nn.train.machine import Machine
 from qviz.nn.train.recorder import Recorder
@@ -52,6 +53,27 @@ class State:
     def elapsed(self) -> float:
         """Return the seconds that the run has taken, earlier parts included."""
         return self.seconds + time.monotonic() - self.started
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 1."""
+        return self.config.lr * self.config.factor(step - 1, self.per_epoch * self.config.epochs)
+
+    def note(self, reading: Reading) -> None:
+        """Add a step's figures to the epoch's sums and to the curve."""
+        if (reading.step - 1) % self.per_epoch == 0:
+            self.sums = [0.0, 0, 0]
+        self.sums[0] += reading.loss * reading.images
+        self.sums[1] += reading.score
+        self.sums[2] += reading.images
+        curve = self.history.curve
+        add = curve.close if reading.step == self.stop else curve.append
+        add(reading.step, [reading.loss, self.rate(reading.step), reading.score / reading.images])
+
+    def due(self) -> bool:
+        """Whether the epoch, or the run, that ends at the present step still lacks its row."""
+        step, epochs = self.step, self.history.epochs
+        ends = step > 0 and (step % self.per_epoch == 0 or step == self.stop)
+        return ends and (not epochs or epochs[-1]["steps"] != step)
 
     def not_finite(self) -> str | None:
         """Return the name of a parameter that is NaN or infinite, or None."""

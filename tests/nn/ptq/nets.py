@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from qviz import recipes
-from qviz.methods.lsq import lsq, lsq_plus
+from qviz.methods.lsq import lsq
+from qviz.methods.lsq_plus import lsq_plus
 from qviz.methods.method import Method, Pair, outputs
 from qviz.nn import convert
 from qviz.nn.ptq.nearest import nearest

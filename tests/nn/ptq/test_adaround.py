@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from qviz.methods.lsq import lsq_plus
+from qviz.methods.lsq_plus import lsq_plus
 from qviz.nn.layers import QuantConv2d
 from qviz.nn.ptq.adaround import adaround, decide
 from qviz.nn.ptq.moments import Moments

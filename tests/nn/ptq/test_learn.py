@@ -9,12 +9,12 @@ from torch import nn
 
 from qviz import recipes
 from qviz.nn import calibrate, convert
-from qviz.nn.layers import mixed
 from qviz.nn.ptq import add_borders
 from qviz.nn.ptq.learn import Task, error, learn, loss
 from qviz.nn.ptq.options import Options
 from qviz.nn.ptq.undecided import Undecided, beta
 from qviz.nn.ptq.windows import Windows
+from qviz.nn.quant_layer import mixed
 from tests.nn.ptq import oracles
 
 
