@@ -38,9 +38,10 @@ class Quantizer(nn.Module):
 
     Raises:
         TypeError, ValueError: (in use) x is not floating point, is empty, or lacks the range's axis.
-        RuntimeError: (in use) the range has not observed anything yet; (from torch, in the backward pass) y
-            was changed in place, by ``F.relu_(q(x))`` or ``+=``. It is kept for the gradients: computing it
-            anew would take up to 1.5 times as long. The output of a quantized *layer* may be changed.
+        RuntimeError: (in use) the range, or an adaptive codebook, has not observed anything yet; (from torch,
+            in the backward pass) y was changed in place, by ``F.relu_(q(x))`` or ``+=``. It is kept for the
+            gradients: computing it anew would take up to 1.5 times as long. The output of a quantized *layer*
+            may be changed.
 
     Example:
         >>> import torch
@@ -149,6 +150,7 @@ class Quantizer(nn.Module):
         Closed-form gradients (:class:`qviz.core.fast.Quantize`) where the parts have them, else the
         composition; :meth:`reference` is always the composition.
         """
+        self._need_levels()
         x = _check.float_tensor(x)
         spec = None if self.soft or self.codebook.levels.requires_grad else self._spec()
         if spec is None:
@@ -207,6 +209,7 @@ class Quantizer(nn.Module):
             TypeError: codes are not integers.
             ValueError: a code has no level.
         """
+        self._need_levels()
         if self.range.reads_input:
             raise ValueError(
                 f"the scale of {type(self.range).__name__} depends on the input; codes do not hold it"
@@ -271,7 +274,13 @@ class Quantizer(nn.Module):
         """Leave the tables out of copies and pickles."""
         return {**self.__dict__, "_kept": None}
 
+    def _need_levels(self) -> None:
+        if not self.codebook.calibrated:
+            name = type(self.codebook).__name__
+            raise RuntimeError(f"{name} has no levels yet: call observe(x) on the quantizer first")
+
     def _normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        self._need_levels()
         x = self.range.transform(x.to(_check.compute_dtype(x)))
         scale, offset = self.range(x)
         # divide: x * (1 / s) moves values that sit on a border
