@@ -17,7 +17,7 @@ MIN_SCALE = 1e-30
 
 
 class LearnedRange(Range):
-    """A range whose numbers are float32 parameters, one each or one per channel.
+    """A range whose scale and offset are float32 parameters: one for the tensor, or one per channel.
 
     Args:
         channels: how many channels ``axis`` has; None for one number in all.

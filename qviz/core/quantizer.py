@@ -81,7 +81,7 @@ class Quantizer(nn.Module):
     @property
     def scale(self) -> Tensor | None:
         """The range's present scale, shape () or (C,); None before anything was observed."""
-        return self.range.scale
+        return self.range.scale if self.range.calibrated else None
 
     @property
     def levels(self) -> Tensor:
@@ -141,7 +141,7 @@ class Quantizer(nn.Module):
             z = self.range.transform(x.detach().to(_check.compute_dtype(x)))
             self.codebook.observe(z)
             self.range.observe(z, self.codebook, self.rounding.borders(self.codebook))
-            self.rounding.observe(self._normalise(x)[0], self.codebook)
+            self.rounding.observe(self._normalize(x)[0], self.codebook)
         return self
 
     def forward(self, x: Tensor) -> Tensor:
@@ -171,10 +171,10 @@ class Quantizer(nn.Module):
 
     def _hard(self, x: Tensor) -> Tensor:
         """Return the output where no gradient is asked for; a folded AQuant takes a quarter of the time."""
-        u, scale, offset = self._normalise(x)
+        u, scale, offset = self._normalize(x)
         level = take(self.codebook.levels.to(u.dtype), self.rounding.encode(u, self.codebook))
         level = torch.where(torch.isnan(u), u, level)
-        return self.range.output(self._denormalise(level, scale, offset)).to(x.dtype)
+        return self.range.output(self._denormalize(level, scale, offset)).to(x.dtype)
 
     def reference(self, x: Tensor) -> Tensor:
         """Return the same through the composition of the parts in plain autograd (twice differentiable)."""
@@ -190,7 +190,7 @@ class Quantizer(nn.Module):
         """
         x = _check.float_tensor(x)
         with torch.no_grad():
-            u, _, _ = self._normalise(x)
+            u, _, _ = self._normalize(x)
             missing = int(torch.isnan(u).sum())
             if missing:
                 raise ValueError(
@@ -231,7 +231,7 @@ class Quantizer(nn.Module):
         compute = torch.float64 if dtype == torch.float64 else torch.float32
         hard = take(self.codebook.levels.to(compute), codes)
         scale, offset = self.range(hard)
-        return self.range.output(self._denormalise(hard, scale, offset)).to(dtype)
+        return self.range.output(self._denormalize(hard, scale, offset)).to(dtype)
 
     def _spec(self) -> Spec | None:
         """Return what the fast path needs to know besides tensors; None where only the composition serves."""
@@ -279,21 +279,21 @@ class Quantizer(nn.Module):
             name = type(self.codebook).__name__
             raise RuntimeError(f"{name} has no levels yet: call observe(x) on the quantizer first")
 
-    def _normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _normalize(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         self._need_levels()
         x = self.range.transform(x.to(_check.compute_dtype(x)))
         scale, offset = self.range(x)
         # divide: x * (1 / s) moves values that sit on a border
         return (x / scale if offset is None else (x - offset) / scale), scale, offset
 
-    def _denormalise(self, value: Tensor, scale: Tensor, offset: Tensor | None) -> Tensor:
+    def _denormalize(self, value: Tensor, scale: Tensor, offset: Tensor | None) -> Tensor:
         if self.range.rescale:
             value = value * scale if offset is None else value * scale + offset
         return value
 
     def _compose(self, x: Tensor) -> dict[str, Tensor]:
         """Compute every intermediate in plain autograd: the readable reference."""
-        u, scale, offset = self._normalise(x)
+        u, scale, offset = self._normalize(x)
         cell, t = self.codebook.locate(u)
         up = self.rounding.decide(u.detach(), cell, t.detach(), self.codebook)
         hard = self.codebook.levels.to(u.dtype)[cell + up]
@@ -309,10 +309,10 @@ class Quantizer(nn.Module):
         if (
             self.range.through == "soft" and not self.soft
         ):  # the scale sees what was cut off, not the rounding
-            relaxed = self._denormalise(soft, scale, offset)
-            y = self._denormalise(hard, scale, offset).detach() + (relaxed - relaxed.detach())
+            relaxed = self._denormalize(soft, scale, offset)
+            y = self._denormalize(hard, scale, offset).detach() + (relaxed - relaxed.detach())
         else:
-            y = self._denormalise(value, scale, offset)
+            y = self._denormalize(value, scale, offset)
         y = self.range.output(y).to(x.dtype)
         return {
             "u": u,

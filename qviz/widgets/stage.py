@@ -156,7 +156,7 @@ class Stage(w.VBox):
                 if new != old:
                     wanted = replace(self._choice, **{name: new})
                     self._go(self.model.settled(self._choice, wanted), name)
-                elif new != change["new"]:  # the page rounded what it was sent: nobody's move
+                elif new != change["new"]:  # the browser echoes the value it was sent, rounded
                     self._set(self._choice)
 
         return handle

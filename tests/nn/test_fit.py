@@ -305,7 +305,7 @@ def test_wrong_calls_are_refused_before_anything_happens(tmp_path):
 
 
 def test_an_uncalibrated_model_is_refused_by_name(tmp_path):
-    with pytest.raises(ValueError, match=r"not calibrated \(3\.input_quantizer\).*calibrate"):
+    with pytest.raises(ValueError, match=r"not calibrated \(3\.weight_quantizer\).*calibrate"):
         quiet(quantized(observe=False), folder=tmp_path)
 
 

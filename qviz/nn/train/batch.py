@@ -140,7 +140,7 @@ def shares(scores: Tensor, y: Any, *, look: bool) -> bool:
     return not look or bool((y >= 0).all() & ((y.sum(1, dtype=torch.float32) - 1).abs() < ROUNDING).all())
 
 
-def labelled(y: Tensor) -> Tensor:
+def labeled(y: Tensor) -> Tensor:
     """Return the share of places that have a class: those of :data:`IGNORED` have none."""
     return (y != IGNORED).double().mean()
 
@@ -158,4 +158,4 @@ def right(output: Any, y: Any) -> Tensor | None:
     if not classes(scores, y):
         return None
     hits = (scores.argmax(1) == y).double()
-    return hits.reshape(len(hits), -1).mean(1).sum() / labelled(y)
+    return hits.reshape(len(hits), -1).mean(1).sum() / labeled(y)

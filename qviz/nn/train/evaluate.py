@@ -123,14 +123,14 @@ def _sums(
         if y.ndim == 1:
             scores = batches.logits(output)
             among = (scores.topk(min(5, scores.shape[1])).indices == y[:, None]).any(1)
-            found["top5"] = among.sum() / batches.labelled(y)
+            found["top5"] = among.sum() / batches.labeled(y)
     return found | {"samples": torch.tensor(count)}
 
 
 def _loss(output: Any, y: Any, count: int, *, look: bool) -> Tensor:
     scores = batches.logits(output) if isinstance(y, Tensor) and y.ndim == 1 else None
     if scores is not None and batches.classes(scores, y):
-        return functional.cross_entropy(scores, y, reduction="sum") / batches.labelled(y)
+        return functional.cross_entropy(scores, y, reduction="sum") / batches.labeled(y)
     return batches.cross_entropy(output, y, look=look) * count
 
 
