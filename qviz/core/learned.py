@@ -134,6 +134,8 @@ class LearnedClip(LearnedRange):
         bound on α is added here.
     """
 
+    magnitudes = ("clip",)
+
     def __init__(
         self,
         reach: float = 1.0,

@@ -53,6 +53,7 @@ class LearnedStep(LearnedRange):
     """
 
     starts: ClassVar[tuple[str, ...]] = ("lsq", "mse")
+    magnitudes = ("step",)
 
     def __init__(
         self,
