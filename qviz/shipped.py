@@ -9,7 +9,7 @@
 >>> print(f"{tensor('stem').std():.4f}")
 0.2284
 
-What each file is, its licence and how it was made stands in ``data/README.md``. A file's sha256 is compared
+What each file is, its license and how it was made stands in ``data/README.md``. A file's sha256 is compared
 with ``data/manifest.json`` before it is first read; nothing is ever unpickled.
 """
 
@@ -107,7 +107,7 @@ def names(kind: str | None = None) -> tuple[str, ...]:
     """
     if kind is not None and kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; choose None or one of {', '.join(KINDS)}.")
-    return tuple(n for n, i in _catalogue(data_dir()).items() if kind in (None, i.kind))
+    return tuple(n for n, i in _catalog(data_dir()).items() if kind in (None, i.kind))
 
 
 def info(name: str) -> TensorInfo:
@@ -116,10 +116,10 @@ def info(name: str) -> TensorInfo:
     Raises:
         ValueError: No tensor has that name.
     """
-    catalogue = _catalogue(data_dir())
-    if name not in catalogue:
-        raise ValueError(f"No shipped tensor is named {name!r}; choose from {', '.join(catalogue)}.")
-    return catalogue[name]
+    catalog = _catalog(data_dir())
+    if name not in catalog:
+        raise ValueError(f"No shipped tensor is named {name!r}; choose from {', '.join(catalog)}.")
+    return catalog[name]
 
 
 def tensor(name: str) -> torch.Tensor:
@@ -238,7 +238,7 @@ _trusted = cache(_check)
 
 
 @cache
-def _catalogue(folder: Path) -> dict[str, TensorInfo]:
+def _catalog(folder: Path) -> dict[str, TensorInfo]:
     found = {}
     for kind in KINDS:
         with safe_open(_trusted(folder / _tensor_file(kind)), framework="pt") as file:

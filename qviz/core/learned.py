@@ -18,7 +18,7 @@ MIN_SCALE = 1e-30
 
 
 class LearnedRange(Range):
-    """A range whose numbers are float32 parameters, one each or one per channel.
+    """A range whose scale and offset are float32 parameters: one for the tensor, or one per channel.
 
     Args:
         channels: how many channels ``axis`` has; None for one number in all.
@@ -134,6 +134,8 @@ class LearnedClip(LearnedRange):
         arXiv:1909.13144, section 2.3. Zhou et al. (ASQ), arXiv:2504.17263, released code post.py; the lower
         bound on α is added here.
     """
+
+    magnitudes = ("clip",)
 
     def __init__(
         self,

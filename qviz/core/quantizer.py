@@ -41,9 +41,10 @@ class Quantizer(Made):
 
     Raises:
         TypeError, ValueError: (in use) x is not floating point, is empty, or lacks the range's axis.
-        RuntimeError: (in use) the range has not observed anything yet; (from torch, in the backward pass) y
-            was changed in place, by ``F.relu_(q(x))`` or ``+=``. It is kept for the gradients: computing it
-            anew would take up to 1.5 times as long. The output of a quantized *layer* may be changed.
+        RuntimeError: (in use) the range, or an adaptive codebook, has not observed anything yet; (from torch,
+            in the backward pass) y was changed in place, by ``F.relu_(q(x))`` or ``+=``. It is kept for the
+            gradients: computing it anew would take up to 1.5 times as long. The output of a quantized *layer*
+            may be changed.
 
     Example:
         >>> import torch
@@ -79,7 +80,7 @@ class Quantizer(Made):
     @property
     def scale(self) -> Tensor | None:
         """The range's present scale, shape () or (C,); None before anything was observed."""
-        return self.range.scale
+        return self.range.scale if self.range.calibrated else None
 
     @property
     def levels(self) -> Tensor:
@@ -125,7 +126,7 @@ class Quantizer(Made):
             z = self.range.transform(x.detach().to(_check.compute_dtype(x)))
             self.codebook.observe(z)
             self.range.observe(z, self.codebook, self.rounding.borders(self.codebook))
-            self.rounding.observe(self._normalise(x)[0], self.codebook)
+            self.rounding.observe(self._normalize(x)[0], self.codebook)
         return self
 
     def forward(self, x: Tensor) -> Tensor:
@@ -134,6 +135,7 @@ class Quantizer(Made):
         Closed-form gradients (:class:`qviz.core.fast.Quantize`) where the parts have them, else the
         composition; :meth:`reference` is always the composition.
         """
+        self._need_levels()
         x = _check.float_tensor(x)
         spec = None if self.soft or self.codebook.levels.requires_grad else fast_parts.spec(self)
         if spec is None:
@@ -155,10 +157,10 @@ class Quantizer(Made):
 
     def _hard(self, x: Tensor) -> Tensor:
         """Return the output where no gradient is asked for; a folded AQuant takes a quarter of the time."""
-        u, scale, offset = self._normalise(x)
+        u, scale, offset = self._normalize(x)
         level = take(self.codebook.levels.to(u.dtype), self.rounding.encode(u, self.codebook))
         level = torch.where(torch.isnan(u), u, level)
-        return self.range.output(self._denormalise(level, scale, offset)).to(x.dtype)
+        return self.range.output(self._denormalize(level, scale, offset)).to(x.dtype)
 
     def reference(self, x: Tensor) -> Tensor:
         """Return the same through the composition of the parts in plain autograd (twice differentiable)."""
@@ -173,7 +175,7 @@ class Quantizer(Made):
         Raises:
             ValueError: a value is NaN, which no code can hold.
         """
-        u = self._normalise(_check.float_tensor(x))[0]
+        u = self._normalize(_check.float_tensor(x))[0]
         if missing := int(torch.isnan(u).sum()):
             raise ValueError(f"x holds {missing} of {u.numel()} values that are NaN; no code stands for NaN")
         return self.rounding.encode(u, self.codebook).to(torch.uint8)
@@ -189,6 +191,7 @@ class Quantizer(Made):
             TypeError: codes are not integers.
             ValueError: a code has no level.
         """
+        self._need_levels()
         if self.range.reads_input:
             raise ValueError(
                 f"the scale of {type(self.range).__name__} depends on the input; codes do not hold it"
@@ -199,26 +202,32 @@ class Quantizer(Made):
         compute = torch.float64 if dtype == torch.float64 else torch.float32
         hard = take(self.codebook.levels.to(compute), codes)
         scale, offset = self.range(hard)
-        return self.range.output(self._denormalise(hard, scale, offset)).to(dtype)
+        return self.range.output(self._denormalize(hard, scale, offset)).to(dtype)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the tables out of copies and pickles."""
         return {**self.__dict__, "_kept": None}
 
-    def _normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _need_levels(self) -> None:
+        if not self.codebook.calibrated:
+            name = type(self.codebook).__name__
+            raise RuntimeError(f"{name} has no levels yet: call observe(x) on the quantizer first")
+
+    def _normalize(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        self._need_levels()
         x = self.range.transform(x.to(_check.compute_dtype(x)))
         scale, offset = self.range(x)
         # divide: x * (1 / s) moves values that sit on a border
         return (x / scale if offset is None else (x - offset) / scale), scale, offset
 
-    def _denormalise(self, value: Tensor, scale: Tensor, offset: Tensor | None) -> Tensor:
+    def _denormalize(self, value: Tensor, scale: Tensor, offset: Tensor | None) -> Tensor:
         if self.range.rescale:
             value = value * scale if offset is None else value * scale + offset
         return value
 
     def _compose(self, x: Tensor) -> dict[str, Tensor]:
         """Compute every intermediate in plain autograd: the readable reference."""
-        u, scale, offset = self._normalise(x)
+        u, scale, offset = self._normalize(x)
         cell, t = self.codebook.locate(u)
         up = self.rounding.decide(u.detach(), cell, t.detach(), self.codebook)
         hard = torch.where(torch.isnan(u), u.detach(), self.codebook.levels.to(u.dtype)[cell + up])
@@ -231,10 +240,10 @@ class Quantizer(Made):
             soft = soft - (border - border.detach()) * ((v > self.codebook.lo) & (v < self.codebook.hi))
         value = soft if self.soft else hard + (soft - soft.detach())
         if self.range.through == "soft" and not self.soft:  # the scale sees the saturation, not the rounding
-            relaxed = self._denormalise(soft, scale, offset)
-            y = self._denormalise(hard, scale, offset).detach() + (relaxed - relaxed.detach())
+            relaxed = self._denormalize(soft, scale, offset)
+            y = self._denormalize(hard, scale, offset).detach() + (relaxed - relaxed.detach())
         else:
-            y = self._denormalise(value, scale, offset)
+            y = self._denormalize(value, scale, offset)
         y = self.range.output(y).to(x.dtype)
         return {"u": u, "cell": cell, "t": t, "up": up, "hard": hard, "soft": soft, "y": y}
 

@@ -23,8 +23,10 @@ class Range(nn.Module):
         rescale: whether the output is offset + scale * level (else it is the level).
         reads_input: whether the scale depends on x (ASQ), so that codes alone cannot be dequantized.
         through: which value the scale's gradient sees, the "hard" level or (PACT) the "soft" one.
+        magnitudes: names of parameters that act as their magnitude, so that training may change their sign.
     """
 
+    magnitudes: tuple[str, ...] = ()
     rescale: bool = True
     reads_input: bool = False
     through: str = "hard"

@@ -55,7 +55,7 @@ class Tally:
         self._ranges = ranges if self._ranges is None else torch.maximum(self._ranges, ranges)
         u = x
         if self.q is not None:
-            u = self.q._normalise(x)[0]
+            u = self.q._normalize(x)[0]
             run = run_once(self.q, x if placed is None else placed.detach(), "")
             error = run.error if placed is None else (placed.detach().double() - x.double()).flatten().cpu()
             self._counts += torch.bincount(run.codes, minlength=run.levels)

@@ -143,7 +143,7 @@ def _ready(
     if isinstance(method, Codebook):
         return Quantizer(method, range=_range_for(method, range, summary)).observe(summary.x)
     if isinstance(method, Quantizer):
-        return method if method.range.calibrated else copy.deepcopy(method).observe(summary.x)
+        return method if method.calibrated else copy.deepcopy(method).observe(summary.x)
     if not callable(method):
         raise TypeError(
             f"{name}: a method is a Codebook, a Quantizer or a callable, got {type(method).__name__}"

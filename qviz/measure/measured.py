@@ -55,8 +55,8 @@ class Measured:
     def __init__(self, q: Method, data: Summary | Tensor | np.ndarray, name: str = "Q") -> None:
         self.q, self.name = q, name
         self.data = data if isinstance(data, Summary) else Summary(data)
-        if isinstance(q, Quantizer) and not q.range.calibrated:
-            raise ValueError(f"{name}: the quantizer's range has no scale yet; call observe(x) on it first")
+        if isinstance(q, Quantizer) and not q.calibrated:
+            raise ValueError(f"{name}: {uncalibrated(q)}; call observe(x) on it first")
 
     @cached_property
     def summarized(self) -> bool:
@@ -136,6 +136,9 @@ class Measured:
             notes.append(f"the paper's grid: its {len(book)} levels need {book.bits} bits to store")
         if not self.q.range.rescale:
             notes.append("its outputs have a unit of their own, so the error is that of its knots")
+        if self.q.soft:
+            which = "codes cannot hold them" if self.q.range.rescale else "they do not have the error shown"
+            notes.append(f"its forward pass is soft: outputs lie between the levels, and {which}")
         if type(self.q.range).transform is not Range.transform:
             notes.append("the error is that against the x which the range has transformed")
         if isinstance(self.q.rounding, Stochastic):
@@ -211,6 +214,11 @@ def run_once(q: Method, x: Tensor, name: str) -> Run:
     x = x.detach().double().flatten().cpu()
     error = y.double().flatten().cpu() - x
     return Run(codes.flatten().cpu(), error, levels, float(x.square().sum()))
+
+
+def uncalibrated(q: Quantizer) -> str:
+    """Return in words what a quantizer that is not calibrated lacks."""
+    return f"the quantizer's {'codebook has no levels' if q.range.calibrated else 'range has no scale'} yet"
 
 
 def searchable(q: Quantizer) -> bool:

@@ -157,7 +157,7 @@ def slopes(q: Quantizer, x: Tensor | np.ndarray, *, window: float | None = None)
     width = float(knots[-1] - knots[0]) / (len(book) - 1)
     core = Quantizer(book, q.rounding, q.surrogate, Fixed(1.0), soft=q.soft)
     with torch.no_grad():
-        u = q._normalise(x)[0].double()
+        u = q._normalize(x)[0].double()
         forward = _slope(core.reference, u, width, window)
     relative = float((knots[-1] - knots[0]) / (levels[-1] - levels[0]))
     return Slopes(probe(core, u).dydx * relative, forward * relative)

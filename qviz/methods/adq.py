@@ -112,14 +112,17 @@ class EMACodebook(Codebook):
         self.frozen = False
         self.register_buffer("placed", torch.zeros(1, dtype=torch.float64))
 
-    @property
-    def calibrated(self) -> bool:
-        """Whether the levels were placed by data."""
-        return bool(self.placed)
+    calibrated = False
+    """Whether the levels were placed by data; a copy of ``placed`` that costs a forward pass nothing."""
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.calibrated = bool(self.placed)
 
     def restart(self) -> None:
         """Forget the places, so that the next :meth:`observe` is a new start and not one more update."""
         self.placed.zero_()
+        self.calibrated = False
 
     def after_step(self, x: Tensor | None = None) -> None:
         """Draw the levels to the means of their cells of x; without it they stay."""
@@ -138,9 +141,10 @@ class EMACodebook(Codebook):
     def observe(self, x: Tensor) -> None:
         """Place the levels at first; later draw them to the means of their cells (train mode, not frozen)."""
         x = _check.finite(_check.float_tensor(x, "weights"), "weights").detach().double().flatten()
-        if not bool(self.placed):
+        if not self.calibrated:
             self._move(self._initial(x))
             self.placed.fill_(1.0)
+            self.calibrated = True
         elif self.training and not self.frozen:
             self._move(self._drawn(x))
 
@@ -157,8 +161,9 @@ class EMACodebook(Codebook):
     def _initial(self, x: Tensor) -> Tensor:
         m = (len(self) - 1) // 2
         up, down = (x.abs()[x != 0],) * 2 if self.tie_sign else (x[x > 0], -x[x < 0])
-        sides = [self._side(side, m, x) for side in (down, up)]
-        start = torch.cat([-sides[0].flip(0), x.new_zeros(1), sides[1]])
+        below = self._side(down, m, x)
+        above = below if self.tie_sign else self._side(up, m, x)
+        start = torch.cat([-below.flip(0), x.new_zeros(1), above])
         if self.init != "k-means":
             return start
         values = torch.cat([x, -x]) if self.tie_sign else x

@@ -51,6 +51,7 @@ class LearnedStep(LearnedRange):
     """
 
     starts: ClassVar[tuple[str, ...]] = ("lsq", "mse")
+    magnitudes = ("step",)
 
     def __init__(
         self,

@@ -182,8 +182,8 @@ def deconvert(model: nn.Module, *, bake: bool = False) -> nn.Module:
     Args:
         model: any module.
         bake: write the quantized weights and the bias (times the output scale) into the parameters, so that
-            the float model computes with them. A weight that other modules hold too (tied embeddings, views
-            of one tensor) stays as it is for them: the layer gets a parameter of its own.
+            the float model computes with them. A weight or bias that other modules hold too (tied
+            embeddings, views of one tensor) stays as it is for them: the layer gets one of its own.
 
     Raises:
         ValueError: bake, and an input quantizer maps its input to another unit (DAQ, N2UQ), so that the
@@ -201,14 +201,13 @@ def deconvert(model: nn.Module, *, bake: bool = False) -> nn.Module:
         tied = _tied(model)
         with torch.no_grad():
             baked = {name: _baked(name, layer) for name, layer in layers.items()}
-            for name, value in baked.items():
-                weight = layers[name].weight
-                if _storage(weight) in tied:
-                    layers[name].weight = nn.Parameter(value.clone(), weight.requires_grad)
-                else:
-                    weight.copy_(value)
-                if layers[name].bias is not None:
-                    layers[name].bias.copy_(layers[name].scaled_bias())
+            for name, values in baked.items():
+                for which, value in values.items():
+                    held = getattr(layers[name], which)
+                    if _storage(held) in tied:
+                        setattr(layers[name], which, nn.Parameter(value.clone(), held.requires_grad))
+                    else:
+                        held.copy_(value)
     for layer in layers.values():
         layer.release()
     return model
@@ -229,14 +228,18 @@ def _tied(model: nn.Module) -> set[int]:
     return {storage for storage, uses in Counter(held).items() if uses > 1}
 
 
-def _baked(name: str, layer: QuantLayer) -> Tensor:
-    q = layer.input_quantizer
-    if "weight" not in layer._parameters:
-        raise ValueError(f"layer {name!r} cannot be baked: a hook computes its weight (pruning, weight norm)")
+def _baked(name: str, layer: QuantLayer) -> dict[str, Tensor]:
+    """Return what baking writes, by parameter: the weight, and the bias where the output scale changes it."""
+    q, bias = layer.input_quantizer, layer.scaled_bias()
+    parts = {"weight": None} if bias is None or layer.output_scale is None else {"weight": None, "bias": bias}
+    if computed := [which for which in parts if which not in layer._parameters]:
+        raise ValueError(
+            f"layer {name!r} cannot be baked: a hook computes its {computed[0]} (pruning, weight norm)"
+        )
     if not layer.calibrated:
         raise RuntimeError(f"layer {name!r} is not calibrated: there is no quantized weight to bake")
     if q is not None and not q.range.rescale:
         raise ValueError(
             f"layer {name!r} cannot be baked: {type(q.range).__name__} maps its input to another unit"
         )
-    return layer.quantized_weight()
+    return {**parts, "weight": layer.quantized_weight()}

@@ -11,7 +11,7 @@ from qviz.core.codebook import Codebook
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import MSE, Fixed
 from qviz.core.summary import Summary
-from qviz.measure.measured import Measured
+from qviz.measure.measured import Measured, uncalibrated
 from qviz.plot.places import Function, in_units_of_x, outputs
 from qviz.plot.style import ROLES
 
@@ -32,7 +32,7 @@ def calibrated(methods: Methods, data: Summary | None) -> dict[str, Function]:
 
     Raises:
         TypeError: A method is neither a quantizer, nor a codebook, nor a callable.
-        ValueError: There is no method or more than six, or a quantizer has no scale yet.
+        ValueError: There is no method or more than six, or a quantizer is not calibrated.
     """
     ready: dict[str, Function] = {}
     for name, q in _named(methods).items():
@@ -42,8 +42,8 @@ def calibrated(methods: Methods, data: Summary | None) -> dict[str, Function]:
             name, q = f"{name} at scale 1", Quantizer(q, range=Fixed(1.0))
         elif isinstance(q, Codebook):
             q = Quantizer(q, range=MSE()).observe(data.x)
-        if isinstance(q, Quantizer) and not q.range.calibrated:
-            raise ValueError(f"{name}: the quantizer's range has no scale yet; call observe(x) on it first")
+        if isinstance(q, Quantizer) and not q.calibrated:
+            raise ValueError(f"{name}: {uncalibrated(q)}; call observe(x) on it first")
         ready[name] = q
     return ready
 

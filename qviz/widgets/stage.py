@@ -144,7 +144,7 @@ class Stage(w.VBox):
             new = self.model.controls(self._choice)[name].taken(change["new"], old)
             if new != old:
                 self._go(self.model.settled(self._choice, replace(self._choice, **{name: new})), name)
-            elif new != change["new"]:  # the page rounded what it was sent: nobody's move
+            elif new != change["new"]:  # the browser echoes the value it was sent, rounded
                 self._set(self._choice)
 
     def _drag(self, panel: int, mark: int, index: int, x: float, y: float) -> None:

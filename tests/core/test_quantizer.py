@@ -27,6 +27,7 @@ from qviz import (
     post,
     pot,
     probe,
+    recipes,
     uniform,
 )
 from tests import oracles
@@ -141,6 +142,13 @@ def test_both_paths_agree_around_every_border(name):
                 assert torch.equal(
                     q.codes(x)[:, :41].long(), torch.arange(len(book) - 1)[:, None].expand(-1, 41)
                 )
+
+
+def test_there_is_no_scale_before_anything_was_observed():
+    x = torch.linspace(0.0, 1.0, 50)
+    for q in (Quantizer(uniform(3)), recipes.lsq(3), recipes.pact_activation(3), recipes.daq_activation(3)):
+        assert q.scale is None
+        assert q.observe(x).scale > 0
 
 
 @pytest.mark.parametrize("name", ["uniform1", "uniform4", "unsigned8", "post4", "pot8", "apot8", "custom"])

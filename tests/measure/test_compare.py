@@ -12,6 +12,7 @@ from qviz import (
     Codebook,
     Comparison,
     Fixed,
+    Measured,
     MinMax,
     Percentile,
     Quantizer,
@@ -23,6 +24,7 @@ from qviz import (
     post,
     pot,
     quantile,
+    recipes,
     uniform,
 )
 from tests import oracles
@@ -352,6 +354,24 @@ def test_lookup_by_name_and_its_error():
     assert table["POT"] is table.rows[0]
     with pytest.raises(KeyError, match="POST"):
         table["POST"]
+
+
+def test_a_codebook_that_is_not_placed_is_placed_on_a_copy():
+    x, q = weights(), recipes.adq_weight(4)
+    assert (
+        compare(x, {"adq": q})["adq"].mse == compare(x, {"adq": recipes.adq_weight(4).observe(x)})["adq"].mse
+    )
+    assert not q.calibrated
+    with pytest.raises(ValueError, match="mine: the quantizer's codebook has no levels yet"):
+        Measured(q, x, "mine")
+
+
+def test_a_soft_forward_pass_is_named():
+    x = weights()
+    soft = {"uniform": Quantizer(uniform(4), soft=True), "daq": recipes.soft_argmax(4, beta=4.0)}
+    notes = [row.note for row in compare(x, soft)]
+    assert "outputs lie between the levels, and codes cannot hold them" in notes[0]
+    assert "outputs lie between the levels, and they do not have the error shown" in notes[1]
 
 
 def test_text_is_aligned_and_names_every_row():

@@ -16,7 +16,7 @@ from qviz import (
     metrics,
     recipes,
 )
-from qviz.methods.adq import EMACodebook
+from qviz.methods.adq import STARTS, EMACodebook, adq_weight
 from tests import oracles
 from tests.methods.checks import GRADIENT, VALUE, close, normal
 
@@ -314,13 +314,28 @@ def test_lloyd_is_no_worse_than_the_average():
     assert error < TABLE[3][4]  # eight levels, none pinned
 
 
-def test_tied_levels_stay_symmetric():
+@pytest.mark.parametrize("init", STARTS)
+def test_tied_levels_stay_symmetric(init):
     g = torch.Generator().manual_seed(0)
-    book = EMACodebook(3, decay=0.5, tie_sign=True)
+    book = EMACodebook(3, decay=0.5, tie_sign=True, init=init, generator=g)
     w = torch.randn(4000, generator=g) + 0.3
     for _ in range(3):
         book.observe(w)
         assert torch.equal(book.levels, -book.levels.flip(0))
+
+
+def test_levels_that_no_data_have_placed_quantize_nothing():
+    x = torch.randn(50)
+    for use in (adq_weight(3), adq_weight(3).reference, adq_weight(3).codes):
+        with pytest.raises(RuntimeError, match=r"EMACodebook has no levels yet: call observe"):
+            use(x)
+    q = adq_weight(3).observe(x)
+    loaded = adq_weight(3)
+    loaded.load_state_dict(q.state_dict())
+    assert torch.equal(loaded(x), q(x))
+    q.restart()
+    with pytest.raises(RuntimeError, match="has no levels yet"):
+        q(x)
 
 
 def test_weights_near_zero_need_not_count_for_the_start():

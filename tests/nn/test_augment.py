@@ -59,7 +59,7 @@ def test_crops_are_uniform_over_all_places():
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_normalise_is_the_formula(layout):
+def test_normalize_is_the_formula(layout):
     x = torch.randint(0, 256, (5, 3, 4, 6), dtype=torch.uint8).contiguous(memory_format=layout)
     mean, std = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
     wanted = (x.double() / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
@@ -172,7 +172,7 @@ def test_every_mode_becomes_rgb(tmp_path, mode):
     assert photos.photo(path, 32).shape == (3, 32, 32)
 
 
-def test_photo_is_normalised_with_imagenets_numbers(tmp_path):
+def test_photo_is_normalized_with_imagenets_numbers(tmp_path):
     Image.new("RGB", (50, 60), (255, 0, 51)).save(tmp_path / "a.png")
     out = photos.photo(tmp_path / "a.png", 8)
     wanted = [(1 - 0.485) / 0.229, (0 - 0.456) / 0.224, (0.2 - 0.406) / 0.225]

@@ -305,7 +305,7 @@ def test_wrong_calls_are_refused_before_anything_happens(tmp_path):
 
 
 def test_an_uncalibrated_model_is_refused_by_name(tmp_path):
-    with pytest.raises(ValueError, match=r"not calibrated \(3\.input_quantizer\).*calibrate"):
+    with pytest.raises(ValueError, match=r"not calibrated \(3\.weight_quantizer\).*calibrate"):
         quiet(quantized(observe=False), folder=tmp_path)
 
 
@@ -560,6 +560,19 @@ def test_a_segmentation_counts_shares_of_pixels():
     found = evaluate(nn.Identity(), [(scores, y)])
     assert (found["top1"], found["samples"]) == (0.75, 2)
     assert found["loss"] == pytest.approx(F.cross_entropy(scores, y).item())
+
+
+def test_places_without_a_class_count_in_no_figure():
+    scores = torch.randn(2, 7, 4, 4, generator=torch.Generator().manual_seed(0))
+    y = scores.argmax(1)
+    y[1] = -100
+    y[0, 0] = 0
+    found = evaluate(nn.Identity(), [(scores, y)])
+    assert found["top1"] == pytest.approx((scores.argmax(1) == y)[0].double().mean().item())
+    assert found["loss"] == pytest.approx(F.cross_entropy(scores, y).item())
+    rows, classes = scores[:, :, 0].transpose(1, 2).flatten(0, 1), y[:, 0].clone().flatten()
+    with_all, with_some = (evaluate(nn.Identity(), [(rows[:n], classes[:n])]) for n in (8, 4))
+    assert with_all == with_some | {"samples": 8}
 
 
 class Keywords(nn.Module):

@@ -241,6 +241,17 @@ def test_many_channels_are_recorded_by_three_figures():
         assert value == getattr(step, figure)().item()
 
 
+def test_the_three_figures_of_clips_and_steps_are_those_of_magnitudes():
+    layer = QuantLinear(8, 20, weight_quantizer=recipes.post_weight(4, channels=20))
+    layer.observe(torch.randn(9, 8))
+    layer.weight_quantizer.range.clip.data[:10].neg_()
+    scale = layer.weight_quantizer.scale
+    history = History()
+    Recorder(nn.Sequential(layer), 1).start(history)
+    found = [history[f"0.weight_quantizer.range.clip.{name}"][1][0] for name in ("mean", "min", "max")]
+    assert found == pytest.approx([float(v) for v in (scale.mean(), scale.min(), scale.max())])
+
+
 def test_borders_knots_scales_and_levels_are_recorded():
     layers = {
         "aquant": QuantLinear(4, 3, input_quantizer=recipes.aquant_activation(3, channels=4)),

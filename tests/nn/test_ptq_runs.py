@@ -72,6 +72,8 @@ def ptq_row(experiment, **fields):
         ({"iterations": 3}, "iterations: options of brecq, .* nearest has none"),
         ({"bias": True}, "bias_lr: options of brecq, .* nearest has none"),
         ({"border": "layer"}, "nearest has no border"),
+        ({"method": "qdrop", "window": 0.2}, "qdrop has no border; aquant has, got window=0.2"),
+        ({"order": "layer"}, "order is that of brecq, .* nearest learns no blocks"),
         ({"correction": "median"}, "correction must be one of mean, std, got 'median'"),
         ({"method": "qdrop", "iterations": 0}, "iterations must be a whole number of at least 1, got 0"),
         ({"method": "aquant", "border": "row"}, "border must be one of channel, .* got 'row'"),

@@ -247,13 +247,26 @@ def test_baking_a_tied_weight_changes_no_output(tie):
     torch.testing.assert_close(deconvert(net, bake=True)(x), want)
 
 
-def test_a_weight_that_is_computed_after_convert_is_not_baked():
-    net = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
-    convert(net, pair=PAIR, first_last="quantized", signed={"1": True})
-    calibrate(net, torch.randn(6, 8))
-    prune.l1_unstructured(net[0], "weight", 0.5)
-    with pytest.raises(ValueError, match="'0' cannot be baked: a hook computes its weight"):
-        deconvert(net, bake=True)
+@pytest.mark.parametrize("tie", ["layer", "normalization"])
+def test_baking_a_tied_bias_changes_no_output(tie):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8) if tie == "layer" else nn.LayerNorm(8))
+    net[1].bias = net[0].bias
+    x = torch.randn(64, 8)
+    convert(net, pair=recipes.pair("daq", 4, 32), first_last="quantized", batch=x)
+    calibrate(net, x)
+    want = net(x)
+    torch.testing.assert_close(deconvert(net, bake=True)(x), want)
+
+
+def test_a_parameter_that_is_computed_after_convert_is_not_baked():
+    for which, pair in (("weight", PAIR), ("bias", recipes.pair("daq", 4, 32))):
+        net = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+        convert(net, pair=pair, first_last="quantized", signed={"1": True})
+        calibrate(net, torch.randn(6, 8))
+        prune.random_unstructured(net[0], which, 0.5)
+        with pytest.raises(ValueError, match=f"'0' cannot be baked: a hook computes its {which}"):
+            deconvert(net, bake=True)
 
 
 def test_loaders_iterators_and_arrays():

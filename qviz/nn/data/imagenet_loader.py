@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 ON_ERROR = ("skip", "raise")
-_NEIGHBOURS = 100
+_NEIGHBORS = 100
 _Failures = list[tuple[str, str]]  # path, reason
 _Sample = tuple[Tensor | None, int, _Failures]
 
@@ -80,7 +80,7 @@ class ImageLoader:
         train = data.split == "train" if train is None else train
         rows = balanced(data.labels, limit)
         self._steps = Steps(len(rows), batch_size, train, seed)
-        tries = _NEIGHBOURS if train and on_error == "skip" else 1
+        tries = _NEIGHBORS if train and on_error == "skip" else 1
         self._photos = _Photos(data, rows, train, size, seed, transform, tries)
         self._on_error, self._workers = on_error, workers
         self._ready: tuple[bool, _Plan, DataLoader] | None = None
@@ -139,7 +139,7 @@ class ImageLoader:
     ) -> tuple[Tensor, Tensor]:
         self._report(failures)
         if self.train and len(y) < wanted:
-            tried = min(_NEIGHBOURS, self._steps.count)
+            tried = min(_NEIGHBORS, self._steps.count)
             raise ValueError(f"{tried} files in a row cannot be decoded, one of them is {failures[-1][0]}.")
         x, y = (v.to(device, non_blocking=True) for v in (x, y))
         return (normalize(x, IMAGENET_MEAN, IMAGENET_STD) if self._photos.transform is None else x), y

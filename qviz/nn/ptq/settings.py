@@ -64,6 +64,10 @@ class Settings:
             raise ValueError(f"{self.method} needs no correction; nearest has it, got {self.correction!r}")
         if self.border is not None and self.method != "aquant":
             raise ValueError(f"{self.method} has no border; aquant has, got border={self.border!r}")
+        if self.window != math.inf and self.method != "aquant":
+            raise ValueError(f"{self.method} has no border; aquant has, got window={self.window}")
+        if self.order == "layer" and self.method not in LEARNED:
+            raise ValueError(f"order is that of {', '.join(LEARNED)}; {self.method} learns no blocks")
         if self.border not in (None, *KINDS):
             raise ValueError(f"border must be one of {', '.join(KINDS)}, got {self.border!r}")
 

@@ -32,7 +32,7 @@ class Undecided(nn.Module):
         self.rounding = LearnedRound(tuple(weight.shape)).to(weight.device)
         book = quantizer.codebook
         with torch.no_grad():
-            u, scale, offset = quantizer._normalise(weight)
+            u, scale, offset = quantizer._normalize(weight)
             self._cell, t = book.locate(u)
             self.free = (t > 0) & (t < 1)
             self._nearest = t > 0.5
@@ -41,7 +41,7 @@ class Undecided(nn.Module):
             low = take(levels, self._cell)
             gap = take(levels, (self._cell + 1).clamp(max=len(levels) - 1)) - low
             low = torch.where(self.free, low, low + gap * self._nearest)
-            self.low = quantizer._denormalise(low, scale, offset)
+            self.low = quantizer._denormalize(low, scale, offset)
             self.gap = gap * scale * self.free
 
     @property

@@ -17,6 +17,9 @@ TARGETS = ("labels", "label", "targets", "target", "y")
 ROUNDING = 0.01
 """So far from 1 the sum of shares may be: bfloat16 has 8 significant bits."""
 
+IGNORED = -100
+"""The target of a place that has no class, as torch's losses have it."""
+
 LOGITS = ("logits", "out")
 """Where a network that returns an object or a mapping has its scores: transformers', torchvision's."""
 
@@ -137,10 +140,16 @@ def shares(scores: Tensor, y: Any, *, look: bool) -> bool:
     return not look or bool((y >= 0).all() & ((y.sum(1, dtype=torch.float32) - 1).abs() < ROUNDING).all())
 
 
+def labeled(y: Tensor) -> Tensor:
+    """Return the share of places that have a class: those of :data:`IGNORED` have none."""
+    return (y != IGNORED).double().mean()
+
+
 def right(output: Any, y: Any) -> Tensor | None:
     """Return how many samples have the highest score at their class; None where targets are no classes.
 
-    Of a sample with several places, such as a segmented image, the share of right places counts.
+    Of a sample with several places, such as a segmented image, the share of right places counts. Places
+    without a class count neither as right nor as wrong, as in the mean loss.
     """
     try:
         scores = logits(output)
@@ -149,4 +158,4 @@ def right(output: Any, y: Any) -> Tensor | None:
     if not classes(scores, y):
         return None
     hits = (scores.argmax(1) == y).double()
-    return hits.reshape(len(hits), -1).mean(1).sum()
+    return hits.reshape(len(hits), -1).mean(1).sum() / labeled(y)

@@ -81,6 +81,7 @@ def evaluate(
         ``loss`` (mean) and ``samples``; ``metric`` (mean) where one was given; else, where the targets are
         classes, ``top1`` and ``top5`` (shares, 0 to 1; of fewer than 5 classes top5 is 1). Of targets with
         several places, such as the pixels of a segmentation, ``top1`` alone: The share of right places.
+        A target of -100 is no class, as in torch: it counts in none of the figures.
 
     Raises:
         ValueError: The loader gave no sample; or the default loss does not suit the targets.
@@ -121,14 +122,15 @@ def _sums(
         found["top1"] = right
         if y.ndim == 1:
             scores = batches.logits(output)
-            found["top5"] = (scores.topk(min(5, scores.shape[1])).indices == y[:, None]).any(1).sum()
+            among = (scores.topk(min(5, scores.shape[1])).indices == y[:, None]).any(1)
+            found["top5"] = among.sum() / batches.labeled(y)
     return found | {"samples": torch.tensor(count)}
 
 
 def _loss(output: Any, y: Any, count: int, *, look: bool) -> Tensor:
     scores = batches.logits(output) if isinstance(y, Tensor) and y.ndim == 1 else None
     if scores is not None and batches.classes(scores, y):
-        return functional.cross_entropy(scores, y, reduction="sum")
+        return functional.cross_entropy(scores, y, reduction="sum") / batches.labeled(y)
     return batches.cross_entropy(output, y, look=look) * count
 
 

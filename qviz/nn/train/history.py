@@ -25,9 +25,9 @@ class History:
             are no classes) or ``metric`` (the caller's own) of each step.
         scalars: Series of the quantizers' parameters, tracked weights and oscillation counts; None before
             the run has recorded any. Columns: ``<parameter>`` (a number or a vector of up to 8) or
-            ``<parameter>.mean``, ``.min``, ``.max``; ``<layer>.weight.master`` and
-            ``<layer>.weight.quantized`` (the same few weights); ``<layer>.oscillations`` (until then, for
-            each watched weight).
+            ``<parameter>.mean``, ``.min``, ``.max`` (of learned steps and clips, which act as
+            magnitudes, those of the magnitudes); ``<layer>.weight.master`` and ``<layer>.weight.quantized``
+            (the same few weights); ``<layer>.oscillations`` (until then, for each watched weight).
         vectors: Series of codebooks, knots and borders, at longer intervals.
         epochs: One dict an epoch: epoch (from 1), steps (done in all), train_loss, train_top1, lr, minutes
             (in all) and, where measured, val_loss, val_top1, val_samples, test_loss, test_top1, test_samples.

@@ -48,6 +48,9 @@ class Recorder:
             for inner, p in q.named_parameters()
             if p.ndim <= 1 and ".adapter." not in inner
         } | _output_scales(model if every else nn.Module())
+        self._magnitudes = {
+            f"{name}.range.{inner}" for name, q in found.items() for inner in q.range.magnitudes
+        }
         self._layers = QuantizedWeights.of(model) if every else []
         self.oscillations = Oscillations(self._layers)
         self._tracked = [layer.spread(TRACKED) for layer in self._layers]
@@ -115,9 +118,12 @@ class Recorder:
 
     def _scalars(self) -> Tensor:
         parts: list[Tensor] = []
-        for p in self._parameters.values():
+        for name, p in self._parameters.items():
             p = p.detach().float()
-            parts.append(p.reshape(-1) if p.numel() <= WHOLE else torch.stack([p.mean(), *p.aminmax()]))
+            if p.numel() > WHOLE:
+                p = p.abs() if name in self._magnitudes else p
+                p = torch.stack([p.mean(), *p.aminmax()])
+            parts.append(p.reshape(-1))
         for layer, at in zip(self._layers, self._tracked, strict=True):
             parts += layer.values(at)
         if self._layers:

@@ -141,7 +141,7 @@ class Saver:
 
 
 def _calibrated(model: nn.Module) -> None:
-    raw = [name for name, q in quantizers(model).items() if not q.range.calibrated]
+    raw = [name for name, q in quantizers(model).items() if not q.calibrated]
     raw += [name for name, m in model.named_modules() if isinstance(m, QuantLayer) and not m.calibrated]
     if raw:
         raise ValueError(
