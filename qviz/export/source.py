@@ -164,7 +164,7 @@ def _texts(file: Path) -> dict[str, str]:
         with safe_open(file, framework="pt") as opened:
             return opened.metadata() or {}
     except SafetensorError as error:
-        raise ValueError(f"{file}: broken .safetensors file ({error})") from error
+        raise ValueError(f"{file}: broken .safetensors file ({error!s:.300})") from error
 
 
 def _architecture(name: str, tensors: Mapping[str, Tensor]) -> nn.Module:
