@@ -118,7 +118,12 @@ def open_reference(path: str | Path, model: str | None = None) -> tuple[Exported
         FileNotFoundError, ValueError: As :func:`open_source`.
     """
     if is_exported(Path(path)):
-        return read(path), None
+        exported = read(path)
+        if model not in (None, exported.about.get("model")):
+            raise ValueError(
+                f"{path} is of {exported.about.get('model') or 'a network without a name'}, not of {model}"
+            )
+        return exported, None
     source = open_source(path, model)
     return source.describe(), source
 
