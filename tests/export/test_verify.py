@@ -282,3 +282,13 @@ def test_what_the_commands_cannot_use_is_refused_in_a_sentence(tmp_path, exporte
     ):
         assert main([str(part) for part in arguments]) == 2
         assert capsys.readouterr().err.endswith(f"{said}\n")
+
+
+@pytest.mark.parametrize("policy", ["fp", "8bit", "quantized"])
+def test_the_policy_of_first_and_last_layer_is_read_from_their_levels(tmp_path, policy):
+    torch.manual_seed(0)
+    net, images = create("resnet20"), torch.randn(2, 3, 32, 32)
+    convert(net, pair=recipes.pair("lsq", 3), first_last=policy, batch=images)
+    calibrate(net, images)
+    (tmp_path / "best.safetensors").write_bytes(pack_weights(net.eval(), {"epoch": 1}))
+    assert open_source(tmp_path).describe().about["policy"] == policy
