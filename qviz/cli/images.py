@@ -51,8 +51,8 @@ def _array(path: Path, about: Mapping[str, Any], shape: list[int]) -> Tensor:
         raise UsageError(f"--data takes {DATA} file; got {path}")
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise UsageError(f"{path} is no .npy file of numbers: {error}") from error
+    except (ValueError, EOFError, OSError) as error:  # numpy advises to unpickle it
+        raise UsageError(f"{path} is no .npy file of numbers, or is damaged") from error
     if (
         array.ndim != 1 + len(shape or [0] * 3)
         or (shape and list(array.shape[1:]) != shape)
@@ -63,6 +63,8 @@ def _array(path: Path, about: Mapping[str, Any], shape: list[int]) -> Tensor:
         return _normalized(torch.from_numpy(array), about)
     if array.dtype != np.float32:
         raise UsageError(f"{path} holds {array.dtype}; give uint8 pixels, or float32 that are normalized")
+    if not np.isfinite(array).all():
+        raise UsageError(f"{path} holds pixels that are NaN or infinite")
     return torch.from_numpy(array)
 
 

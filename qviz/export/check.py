@@ -69,6 +69,9 @@ def check_about(about: Mapping[str, Any]) -> None:
     for name, value in (("mean", mean), ("std", std)):
         if value is not None and not (isinstance(value, list) and all(map(_finite, value))):
             raise ValueError(f"{name} is {value!r}")
+    for name, value in (("mean", mean), ("std", std)):
+        if value and shape and len(value) != shape[0]:
+            raise ValueError(f"{name} has {len(value)} numbers, and an image {shape[0]} channels")
     if std is not None and not all(v > 0 for v in std):
         raise ValueError(f"std is {std!r}")
     for name in ("model", "policy"):
@@ -81,12 +84,14 @@ def _finite(value: Any) -> bool:
 
 
 def _norms(exported: Exported) -> None:
-    """See that the tensors of each BatchNorm have one shape."""
-    for name in {step.name for step in exported.program if step.op == "batchnorm"}:
-        keys = [f"{name}.{key}" for key in ("running_mean", "running_var", "weight", "bias")]
+    """See that the tensors of each BatchNorm have one shape, and that variances have a root."""
+    for step in [step for step in exported.program if step.op == "batchnorm"]:
+        keys = [f"{step.name}.{key}" for key in ("running_var", "running_mean", "weight", "bias")]
         found = {key: exported.tensors[key] for key in keys if key in exported.tensors}
         for key, value in found.items():
             _vector(key, value, len(found[keys[0]].flatten()))
+        if not (found[keys[0]] + step.args["eps"] > 0).all():
+            raise ValueError(f"the BatchNorm {step.name!r} has a variance below 0")
 
 
 def _layer(layer: LayerTables) -> None:

@@ -130,7 +130,9 @@ def read(path: str | Path) -> Exported:
         check(exported, _TAKEN)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         said = f"it has no {problem}" if isinstance(problem, KeyError) else problem
-        raise ValueError(f"{path} is not a network that qviz wrote, or is damaged: {said}") from problem
+        raise ValueError(
+            f"{path} is not a network that qviz wrote, or is damaged: {said!s:.300}"
+        ) from problem
     return exported
 
 

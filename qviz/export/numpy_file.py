@@ -46,12 +46,16 @@ def _parts(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     for name, entry in header.items():
         (start, end), shape = entry["data_offsets"], entry["shape"]
         dtype = np.dtype(DTYPES[entry["dtype"]])
+        if len(shape) > 8 or not all(0 <= n <= len(body) for n in shape):  # before they are multiplied
+            raise ValueError(f"{repr(name)} would have the shape {repr(shape)}, of {len(body)} bytes")
         if not 0 <= start <= end <= len(body) or end - start != dtype.itemsize * math.prod(shape):
-            raise ValueError(f"{name!r} would stand at {start} to {end}, shape {shape}")
+            raise ValueError(f"{repr(name)} would stand at {repr(start)} to {repr(end)}, shape {shape}")
         found[name] = np.frombuffer(body[start:end], dtype).reshape(shape)
         left -= end - start
         if left < 0:
             raise ValueError("tensors would stand on top of each other")
+    if left:
+        raise ValueError(f"{left} of its bytes belong to no tensor")
     return found, texts
 
 
@@ -103,7 +107,7 @@ def network(path: str | Path) -> Any:
         check(found)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as problem:
         said = f"it has no {problem}" if isinstance(problem, KeyError) else problem
-        raise ValueError(f"{path} is damaged, or no network that qviz exported: {said}") from problem
+        raise ValueError(f"{path} is damaged, or no network that qviz exported: {said!s:.300}") from problem
     return found
 
 
@@ -118,18 +122,23 @@ def _network(tensors: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> Any
 
 
 def _layer(tensors: Mapping[str, np.ndarray], name: str, record: Mapping[str, Any]) -> Any:
-    own = {key.removeprefix(f"{name}."): v for key, v in tensors.items() if key.startswith(f"{name}.")}
-    get, weight, read, adapter = own.get, own.get("weight"), None, None
+    def get(key: str) -> np.ndarray | None:
+        return tensors.get(f"{name}.{key}")
+
+    def must(key: str) -> np.ndarray:
+        return tensors[f"{name}.{key}"]
+
+    weight, read, adapter = get("weight"), None, None
     if weight is None:
         parts = (get(key) for key in ("scale", "offset", "factor"))
-        codes = unpacked(own["codes"], record["bits"], record["shape"])
-        weight = Weight(codes, own["levels"], *parts, record.get("axis"), record.get("group", 0))
+        codes = unpacked(must("codes"), record["bits"], record["shape"])
+        weight = Weight(codes, must("levels"), *parts, record.get("axis"), record.get("group", 0))
     if get("adapter.step") is not None:
-        numbers = takewhile(lambda i: f"adapter.{i}.weight" in own, count())
-        pairs = [(own[f"adapter.{i}.weight"], own[f"adapter.{i}.bias"]) for i in numbers]
+        numbers = takewhile(lambda i: get(f"adapter.{i}.weight") is not None, count())
+        pairs = [(must(f"adapter.{i}.weight"), must(f"adapter.{i}.bias")) for i in numbers]
         adapter = SimpleNamespace(mode=record["mode"], layers=pairs, step=get("adapter.step"))
     if get("borders") is not None:
-        read = SimpleNamespace(borders=get("borders"), values=own["values"], adapter=adapter)
+        read = SimpleNamespace(borders=get("borders"), values=must("values"), adapter=adapter)
     shape = (weight.codes if isinstance(weight, Weight) else weight).shape
     return SimpleNamespace(weight=weight, input=read, bias=get("bias"), shape=shape)
 

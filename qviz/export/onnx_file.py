@@ -63,10 +63,10 @@ class OnnxFile:
             self.steps = [(op, tuple(inputs), name) for op, inputs, name, _ in told.get("steps", [])]
             self._tensors = [str(tensor) for *_, tensor in told.get("steps", [])]
         except (ValueError, TypeError, AttributeError, RecursionError, onnx.checker.ValidationError) as error:
-            raise ValueError(f"{path} is no ONNX file that can be verified: {error}") from error
+            raise ValueError(f"{path} is no ONNX file that can be verified: {error!s:.300}") from error
         except Exception as error:  # protobuf and shape inference raise errors of their own
             first = (str(error) or type(error).__name__).splitlines()[0]
-            raise ValueError(f"{path} is no ONNX file that can be verified: {first}") from error
+            raise ValueError(f"{path} is no ONNX file that can be verified: {first:.300}") from error
         self._made = {out: node for node in self.model.graph.node for out in node.output}
         self._held = {tensor.name: tensor for tensor in self.model.graph.initializer}
         self._sessions: dict[tuple[Sequence[str], Sequence[str]], Any] = {}

@@ -43,7 +43,7 @@ def session(model: onnx.ModelProto) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised, in one line; fatal ones are logged
     options.intra_op_num_threads = torch.get_num_threads()
     with refusals():
         return onnxruntime.InferenceSession(
@@ -71,4 +71,4 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ValueError(f"onnxruntime does not run it: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"onnxruntime does not run it: {str(error).splitlines()[0]:.300}") from error

@@ -206,8 +206,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(images, np.ndarray) or images.ndim != 4 or not len(images):
             raise ValueError(f"{given.images} holds no images, (N, C, H, W)")
         parts = [net(images[i : i + given.batch]) for i in range(0, len(images), given.batch)]
-    except (OSError, EOFError, ValueError) as problem:
-        print(f"run_numpy: {problem}", file=sys.stderr)
+    except (OSError, EOFError, ValueError, MemoryError) as problem:
+        print(f"run_numpy: {str(problem) or 'too little memory'}", file=sys.stderr)
         return 2
     logits = np.concatenate(parts)
     if given.logits:

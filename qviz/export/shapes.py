@@ -27,7 +27,7 @@ def whole(least: int) -> Callable[[Any], bool]:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2.0**128
 
 
 def _pair(least: int) -> Callable[[Any], bool]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from qviz.export.export import describe
 from qviz.export.exported import Exported
 from qviz.export.file import read
 from qviz.export.layout import FORMAT
+from qviz.export.tables import LayerTables, WeightTable
 from qviz.measure import Checkpoint
 from qviz.measure.checkpoint import PICKLED
 from qviz.nn.adoption import STANDARDIZED
@@ -72,8 +73,17 @@ class Source:
 
     def describe(self) -> Exported:
         """Return the network as tables and steps, with what is known of its images."""
-        policy = self.info.get("experiment", {}).get("first_last", "")
-        return describe(self.model, name=self.name, policy=policy, **self.images)
+        found = describe(self.model, name=self.name, **self.images)
+        policy = self.info.get("experiment", {}).get("first_last") or _policy(list(found.layers.values()))
+        return replace(found, about={**found.about, "policy": policy})
+
+
+def _policy(layers: Sequence[LayerTables]) -> str:
+    """Return the policy of first and last layer that their levels show; "" where it is none of them."""
+    weights = [layer.weight for layer in layers]
+    levels = [len(weight.levels) if isinstance(weight, WeightTable) else 0 for weight in weights]
+    kinds = {{0: "fp", 256: "8bit"}.get(n, "quantized") for n in (levels[0], levels[-1])}
+    return kinds.pop() if any(levels) and len(kinds) == 1 else ""
 
 
 def open_source(path: str | Path, model: str | None = None) -> Source:
@@ -118,7 +128,12 @@ def open_reference(path: str | Path, model: str | None = None) -> tuple[Exported
         FileNotFoundError, ValueError: As :func:`open_source`.
     """
     if is_exported(Path(path)):
-        return read(path), None
+        exported = read(path)
+        if model not in (None, exported.about.get("model")):
+            raise ValueError(
+                f"{path} is of {exported.about.get('model') or 'a network without a name'}, not of {model}"
+            )
+        return exported, None
     source = open_source(path, model)
     return source.describe(), source
 
@@ -164,7 +179,7 @@ def _texts(file: Path) -> dict[str, str]:
         with safe_open(file, framework="pt") as opened:
             return opened.metadata() or {}
     except SafetensorError as error:
-        raise ValueError(f"{file}: broken .safetensors file ({error})") from error
+        raise ValueError(f"{file}: broken .safetensors file ({error!s:.300})") from error
 
 
 def _classes(name: str, tensors: Mapping[str, Tensor]) -> int:

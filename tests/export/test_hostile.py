@@ -10,16 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import qviz
-from qviz.export import load, read, save
+from qviz.export import load, read, run_numpy, save
 from qviz.export.file import contents
 from qviz.export.layout import arrays
-from qviz.export.numpy_file import digest, network
+from qviz.export.numpy_file import _layer, digest, network, tensors_of
 from qviz.nn import calibrate, convert
 
 
@@ -82,11 +83,12 @@ def test_one_changed_byte_is_refused_or_changes_nothing(method, tmp_path):
 
 def test_a_part_of_a_file_is_refused(original, tmp_path):
     data, path = original.read_bytes(), tmp_path / "x.safetensors"
-    for end in (0, 7, 8, 100, 8 + int.from_bytes(data[:8], "little"), len(data) - 1):
-        path.write_bytes(data[:end])
+    ends = (0, 7, 8, 100, 8 + int.from_bytes(data[:8], "little"), len(data) - 1)
+    for part in (*(data[:end] for end in ends), data + b"\0"):
+        path.write_bytes(part)
         refused(path)
-    path.write_bytes(data + b"\0")
-    refused(path)
+        with pytest.raises(ValueError, match="damaged"):
+            network(path)
 
 
 def test_a_claim_of_ten_gigabytes_is_refused(original, tmp_path):
@@ -96,6 +98,49 @@ def test_a_claim_of_ten_gigabytes_is_refused(original, tmp_path):
     header = json.dumps({"a": {"dtype": "U8", "shape": [10 * 2**30], "data_offsets": [0, 10 * 2**30]}})
     path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + data)
     refused(path)
+
+
+HEADERS = {
+    "digits without end": {"shape": [int("9" * 4000)] * 3},
+    "axes without end": {"shape": [1] * 10**4},
+    "a shape in words": {"shape": "x" * 10**5},
+    "a type without end": {"dtype": "x" * 10**5},
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_header_of_absurd_numbers_is_refused_in_a_short_sentence(original, tmp_path, name):
+    data, path = original.read_bytes(), tmp_path / "x.safetensors"
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["3.codes"].update(HEADERS[name])
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[end:])
+    refused(path)
+    with pytest.raises(ValueError, match="damaged") as raised:
+        network(path)
+    assert ("would have the shape" in str(raised.value)) == (name != "a type without end")
+    assert len(str(raised.value)) < 600
+
+
+def test_the_tensors_of_a_layer_are_not_sought_among_all(original):
+    class Named(dict):
+        __iter__ = items = keys = None
+
+    found = network(original)
+    read = _layer(Named(tensors_of(original)[0]), "3", {"bits": 4, "shape": [8, 8, 3, 3], "mode": "paper"})
+    assert (read.weight.codes == found.layers["3"].weight.codes).all()
+    assert len(read.input.adapter.layers) == len(found.layers["3"].input.adapter.layers) == 2
+
+
+def test_too_little_memory_is_said_in_a_sentence(original, tmp_path, capsys, monkeypatch):
+    def run(net, images):
+        raise MemoryError
+
+    np.save(tmp_path / "x.npy", np.zeros((1, 2, 6, 6), np.uint8))
+    monkeypatch.setattr(run_numpy.Network, "__call__", run)
+    assert run_numpy.main([str(original), f"{tmp_path}/x.npy"]) == 2
+    assert capsys.readouterr().err == "run_numpy: too little memory\n"
 
 
 def test_what_is_no_export_is_refused_and_not_run(tmp_path):
@@ -147,6 +192,9 @@ FORGED = {
     "one bit more": (lambda t, p: p["layers"]["3"].update(bits=5), "are not those of codes"),
     "deep nesting": (lambda t, p: p.update(layers="[" * 10**5), "recursion"),
     "NaN": (lambda t, p: p["program"][2][3].update(eps=float("nan")), "eps"),
+    "an eps without end": (lambda t, p: p["program"][2][3].update(eps=10**400), "arguments"),
+    "a negative eps": (lambda t, p: p["program"][2][3].update(eps=-2.0), "variance below 0"),
+    "a negative variance": (lambda t, p: t["1.running_var"].neg_(), "'1' has a variance below 0"),
     "another axis": (lambda t, p: p["layers"]["3"].update(axis=7), "axis is 7"),
     "no level": (lambda t, p: t.update({"3.levels": t["3.levels"][:3].clone()}), "levels"),
     "an infinite scale": (lambda t, p: t["3.scale"].fill_(torch.inf), "scale is not made of finite"),
@@ -181,6 +229,10 @@ FORGED = {
     "a layer inside of another": (lambda t, p: rename(t, p, "0.3"), "'0.3' lies inside of '0'"),
     "an endless mean": (lambda t, p: p["about"].update(mean=[float("inf"), 0.0]), "mean is"),
     "a mean in words": (lambda t, p: p["about"].update(mean="x"), "mean is 'x'"),
+    "a mean for each of three": (
+        lambda t, p: p["about"].update(mean=[0.5, 0.5, 0.5]),
+        "mean has 3 numbers, and an image 2 channels",
+    ),
     "a shape of one number": (lambda t, p: p["about"].update(shape=7), "shape of an image is 7"),
     "a small image": (lambda t, p: p["about"].update(shape=[2, 2, 6]), "does not fit what it reads"),
     "a std of 0": (lambda t, p: p["about"].update(std=[0.0, 1.0]), "std is"),

@@ -266,3 +266,29 @@ def test_the_commands_from_a_state_dict_to_an_accuracy(tmp_path, capsys):
         against = f"--against={tmp_path / 'other.pt'}"
         assert main(["verify", f"{tmp_path}/m.{kind}", against, f"--data={tmp_path / 'x.npy'}"]) == 1
         assert "DIFFERS: layer1.0.conv2: " in capsys.readouterr().out
+
+
+def test_what_the_commands_cannot_use_is_refused_in_a_sentence(tmp_path, exported, capsys):
+    path, nan, text = write(exported, tmp_path / "m.safetensors"), tmp_path / "nan.npy", tmp_path / "text.npy"
+    np.save(nan, np.full((2, 3, 12, 12), np.nan, np.float32))
+    text.write_text("hello")
+    for arguments, said in (
+        (["run", path, "--data", nan], "nan.npy holds pixels that are NaN or infinite"),
+        (["run", path, "--data", text], "text.npy is no .npy file of numbers, or is damaged"),
+        (
+            ["verify", path, "--against", path, "--model", "resnet18"],
+            "m.safetensors is of a network without a name, not of resnet18",
+        ),
+    ):
+        assert main([str(part) for part in arguments]) == 2
+        assert capsys.readouterr().err.endswith(f"{said}\n")
+
+
+@pytest.mark.parametrize("policy", ["fp", "8bit", "quantized"])
+def test_the_policy_of_first_and_last_layer_is_read_from_their_levels(tmp_path, policy):
+    torch.manual_seed(0)
+    net, images = create("resnet20"), torch.randn(2, 3, 32, 32)
+    convert(net, pair=recipes.pair("lsq", 3), first_last=policy, batch=images)
+    calibrate(net, images)
+    (tmp_path / "best.safetensors").write_bytes(pack_weights(net.eval(), {"epoch": 1}))
+    assert open_source(tmp_path).describe().about["policy"] == policy
