@@ -188,6 +188,7 @@ def test_the_public_names_are_listed_and_there(package):
         assert getattr(loaded, name) is not None, name
 
 
+@pytest.mark.slow
 def test_rooms_load_when_asked_for():
     code = """
         import json, sys, qviz

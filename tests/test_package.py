@@ -57,6 +57,7 @@ def metadata(wheel, names) -> Message:
         return Parser().parsestr(archive.read(name).decode())
 
 
+@pytest.mark.slow
 def test_the_wheel_has_package_notebooks_and_data(checkout, names):
     shipped = [path.relative_to(checkout) for path in (checkout / "notebooks").rglob("*.ipynb")]
     data = [Path("data", name) for name in json.loads((checkout / "data" / "manifest.json").read_text())]
@@ -67,6 +68,7 @@ def test_the_wheel_has_package_notebooks_and_data(checkout, names):
     assert modules | {"qviz/py.typed"} <= names
 
 
+@pytest.mark.slow
 def test_the_wheel_has_nothing_else(names):
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"qviz"}
@@ -75,6 +77,7 @@ def test_the_wheel_has_nothing_else(names):
     assert not {name for name in names if "/." in name or "__pycache__" in name}
 
 
+@pytest.mark.slow
 def test_the_sdist_can_be_tested(dist):
     with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
         names = {name.split("/", 1)[-1] for name in archive.getnames()}
@@ -82,6 +85,7 @@ def test_the_sdist_can_be_tested(dist):
     assert {"tests/conftest.py", "binder/postBuild", "notebooks/00-start-here.py"} <= names
 
 
+@pytest.mark.slow
 def test_no_answer_of_a_lab_travels(dist, wheel, names):
     with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
         everything = names | set(archive.getnames())
@@ -101,6 +105,7 @@ def test_no_answer_of_a_lab_travels(dist, wheel, names):
                 assert not [hint for hint in hints if hint in text], name
 
 
+@pytest.mark.slow
 def test_metadata(metadata):
     assert metadata["Name"] == "qviz-quantization"
     assert metadata["Version"] == qviz.__version__
@@ -160,12 +165,14 @@ def test_the_wheel_is_what_runs(installed):
     assert out.endswith("all is well\n")
 
 
+@pytest.mark.slow
 def test_the_wheel_compares(installed):
     np.save(installed.here / "w.npy", np.linspace(-1, 1, 100))
     rows = json.loads(installed("compare", "w.npy", "--bits", "3", "--json"))
     assert rows["POT"]["levels"] == 7
 
 
+@pytest.mark.slow
 def test_the_wheel_shows_ones_own_results_and_the_projects(installed, checkout):
     shipped = json.loads((checkout / "data" / "results.json").read_text())["rows"]
     own = {**shipped[0], "config_sha256": "0" * 64, "top1_mean": 12.34}

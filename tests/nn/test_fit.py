@@ -275,6 +275,7 @@ def test_a_long_run_says_a_line_now_and_then_in_a_log(capsys, monkeypatch):
     assert not re.search(r"step [1-5]/18.*left", out)  # the first steps, which may compile, foretell nothing
 
 
+@pytest.mark.slow
 def test_nothing_heavy_is_imported_early():
     code = (
         "import sys, torch; before = set(sys.modules); import qviz.nn.train; "

@@ -330,6 +330,7 @@ def test_published_names_carry_their_hashes():
     }
 
 
+@pytest.mark.slow
 def test_importing_the_rooms_is_light():
     code = """
 import json, sys, torch

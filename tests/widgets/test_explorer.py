@@ -259,6 +259,7 @@ def test_a_cell_that_is_run_again_closes_its_explorer_and_lets_it_go(shell):
     assert [ref() is None for ref in made[:2]] == [True, True]  # IPython keeps the last ones: _, __, ___
 
 
+@pytest.mark.slow
 def test_an_explorer_that_another_cell_shows_stays_open(shell):
     make = "from qviz.widgets import StepExplorer\ne = StepExplorer()"
     for code, cell in ((make, "a"), ("e", "b"), ("before = e", "c"), (make, "a")):

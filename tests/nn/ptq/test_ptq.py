@@ -75,7 +75,9 @@ def run(net, method="qdrop", **how):
     return ptq(net, images(), method=method, **how)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(m, marks=pytest.mark.slow) if m == "adaround" else m for m in METHODS]
+)
 def test_every_method_gives_an_ordinary_converted_network(method):
     net = network()
     before = net(images()).detach()
@@ -177,7 +179,8 @@ class Stop:
                 signal.raise_signal(signal.SIGINT)
 
 
-@pytest.mark.parametrize(("at", "elsewhere"), [pytest.param(1, False, marks=pytest.mark.slow), (20, True)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("at", "elsewhere"), [(1, False), (20, True)])
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(at, elsewhere):
     whole, net = network(), network()
     verdicts = [result.verdict for result in run(whole, "aquant", gate=False).results]
