@@ -204,6 +204,7 @@ OWN = {
 MODELS = {name: CodebookModel(x) for name, x in OWN.items()}
 
 
+@pytest.mark.slow
 @given(st.sampled_from(tuple(OWN)), EXTREMES)
 @FEW
 def test_every_extreme_makes_a_finite_picture(name, values):

@@ -79,7 +79,12 @@ def test_the_closed_form_is_measured_on_samples_that_it_has_not_seen() -> None:
     assert trial(few, "closed-form rounding (gptq)").note == "30 places are too few for 32 inputs an output"
 
 
-@pytest.mark.parametrize("recipe", QUANTIZED)
+OFTEN = ("lsq", "daq", "post", "asq", "adq", "aquant")
+
+
+@pytest.mark.parametrize(
+    "recipe", [r if r in OFTEN else pytest.param(r, marks=pytest.mark.slow) for r in QUANTIZED]
+)
 def test_each_recipe_has_a_gain_or_a_sentence(recipe: str) -> None:
     for view in inspection(recipe, 4, sensitivity=False).quantized:
         assert len(view.trials) >= 6

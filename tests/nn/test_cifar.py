@@ -317,6 +317,7 @@ def test_a_batch_does_not_depend_on_what_ran_before(sample, kind):
     assert same([a for a, _ in interleaved], whole)
 
 
+@pytest.mark.slow
 def test_every_image_has_its_own_randomness(sample):
     loader = CifarLoader(sample, 900, transform=lambda image: torch.rand(1, 1, 1), per_image=True)
     drawn = torch.cat([x for epoch in (0, 1) for x, _ in loader.batches(epoch)]).flatten()

@@ -41,6 +41,7 @@ def test_a_diagonal_hessian_is_found_by_one_probe():
         torch.testing.assert_close(found, torch.tensor([10.0, 8.0], dtype=torch.float64))
 
 
+@pytest.mark.slow
 def test_the_estimate_has_the_mean_and_the_variance_that_are_documented():
     g = seeded(1)
     half = torch.randn(5, 5, generator=g, dtype=torch.float64)

@@ -76,7 +76,8 @@ def run(net, method="qdrop", **how):
 
 
 @pytest.mark.parametrize(
-    "method", [pytest.param(m, marks=pytest.mark.slow) if m == "adaround" else m for m in METHODS]
+    "method",
+    [pytest.param(m, marks=pytest.mark.slow) if m in ("adaround", "closed-form") else m for m in METHODS],
 )
 def test_every_method_gives_an_ordinary_converted_network(method):
     net = network()
@@ -131,7 +132,9 @@ def test_a_network_of_linear_layers_alone(method):
         assert all(result.learned.hard < result.learned.first for result in done.results)
 
 
-@pytest.mark.parametrize("pair", ["post", "lsq", "pact", "asq"])
+@pytest.mark.parametrize(
+    "pair", ["post", *(pytest.param(p, marks=pytest.mark.slow) for p in ("lsq", "pact", "asq"))]
+)
 def test_other_grids(pair):
     done = run(network(), "brecq", w_bits=None, pair=recipes.pair(pair, 4), gate=False)
     assert all(result.learned.soft < result.learned.first for result in done.results)
