@@ -185,7 +185,7 @@ def _control(chooser: Chooser, k: int, chosen: int, name: str) -> str:
 
 
 class _Pictures:
-    """The pictures of a page, each once: of two states most panels are often the same.
+    """The pictures of a page, each drawn and stored once: one in six panels of the explorers is seen again.
 
     Attributes:
         uris: Their data URIs, with their numbers.
