@@ -245,12 +245,11 @@ def test_compare_takes_a_whole_checkpoint(capsys, tmp_path, weights):
     code, out, err = run(capsys, "compare", file)
     assert code == 0
     assert "skipped steps: " in err
-    assert [line.split()[0] for line in out.splitlines()] == [
-        "tensor",
-        "a.proj.weight",
-        "b.bias",
-        "b.proj.weight",
-    ]
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines[:4]] == ["tensor", "a.proj.weight", "b.bias", "b.proj.weight"]
+    notes = qviz.compare(tensors["b.bias"]).notes()
+    assert all(f"{note} (b.bias)" in lines[4:] for note in notes)
+    assert notes
     assert f"{qviz.compare(weights)['POST'].sqnr_db:.2f}" in out.splitlines()[1]
     code, out, err = run(capsys, "compare", file, "--tensor", "*.proj.*", "--csv")
     rows = list(csv.DictReader(io.StringIO(out)))

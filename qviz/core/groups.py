@@ -108,6 +108,13 @@ class Grouped(StaticRange):
         self.rule = rule
         self.stored = stored
 
+    @property
+    def scale_bits(self) -> int:
+        """What a scale takes, in bits: as it is stored, or as its rule makes it; exact ones are float32."""
+        if self.stored is not None:
+            return self.stored.itemsize * 8
+        return 8 if isinstance(self.rule, SharedExponent | TwoLevel) else 32
+
     def observe(self, x: Tensor, codebook: Codebook, borders: Tensor | None = None) -> Grouped:
         """Set the scale of each group from data.
 

@@ -134,6 +134,9 @@ class Measured:
         notes, book = [], self.q.codebook
         if book.name.endswith(" paper"):
             notes.append(f"the paper's grid: its {len(book)} levels need {book.bits} bits to store")
+        if isinstance(self.q.range, Grouped):
+            more = self.q.range.scale_bits / self.q.range.size
+            notes.append(f"its scales take {more:.4g} bits a value more")
         if not self.q.range.rescale:
             notes.append("its outputs have a unit of their own, so the error is that of its knots")
         if self.q.soft:

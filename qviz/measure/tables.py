@@ -47,15 +47,23 @@ class Tables(Mapping[str, Comparison]):
         return len(self.tables)
 
     def __str__(self) -> str:
-        """Align one line for each tensor: values, and the SQNR of each method."""
+        """Align one line for each tensor, values and the SQNR of each method, and put the notes below."""
         methods = list(dict.fromkeys(row.method for table in self.tables.values() for row in table))
         lines = [("tensor", "values", *methods)]
         for name, table in self.tables.items():
             sqnr = {row.method: f"{row.sqnr_db:.2f}" for row in table}
             lines.append((name, f"{self.numel[name]:,}", *(sqnr.get(method, "–") for method in methods)))
-        return aligned(lines)
+        return "\n".join([aligned(lines), *self.notes()])
 
     __repr__ = __str__
+
+    def notes(self) -> list[str]:
+        """Return a line "method: note (tensors)" for each note that a figure needs."""
+        found: dict[str, list[str]] = {}
+        for name, table in self.tables.items():
+            for line in table.notes():
+                found.setdefault(line, []).append(name)
+        return [f"{line} ({_some(names, 3)})" for line, names in found.items()]
 
     def records(self) -> list[dict[str, Any]]:
         """Return a flat dictionary for each tensor and method: plain numbers, None for infinite ones."""

@@ -82,7 +82,7 @@ def test_every_tensor_gets_the_table_that_compare_gives():
     json.dumps(done.to_dict(), allow_nan=False)
     lines = str(done).splitlines()
     assert lines[0].split() == ["tensor", "values", "POT", "POST"]
-    assert len({len(line) for line in lines}) == 1
+    assert len({len(line) for line in lines[: 1 + len(TENSORS)]}) == 1
 
 
 def test_a_sample_is_near_and_the_same_each_time():

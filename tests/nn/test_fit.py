@@ -576,6 +576,23 @@ def test_places_without_a_class_count_in_no_figure():
     assert with_all == with_some | {"samples": 8}
 
 
+def test_means_are_over_targets_that_have_a_class_whatever_batch_they_are_in():
+    """Of 9 targets 5 have a class, two in one batch, three in another and none in the third."""
+    scores = torch.randn(9, 7, generator=torch.Generator().manual_seed(0))
+    y = torch.tensor([0, 1, -100, 2, 3, 4, -100, -100, -100])
+    loader = [(scores[i : i + 3], y[i : i + 3]) for i in (0, 3, 6)]
+    kept = y != -100
+    right = (scores.argmax(1) == y)[kept].double().mean().item()
+    found = evaluate(nn.Identity(), loader)
+    assert found["samples"] == 9
+    assert found["top1"] == pytest.approx(right)
+    assert found["loss"] == pytest.approx(F.cross_entropy(scores[kept], y[kept]).item())
+    mine = evaluate(nn.Identity(), loader, loss=lambda out, y: 2 * F.cross_entropy(out, y))
+    assert mine["loss"] == pytest.approx(2 * found["loss"])
+    with pytest.raises(ValueError, match="no target of the 3 samples has a class: all are -100"):
+        evaluate(nn.Identity(), loader[2:])
+
+
 class Keywords(nn.Module):
     """Takes keywords and returns an object, as the models of transformers do."""
 

@@ -84,7 +84,8 @@ def evaluate(
         A target of -100 is no class, as in torch: it counts in none of the figures.
 
     Raises:
-        ValueError: The loader gave no sample; or the default loss does not suit the targets.
+        ValueError: The loader gave no sample, or none with a class; or the default loss does not suit the
+            targets.
         TypeError: A batch or the model's output is of an unknown kind.
 
     Example:
@@ -114,29 +115,33 @@ def _device(model: nn.Module) -> torch.device:
 def _sums(
     output: Any, y: Any, count: int, loss: Loss | None, metric: Metric | None, *, look: bool
 ) -> dict[str, Tensor]:
-    """Return a batch's figures, summed up over its samples."""
-    found = {"loss": _loss(output, y, count, look=look) if loss is None else loss(output, y) * count}
+    """Return a batch's figures, summed up over its samples; of classes over those that targets have."""
+    right = batches.right(output, y)
+    weight = torch.tensor(count) if right is None else count * batches.labeled(y)
+
+    def summed(mean: Any) -> Tensor:
+        value = torch.as_tensor(mean) * weight
+        return value if right is None else torch.where(weight > 0, value, 0.0)  # of no class it is NaN
+
+    if loss is not None:
+        found = {"loss": summed(loss(output, y))}
+    elif right is not None and y.ndim == 1:
+        found = {"loss": functional.cross_entropy(batches.logits(output), y, reduction="sum")}
+    else:
+        found = {"loss": summed(batches.cross_entropy(output, y, look=look))}
     if metric is not None:
-        found["metric"] = torch.as_tensor(metric(output, y)) * count
-    elif (right := batches.right(output, y)) is not None:
-        found["top1"] = right
+        found["metric"] = summed(metric(output, y))
+    elif right is not None:
+        found["top1"] = right * batches.labeled(y)
         if y.ndim == 1:
             scores = batches.logits(output)
-            among = (scores.topk(min(5, scores.shape[1])).indices == y[:, None]).any(1)
-            found["top5"] = among.sum() / batches.labeled(y)
-    return found | {"samples": torch.tensor(count)}
-
-
-def _loss(output: Any, y: Any, count: int, *, look: bool) -> Tensor:
-    scores = batches.logits(output) if isinstance(y, Tensor) and y.ndim == 1 else None
-    if scores is not None and batches.classes(scores, y):
-        return functional.cross_entropy(scores, y, reduction="sum") / batches.labeled(y)
-    return batches.cross_entropy(output, y, look=look) * count
+            found["top5"] = (scores.topk(min(5, scores.shape[1])).indices == y[:, None]).any(1).sum()
+    return found | {"weight": weight, "samples": torch.tensor(count)}
 
 
 def _means(sums: dict[str, Tensor], world: int, device: torch.device) -> dict[str, float]:
     """Return the means over the samples of all processes, of which some may have had none."""
-    names = ("loss", "metric", "top1", "top5", "samples")
+    names = ("loss", "metric", "top1", "top5", "weight", "samples")
     table = torch.zeros(len(names), 2, dtype=torch.float64, device=device)  # sum, and who has one
     for row, name in zip(table, names, strict=True):
         if name in sums:
@@ -147,5 +152,7 @@ def _means(sums: dict[str, Tensor], world: int, device: torch.device) -> dict[st
     samples = found.pop("samples", 0)
     if not samples:
         raise ValueError("the loader gave no image to evaluate on")
+    if not (weight := found.pop("weight")):
+        raise ValueError(f"no target of the {int(samples)} samples has a class: all are {batches.IGNORED}")
     order = ("top1", "top5", "metric", "loss")
-    return {name: found[name] / samples for name in order if name in found} | {"samples": int(samples)}
+    return {name: found[name] / weight for name in order if name in found} | {"samples": int(samples)}
