@@ -107,9 +107,8 @@ class LayerModel(Model[LayerChoice]):
         """Follow the weight or the input nearest to where its dot was dropped, or open that layer."""
         if panel < 2:
             tracks = self._tracks(c)
-            moved = (
-                {"place": nearest(tracks.inputs(), x)} if panel else {"weight": nearest(tracks.weights(), x)}
-            )
+            name, values = ("place", tracks.inputs()) if panel else ("weight", tracks.weights())
+            moved = {name: nearest(values, x)}
         else:
             names = self.layers.names
             moved = {"layer": names[min(max(round(x), 1), len(names)) - 1]}

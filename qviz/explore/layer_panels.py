@@ -93,7 +93,13 @@ def _histogram(title: str, what: str, v: Values, one: Operand) -> Panel:
         Steps("data", edges, np.maximum(share, floor), label="values"),
         Rug("a", at[counts > 0], *ticks, label="levels"),
         Rug("e", at[counts == 0], *ticks, label="levels without a value"),
-        Points("d", np.array([place(v, one)]), np.array([ticks[0]]), "x", label=f"one {what}, followed"),
+        Points(
+            "d",
+            np.array([place(v, one)]),
+            np.array([floor * (top / floor) ** 0.04]),
+            "x",
+            label=f"one {what}, followed",
+        ),
     )
     inside = int(((at >= v.low) & (at <= v.high)).sum())
     text = (
