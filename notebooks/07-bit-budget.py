@@ -164,7 +164,8 @@ for prices, weights, budget in ((four, [100, 400, 400, 100], 2.8), (two, [100, 3
 #
 # Now you. The budget is 2.75 bits. Drag the dots of the first picture up and down (or choose a **Layer** and move **Its
 # bits**), until the dot in the third picture, your Σ Ω, is as low as you can get it left of the gray line. Then press
-# **Measure**: the network is run with your bits on 2,000 test images.
+# **Measure**: the network is run with your bits on 2,000 test images. The words say what one bit more or less of the chosen
+# layer saves for each kB: that is the number greedy looks at.
 
 # %%
 by_hand = BitBudgetExplorer()

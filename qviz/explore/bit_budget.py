@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from qviz.explore import bit_budget_panels as panels
-from qviz.explore.bit_budget_data import Bits, Trial, costs, trial
-from qviz.explore.bit_budget_panels import EQUAL, RIVALS, YOURS, Plan
+from qviz.explore import bit_budget_walk as walk
+from qviz.explore.bit_budget_data import Bits, Trial, checked, costs
+from qviz.explore.bit_budget_plan import EQUAL, RIVALS, YOURS, Plan
 from qviz.explore.controls import Number, Pick, Slide, control
 from qviz.explore.model import Action, Model, Progress, changed
 from qviz.plot.scene import Scene
 
 HAND = "by hand"
+DOTS, HANDLE = 2, 1
+"""The marks of the layers' dots in the first panel, and of the budget's in the planes."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +66,18 @@ class BudgetModel(Model[BudgetChoice]):
     def followed(self, c: BudgetChoice) -> BudgetChoice:
         """Spend the budget as chosen; bring the width to that of the layer."""
         c = replace(c, budget=min(self.costs.budgets, key=lambda budget: abs(budget - c.budget)))
-        if c.way != HAND:
-            c = replace(c, bits=self.costs.spent(c.way, c.estimate, c.budget))
-        elif not c.bits:
-            c = replace(c, bits=self.costs.spent(EQUAL, c.estimate, c.budget))
+        if c.way != HAND or not c.bits:
+            c = replace(c, bits=self.costs.spent(c.way, c.estimate, c.budget))  # a hand begins with all equal
         return replace(c, width=c.bits[c.layer - 1])
 
     def dragged(self, c: BudgetChoice, panel: int, mark: int, index: int, x: float, y: float) -> BudgetChoice:
-        """Give a layer the bits to which its dot was dragged."""
-        return self.followed(self._by_hand(replace(c, layer=index + 1), index, round(y)))
+        """Give a layer the bits to which its dot was dragged, in any picture; or move the budget."""
+        if panel > 1 and mark == HANDLE:
+            return self.followed(replace(c, budget=8000.0 * x / float(self.costs.sizes.sum())))
+        layer = index if panel == 0 and mark == DOTS else c.layer - 1
+        if panel > 0:
+            y = walk.nearest(self.plan(c), panel, x, y)
+        return self.followed(self._by_hand(replace(c, layer=layer + 1), layer, round(y)))
 
     def _by_hand(self, c: BudgetChoice, layer: int, bits: int) -> BudgetChoice:
         bits = min(max(bits, self.costs.bits[0]), self.costs.bits[-1])
@@ -80,30 +86,20 @@ class BudgetModel(Model[BudgetChoice]):
     def actions(self, c: BudgetChoice) -> dict[str, Action[BudgetChoice]]:
         """Return the button that runs the network, where its accuracy is not known yet."""
         text = "Run the network with these bits on 2,000 test images"
-        return {"measure": Action("Measure", text, work=self.measured, shown=not self._known(c))}
-
-    def _known(self, c: BudgetChoice) -> bool:
-        return c.bits in self.costs.trials or c.bits in {t.bits for t in c.trials}
+        known = c.bits in self.plan(c).trials
+        return {"measure": Action("Measure", text, work=self.measured, shown=not known)}
 
     def measured(self, c: BudgetChoice) -> Iterator[Progress]:
         """Yield how far the run of an allocation is, and at last what adds its trial to a choice."""
-        if self._known(c):
+        if c.bits in self.plan(c).trials:
             yield lambda now: now
             return
         for found in self.costs.run(c.bits):
-            yield _adds(found) if isinstance(found, Trial) else found
+            yield found.added if isinstance(found, Trial) else found
 
     def parsed(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the state with bits and trials as such.
-
-        Raises:
-            ValueError: There are other layers, or bits that are no candidates.
-        """
-        bits, trials = tuple(state.get("bits", ())), tuple(map(trial, state.get("trials", ())))
-        for some in (*([bits] if bits else []), *(t.bits for t in trials)):
-            if len(some) != len(self.costs.names) or not set(some) <= set(self.costs.bits):
-                raise ValueError(f"{len(self.costs.names)} layers need bits of {self.costs.bits}, got {some}")
-        return {**state, "bits": bits, "trials": trials}
+        """Return the state with bits and trials as such; refuse those of other layers."""
+        return checked(state, self.costs)
 
     def plan(self, c: BudgetChoice) -> Plan:
         """Return all that the panels show."""
@@ -117,23 +113,11 @@ class BudgetModel(Model[BudgetChoice]):
 
     def headline(self, c: BudgetChoice) -> dict[str, float]:
         """Return size, expected rise of the loss, and the accuracy if it was measured."""
-        plan = self.plan(c)
-        found = {"size (kB)": self.costs.kilobytes(c.bits), "Σ Ω": plan.rise(c.bits)}
-        return found | ({"top-1 (%)": plan.trials[c.bits].top1} if c.bits in plan.trials else {})
+        return panels.headline(self.plan(c))
 
     def scene(self, c: BudgetChoice) -> Scene:
         """Return bits and sensitivity of each layer, and both planes: expected and measured."""
         p = self.plan(c)
-        over = self.costs.kilobytes(c.bits) * (1 - c.budget / self.costs.average(c.bits))
-        about = (
-            "Only weights are quantized, on uniform grids with a step for each output channel. Sensitivities "
-            "come from 1,000 training images, loss rise and accuracy from 2,000 test images (an accuracy "
-            "near 90 % has a standard error of 0.7 points)."
-        )
-        about += f" Your allocation is {over:.2g} kB over the budget." if over > 1e-9 else ""
-        shown = panels.bits(p), panels.shares(p), panels.expected(p), panels.measured(p)
+        shown = tuple(part(p) for part in panels.PARTS)
+        about = f"{panels.about(p)} {walk.told(p)}"
         return Scene(f"ResNet-20 at {c.budget:.4g} bits a weight: {c.way}", shown, panels.table(p), about)
-
-
-def _adds(found: Trial) -> Any:
-    return lambda now: replace(now, trials=(*now.trials, found))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from qviz.core.grids import uniform
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import Fixed
 from qviz.explore import network
+from qviz.nn.ptq.fold import fold_batchnorm
 
 Bits = tuple[int, ...]
 FILE = "bit_budget.json"
@@ -37,6 +38,10 @@ class Trial:
     bits: Bits
     loss: float
     top1: float
+
+    def added(self, now: Any) -> Any:
+        """Return a choice with this trial among its own."""
+        return replace(now, trials=(*now.trials, self))
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +99,7 @@ class Costs:
         images, labels = network.sample("test")
         weights = {name: self.weight(name, b) for name, b in zip(self.names, bits, strict=True)}
         net, outs = network.with_weights(weights), []
+        fold_batchnorm(net, images[:1])  # the same function in two thirds of the time
         for i in range(0, count, BATCH):
             outs.append(net(images[i : i + BATCH]))
             yield (i + BATCH) / count
@@ -132,3 +138,16 @@ def trial(row: dict[str, Any]) -> Trial:
     if not isinstance(row, dict) or set(row) != {"bits", "loss", "top1"}:
         raise ValueError(f"a trial has bits, loss and top1, got {row!r}")
     return Trial(tuple(row["bits"]), float(row["loss"]), float(row["top1"]))
+
+
+def checked(state: Mapping[str, Any], known: Costs) -> dict[str, Any]:
+    """Return a state with its bits and trials as such.
+
+    Raises:
+        ValueError: There are other layers, or bits that are no candidates.
+    """
+    bits, trials = tuple(state.get("bits", ())), tuple(map(trial, state.get("trials", ())))
+    for some in (*([bits] if bits else []), *(t.bits for t in trials)):
+        if len(some) != len(known.names) or not set(some) <= set(known.bits):
+            raise ValueError(f"{len(known.names)} layers need bits of {known.bits}, got {some}")
+    return {**state, "bits": bits, "trials": trials}

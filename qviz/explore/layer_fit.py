@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,13 +15,15 @@ from torch import Tensor, nn
 from qviz.core._text import count, some
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import Range
+from qviz.explore import network
+from qviz.explore.layer_setting import Setting
+from qviz.explore.layer_walk import Tracks
+from qviz.explore.tensors import Offer
 from qviz.inspection.networks import Networks, keeps_unit
 from qviz.inspection.passes import Measurement
 from qviz.inspection.samples import chunks
 from qviz.inspection.views import Outputs, Values
-from qviz.methods.method import Pair, outputs
-from qviz.methods.pairs import pair
-from qviz.methods.ranges import EACH, EITHER
+from qviz.methods.method import Pair
 from qviz.nn.batches import Batch, forward
 from qviz.nn.capture import tap
 from qviz.nn.convert import deconvert
@@ -38,45 +40,6 @@ SAMPLES = 4
 KEPT = 400
 """So many fits are kept."""
 
-TENSOR, CHANNEL = "per tensor", "per channel"
-
-
-OWN = dict.fromkeys(EACH, CHANNEL)
-"""The ranges of weights that a method has by itself, where they are not one in all."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How a layer is quantized.
-
-    Attributes:
-        recipe: The name of a pair.
-        bits, a_bits: Of weight and input.
-        ranges: "per tensor" or "per channel", for the weight.
-    """
-
-    recipe: str
-    bits: int
-    a_bits: int
-    ranges: str
-
-    def __str__(self) -> str:
-        """Return it in a few words."""
-        return f"{self.recipe} W{self.bits}A{self.a_bits} {self.ranges}"
-
-    def pair(self) -> Pair:
-        """Return the pair."""
-        made = pair(self.recipe, self.bits, self.a_bits)
-        if self.ranges == own_range(self.recipe):
-            return made
-        build, bits, each = EITHER[self.recipe], self.bits, self.ranges == CHANNEL
-        return replace(made, weight=lambda layer: build(bits, layer, outputs(layer) if each else None))
-
-
-def own_range(recipe: str) -> str:
-    """Return the ranges that a method's weights have by themselves."""
-    return OWN.get(recipe, TENSOR)
-
 
 @dataclass(frozen=True, eq=False)
 class Fit:
@@ -87,6 +50,7 @@ class Fit:
         reach: The largest magnitude that each output channel's range can hold, (C,); None where the range
             changes the weight or each value has one of its own.
         note: What one should know, or "".
+        setting: How it was quantized: with as many of the bits as could be had.
     """
 
     weight: Values
@@ -94,6 +58,7 @@ class Fit:
     outputs: Outputs
     reach: np.ndarray | None
     note: str
+    setting: Setting
 
 
 class Layers:
@@ -102,6 +67,7 @@ class Layers:
     Args:
         model: Any module; a converted one is looked at with its quantizers off. It stays as it is.
         images: What it takes, as for :func:`~qviz.inspection.inspect`; four samples are used.
+        about: What they are, in words.
 
     Attributes:
         names: Of these layers.
@@ -112,7 +78,9 @@ class Layers:
         TypeError, ValueError, RuntimeError: The model does not take the images, or has no layer to show.
     """
 
-    def __init__(self, model: nn.Module, images: Batch | Iterable[Batch]) -> None:
+    def __init__(
+        self, model: nn.Module, images: Batch | Iterable[Batch], about: str = "Your network"
+    ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"the model must be an nn.Module, got {type(model).__name__}")
         net = deep_copy(model).eval()
@@ -122,6 +90,7 @@ class Layers:
         left = {name: why for name, (_, why) in found.items() if why is not None}
         with torch.no_grad(), tap(net, [name for name in found if name not in left]) as seen:
             forward(net, batch)
+        self.about = about
         self._plain, self._folded = net, _folded(net, batch)
         self.inputs: dict[str, Tensor] = {}
         for name, tapped in seen.items():
@@ -136,6 +105,7 @@ class Layers:
         self.samples = len(next(iter(self.inputs.values())))
         self._fits: OrderedDict[tuple[str, Setting], Fit] = OrderedDict()
         self._pairs: dict[Setting, Pair] = {}
+        self._tracks: dict[tuple[str, Setting, int], Tracks] = {}
 
     def weight(self, name: str) -> Tensor:
         """Return the weight of a layer, before BatchNorm is folded into it."""
@@ -149,6 +119,37 @@ class Layers:
                 self._fits.popitem(last=False)
             self._fits[key] = self._fitted(name, setting)
         return self._fits[key]
+
+    def opened(self, name: str | None, setting: Setting) -> str:
+        """Return the layer to open: the named one, or the one whose output suffers most.
+
+        Raises:
+            ValueError: There is no such layer.
+        """
+        if name is None:
+            return min(self.names, key=lambda name: self.fit(name, setting).outputs.local)
+        if name not in self.names:
+            raise ValueError(f"there is no layer {name!r} to open; there are {list(self.names)}")
+        return name
+
+    def all(self, setting: Setting) -> Iterator[float]:
+        """Quantize every layer; yield how many are done, from 0 to 1."""
+        for i, name in enumerate(self.names, 1):
+            self.fit(name, setting)
+            yield i / len(self.names)
+
+    def tracks(self, name: str, setting: Setting, weight: int) -> Tracks:
+        """Return the numbers of a layer that can walk: a weight, by its number, and the inputs it meets."""
+        fit = self.fit(name, setting.possible)
+        setting, weight = fit.setting, min(weight, self.weight(name).numel())
+        key = name, setting, weight
+        if key not in self._tracks:
+            last = next((t for (n, s, _), t in self._tracks.items() if (n, s) == key[:2]), None)
+            parts = self._built(name, setting) if last is None else (last.layer, last.twin)
+            steps = fit.weight.unit == "step", fit.input.unit == "step"
+            made = Tracks(*parts, self.inputs[name], weight, steps, fit.outputs.fitted)
+            self._tracks = {key: made}  # no more than one: layers may be large
+        return self._tracks[key]
 
     def pair(self, setting: Setting) -> Pair:
         """Return the pair of a setting."""
@@ -177,16 +178,42 @@ class Layers:
 
     @torch.no_grad()
     def _quantized(self, name: str, setting: Setting) -> Fit:
+        layer, twin = self._built(name, setting)
+        measured = Measurement(Networks(layer, twin, report(layer), ("",)))
+        measured.add(self.inputs[name])
+        weight, read, found, note = measured.of("")
+        reach = _reach(layer.weight_quantizer, weight.channels)
+        return Fit(weight, read, found, reach, note, setting)
+
+    @torch.no_grad()
+    def _built(self, name: str, setting: Setting) -> tuple[QuantLayer, nn.Module]:
+        """Return a layer, quantized and calibrated, and its twin in floating point."""
         made, x = self.pair(setting), self.inputs[name]
         twin = copy.deepcopy(self.network(made).get_submodule(name))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # ASQ's network draws its start
             layer = plan(made, name, twin, bool((x < 0).any())).carry_out(copy.deepcopy(twin))
-        layer.eval().observe(x)
-        measured = Measurement(Networks(layer, twin, report(layer), ("",)))
-        measured.add(x)
-        weight, read, found, note = measured.of("")
-        return Fit(weight, read, found, _reach(layer.weight_quantizer, weight.channels), note)
+        return layer.eval().observe(x), twin
+
+
+def opened(model: nn.Module | None, images: Batch | Iterable[Batch] | None) -> tuple[Layers, Offer]:
+    """Return the layers of a network, or of the shipped one where that cannot be shown; the offer says why.
+
+    Raises:
+        ValueError: Only one of model and images is given.
+    """
+    offer = Offer()
+    if (model is None) != (images is None):
+        raise ValueError(
+            f"model and images belong together, got only {'images' if model is None else 'a model'}"
+        )
+    if model is not None:
+        try:
+            return Layers(model, images), offer
+        except (TypeError, ValueError, RuntimeError) as problem:
+            offer.problem = f"Your model is left out: {problem}."
+    shipped = "The shipped ResNet-20, on images of CIFAR-10"
+    return Layers(network.resnet20(), network.sample()[0][:SAMPLES], shipped), offer
 
 
 def _folded(net: nn.Module, batch: Any) -> nn.Module:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qviz.explore.layer_fit import CHANNEL, Fit, Setting
+from qviz.explore.layer_fit import Fit, Layers
+from qviz.explore.layer_setting import CHANNEL, Setting
+from qviz.explore.layer_walk import Operand, Walk
 from qviz.inspection.views import Values
-from qviz.plot.scene import Axis, Band, Bars, Line, Mark, Panel, Points, Rug, Rule, Steps, Table
+from qviz.plot.scene import Axis, Band, Bars, Line, Mark, Panel, Points, Rug, Rule, Scene, Steps, Table
 
 HEADERS = ("Layer", "weights", "spread", "weight dB", "input dB", "output dB")
 NOISES = {"weight and input": "local", "weight alone": "weight", "input alone": "input"}
@@ -29,22 +31,29 @@ class Look:
 
     Attributes:
         name: The layer's.
-        fit, setting: How it is now.
-        shape: Of its weight.
+        layers: All of them.
+        setting: How it is quantized now.
         all: The fits of all layers by name, at one setting.
         base: That setting.
-        left: Sentences about the layers that are left out.
-        samples: How many samples the outputs are of.
+        walk: The product that is followed.
     """
 
     name: str
-    fit: Fit
+    layers: Layers
     setting: Setting
-    shape: tuple[int, ...]
     all: dict[str, Fit]
     base: Setting
-    left: tuple[str, ...]
-    samples: int
+    walk: Walk
+
+    @property
+    def fit(self) -> Fit:
+        """The layer as it is now."""
+        return self.layers.fit(self.name, self.setting)
+
+    @property
+    def samples(self) -> int:
+        """How many samples the outputs are of."""
+        return self.layers.samples
 
     @property
     def i(self) -> int:
@@ -64,15 +73,15 @@ def shown(db: float | np.ndarray) -> np.ndarray:
 
 def weights(k: Look) -> Panel:
     """Return the histogram of the weight, with the levels."""
-    return _histogram("Weight and its levels", "weight", k.fit.weight)
+    return _histogram("Weight and its levels", "weight", k.fit.weight, k.walk.w)
 
 
 def inputs(k: Look) -> Panel:
     """Return the histogram of what the layer reads, with the levels."""
-    return _histogram("Input and its levels", "input", k.fit.input)
+    return _histogram("Input and its levels", "input", k.fit.input, k.walk.x)
 
 
-def _histogram(title: str, what: str, v: Values) -> Panel:
+def _histogram(title: str, what: str, v: Values, one: Operand) -> Panel:
     codes, n = v.codes, v.sample
     edges, share = np.array(v.edges), 100 * np.array(v.heights) / n
     floor, top = max(50 / n, RAREST), 2 * float(share.max())
@@ -84,6 +93,13 @@ def _histogram(title: str, what: str, v: Values) -> Panel:
         Steps("data", edges, np.maximum(share, floor), label="values"),
         Rug("a", at[counts > 0], *ticks, label="levels"),
         Rug("e", at[counts == 0], *ticks, label="levels without a value"),
+        Points(
+            "d",
+            np.array([place(v, one)]),
+            np.array([floor * (top / floor) ** 0.04]),
+            "x",
+            label=f"one {what}, followed",
+        ),
     )
     inside = int(((at >= v.low) & (at <= v.high)).sum())
     text = (
@@ -97,6 +113,11 @@ def _histogram(title: str, what: str, v: Values) -> Panel:
         what + ("" if v.unit == "value" else " (in steps)"), float(low) - spare, float(high) + spare
     )
     return Panel(title, across, Axis("values (%)", floor, top, log=True), marks, text)
+
+
+def place(v: Values, one: Operand) -> float:
+    """Return where a number lies on the axis of a histogram."""
+    return one.x if v.unit == "value" else one.u
 
 
 def channels(k: Look) -> Panel:
@@ -116,6 +137,9 @@ def channels(k: Look) -> Panel:
         marks.append(Line("a", at, np.maximum(tops[0][order], floor), label="reach of its levels"))
     elif tops:
         marks.append(Rule("a", max(float(tops[0][0]), floor), "y", label="reach of the levels"))
+    if size := abs(k.walk.w.x):
+        spot = 1.0 + np.flatnonzero(order == k.walk.channel)
+        marks.append(Points("d", spot, np.array([max(size, floor)]), label="the weight, followed"))
     text = (
         f"{v.channels} channels; the widest reaches {v.widest:.3g}, the narrowest {v.narrowest:.3g}: "
         f"{v.spread:.3g} times less. {v.dead} hold next to nothing."
@@ -136,14 +160,19 @@ def noise(k: Look) -> Panel:
     now = ratios(k.fit)
     edges = np.arange(len(now) + 1) + 0.5
     heights = shown([HIGHEST if db is None else db for db in now])
-    marks = (Bars("a", edges, heights), Steps("a", edges, heights, label="output on the images, dB"))
+    marks = [Bars("a", edges, heights), Steps("a", edges, heights, label="output on the images, dB")]
     said = ", ".join(f"{name} {db:.2f} dB" for name, db in zip(NOISES, now, strict=True))
     text = f"The layer's output against its error, on {k.samples} samples: {said}. 6 dB are one bit."
     y = Axis(
         "signal to noise (dB)", min(0.0, float(heights.min()) - 1), max(30.0, 1.1 * float(heights.max()))
     )
     x = Axis("what is quantized", 0.5, len(now) + 0.5, names=("both", "weight", "input"))
-    return Panel("Output of the layer", x, y, marks, text)
+    told = np.isfinite(k.walk.ratios) | (k.walk.ratios > 0)
+    if told.any():
+        dots = np.clip(shown(k.walk.ratios[told]), y.low, y.high)
+        marks.append(Points("d", 1.0 + np.flatnonzero(told), dots, label="the product, followed"))
+        text += " The product that is followed: " + ", ".join(f"{db:.2f} dB" for db in k.walk.ratios) + "."
+    return Panel("Output of the layer", x, y, tuple(marks), text)
 
 
 def overview(k: Look) -> Panel:
@@ -176,6 +205,38 @@ def table(k: Look) -> Table:
         values[name] = dict(zip(HEADERS[1:], (v if np.isfinite(v) else None for v in row), strict=True))
         spread = f"{w.spread:.3g}" if w.spread < WIDEST else f"> {WIDEST:.0e}"
         cells.append((name, f"{w.count:,}", spread, *(f"{db:.1f}" for db in row[2:])))
-    notes = (f"With {k.base}, each layer by itself, on {k.samples} samples", *k.left)
+    notes = (f"With {k.base}, each layer by itself, on {k.samples} samples", *k.layers.left)
     roles = tuple("e" if name == k.name else "c" for name in k.all)
     return Table(HEADERS, tuple(cells), roles, values, notes, opens="Layer", opened=k.name)
+
+
+def scene(k: Look) -> Scene:
+    """Return all panels and the table."""
+    size = "×".join(map(str, k.layers.weight(k.name).shape))
+    title = f"{k.name or 'the model itself'} ({size}): {k.setting}, output {k.fit.outputs.local:.2f} dB"
+    parts = weights(k), inputs(k), channels(k), noise(k), overview(k)
+    return Scene(title, parts, table(k), f"{k.layers.about}. {told(k)}")
+
+
+def told(k: Look) -> str:
+    """Return what was done to the layer, what came of it, and the way of the one product."""
+    text = "The layer is quantized by itself, on what it reads in the float network."
+    before = k.all[k.name].outputs.local
+    if k.setting != k.base:
+        text += f" With {k.base} its output has {before:.2f} dB, now {k.fit.outputs.local:.2f} dB."
+    if k.fit.outputs.fitted:
+        text += " Its output has a unit of its own: ratios are those after the best factor of each channel."
+    return text + (f" ({k.fit.note}.)" if k.fit.note else "") + f" {k.walk.text}"
+
+
+def headline(fit: Fit) -> dict[str, float]:
+    """Return what a picture is compared by: the ratios of the output and of the weight."""
+    names = [f"output, {name} (dB)" for name in NOISES]
+    found = dict(zip(names, ratios(fit), strict=True)) | {"weight (dB)": fit.weight.codes.sqnr_db}
+    return {name: value for name, value in found.items() if np.isfinite(value)}
+
+
+def thinned(names: tuple[str, ...], most: int, kept: str) -> tuple[str, ...]:
+    """Return so many of the layers, from the first to the last, with one that is kept."""
+    some = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, most).astype(int))]
+    return tuple(some if kept in some else [kept, *some[1:]])

@@ -2,70 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import numpy as np
 
-from qviz.nn.train.recording import LayerRecording
+from qviz.explore.frames import HEADERS, Shown, trajectory
 from qviz.plot.scene import Axis, Line, Mark, Panel, Points, Rug, Rule, Steps, Table
 
 TRAIL = 10
 """Weights whose code changed within so many frames stand out."""
-FIGURES = {
-    "codes changed": ("changed", "codes that changed (% a step)", 100.0),
-    "codes that went back": ("returned", "codes that went back (% a step)", 100.0),
-    "loss": ("loss", "loss of the step's images", 1.0),
-    "accuracy": ("top1", "accuracy on the step's images (%)", 100.0),
-}
-"""Curves that each recording has: their arrays, axes and factors."""
-HEADERS = ("run", "step", "loss", "changes", "returns", "error (%)", "levels in use")
 NOTES = (
     "changes: of the code of a weight, up to this step; mean over the layer",
     "returns: those of them that took the last change back",
     "error: |quantized − master| / |master| of the weights shown",
 )
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A run and the frame that is shown.
-
-    Attributes:
-        name: Its name in the picture.
-        run: The recording.
-        frame: The number of the frame.
-        role: How it is drawn.
-    """
-
-    name: str
-    run: LayerRecording
-    frame: int
-    role: str
-
-    @property
-    def step(self) -> int:
-        """The step of the frame."""
-        return int(self.run.steps[self.frame])
-
-    def figures(self) -> dict[str, float]:
-        """Return the numbers of the run's row in the table, by column."""
-        run, f = self.run, self.frame
-        passed = np.diff(run.steps, prepend=0)[: f + 1]
-        size = float(np.linalg.norm(run.master[f]))
-        numbers = (
-            self.step,
-            float(run.loss[f]),
-            float(run.changed[: f + 1] @ passed),
-            float(run.returned[: f + 1] @ passed),
-            100.0 * float(np.linalg.norm(run.quantized[f] - run.master[f])) / size if size else 0.0,
-            len(np.unique(run.codes[f])),
-        )
-        return dict(zip(HEADERS[1:], numbers, strict=True))
-
-    def weight(self, number: int) -> int:
-        """Return the index of a weight by its number; the last one where there are fewer."""
-        return min(number - 1, self.run.master.shape[1] - 1)
 
 
 def table(shown: list[Shown]) -> Table:
@@ -89,7 +37,7 @@ def grid(shown: Shown, number: int) -> Panel:
     borders = run.values.get("weight borders")
     if borders is not None:
         edges = np.concatenate([[low], np.clip(borders[f], low, high), [high]])
-        marks.append(Steps("data", edges, levels, label="the grid"))
+        marks.append(Steps("c", edges, levels, label="the grid"))  # no background: before → now shows it
     past = run.codes[max(f - TRAIL, 0) : f + 1].astype(np.int64)
     moved, half = (np.diff(past, axis=0) != 0).any(0), 0.03 * (high - low)
     for some, role, label in ((~moved, shown.role, shown.name), (moved, "e", "code changed just before")):
@@ -156,29 +104,6 @@ def curve(shown: list[Shown], name: str, step: int, last: int) -> Panel:
     return Panel(
         f"{name[0].upper()}{name[1:]}", _steps(last), Axis(label, low, high), tuple(marks), " ".join(words)
     )
-
-
-def curves(runs: Mapping[str, LayerRecording]) -> tuple[str, ...]:
-    """Return the names of all curves that some run has."""
-    return (*FIGURES, *dict.fromkeys(name for run in runs.values() for name in run.values))
-
-
-def trajectory(run: LayerRecording, name: str) -> tuple[str, np.ndarray]:
-    """Return the axis and the numbers, (R, n), of a curve; n = 0 where the run has none.
-
-    What lies on the axis of the weights is divided by their standard deviation at the first frame, so that
-    runs in different units (DAQ standardizes) can share a picture.
-    """
-    if name in FIGURES:
-        array, label, factor = FIGURES[name]
-        rows = factor * getattr(run, array).astype(np.float64)[:, None]
-        if array in ("changed", "returned"):
-            rows[0] = np.nan  # nothing can have changed yet
-        return label, rows
-    rows = run.values.get(name, np.zeros((len(run), 0))).astype(np.float64)
-    if not name.startswith("weight ") or name.startswith("weight codebook"):
-        return name, rows
-    return f"{name} (first weights' std)", rows / (float(run.master[0].astype(np.float64).std()) or 1.0)
 
 
 def _reach(*arrays: np.ndarray) -> tuple[float, float]:

@@ -9,16 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from qviz import shipped
 from qviz.explore import recorded
 from qviz.explore.controls import Number, Pick, Slide, control
+from qviz.explore.frames import NONE, Shown, curves, opened, presets, restless, told
 from qviz.explore.model import Action, Model
-from qviz.explore.recorded import Shown
 from qviz.nn.train.recording import LayerRecording
 from qviz.plot.scene import Scene
 
-SHIPPED = ("ste", "daq", "adq_static", "adq_ema")
-NONE = "none: the start of run A"
 PAGE_FRAMES = 16
 
 
@@ -49,25 +46,11 @@ class TimeModel(Model[TimeChoice]):
     rescales = ("run_a", "run_b", "weight", "curve")
 
     def __init__(self, *runs: LayerRecording | str | Path) -> None:
-        files = runs or [shipped.checkpoint(f"recording_{name}.safetensors") for name in SHIPPED]
-        made = [run if isinstance(run, LayerRecording) else LayerRecording.load(run) for run in files]
-        self.runs = {run.name: run for run in made}
-        if len(self.runs) < len(made) or NONE in self.runs:
-            raise ValueError(f"every run needs a name of its own, got {[run.name for run in made]}")
-        self.last = max(1, *(int(run.steps[-1]) for run in made))
+        self.runs = opened(*runs)
+        self.last = max(1, *(int(run.steps[-1]) for run in self.runs.values()))
         first, second = (*self.runs, NONE)[:2]
-        self.start = TimeChoice(first, second, weight=self.restless(first)[0])
-        end, ways = {"step": self.last}, list(self.runs)[2:4]
-        self.presets: Mapping[str, Mapping[str, Any]] = {
-            f"{first}: before and after": {"run_a": first, "run_b": NONE, "curve": "loss", **end}
-        }
-        if not runs:
-            codebooks = {"run_a": ways[0], "run_b": ways[1], "curve": "weight levels", **end}
-            self.presets = {
-                f"{first} against {second}": {"run_a": first, "run_b": second, **end},
-                "codebook that stays, codebook that follows": codebooks,
-                **self.presets,
-            }
+        self.start = TimeChoice(first, second, weight=restless(self.runs[first])[0])
+        self.presets: Mapping[str, Mapping[str, Any]] = presets(self.runs, self.last, own=bool(runs))
 
     def shown(self, c: TimeChoice) -> list[Shown]:
         """Return both runs at the step; without run B, run A now and at its start."""
@@ -78,11 +61,6 @@ class TimeModel(Model[TimeChoice]):
         b = self.runs[c.run_b]
         return [now, Shown(f"B: {c.run_b}", b, b.frame(c.step), "b")]
 
-    def restless(self, run: str) -> list[int]:
-        """Return the numbers of a run's weights, the one whose code changed most often first."""
-        count = (np.diff(self.runs[run].codes.astype(np.int64), axis=0) != 0).sum(0)
-        return (np.argsort(-count, kind="stable") + 1).tolist()
-
     def limits(self, c: TimeChoice) -> dict[str, dict[str, Any]]:
         """Return the runs, the last step, the number of weights, and the curves."""
         count = self.runs[c.run_a].master.shape[1] if c.run_a in self.runs else 1
@@ -91,7 +69,7 @@ class TimeModel(Model[TimeChoice]):
             "run_b": {"options": (*self.runs, NONE)},
             "step": {"high": self.last},
             "weight": {"high": count},
-            "curve": {"options": recorded.curves(self.runs)},
+            "curve": {"options": curves(self.runs)},
         }
 
     def followed(self, choice: TimeChoice) -> TimeChoice:
@@ -104,17 +82,15 @@ class TimeModel(Model[TimeChoice]):
         return {"next_restless": Action("Next restless weight", text, self._next)}
 
     def _next(self, c: TimeChoice) -> TimeChoice:
-        order = self.restless(c.run_a)
+        order = restless(self.runs[c.run_a])
         return replace(c, weight=order[(order.index(c.weight) + 1) % len(order)])
 
-    def dragged(
-        self, choice: TimeChoice, panel: int, mark: int, index: int, x: float, y: float
-    ) -> TimeChoice:
+    def dragged(self, c: TimeChoice, panel: int, mark: int, index: int, x: float, y: float) -> TimeChoice:
         """Follow the weight nearest to where the dot was dropped, or go to that step."""
         if panel > 1:
-            return replace(choice, step=round(min(max(x, 0), self.last)))
-        one = self.shown(choice)[panel]
-        return self.followed(replace(choice, weight=int(np.abs(one.run.master[one.frame] - x).argmin()) + 1))
+            return replace(c, step=round(min(max(x, 0), self.last)))
+        one = self.shown(c)[panel]
+        return self.followed(replace(c, weight=int(np.abs(one.run.master[one.frame] - x).argmin()) + 1))
 
     def headline(self, choice: TimeChoice) -> dict[str, float]:
         """Return error and restlessness of each run at the step."""
@@ -132,12 +108,7 @@ class TimeModel(Model[TimeChoice]):
             recorded.path(runs, c.weight, c.step, self.last),
             recorded.curve(runs, c.curve, c.step, self.last),
         )
-        about = " ".join(
-            f"{one.name}: layer {one.run.about['layer']}, {' × '.join(map(str, one.run.about['shape']))}, "
-            f"{one.run.master.shape[1]} of its weights."
-            for one in runs
-        )
-        return Scene(f"Step {c.step} of {self.last}", panels, recorded.table(shown), about)
+        return Scene(f"Step {c.step} of {self.last}", panels, recorded.table(shown), told(runs))
 
     def _runs(self, c: TimeChoice) -> list[Shown]:
         """Return the runs, each once."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qviz.plot.scene import Axis, Line, Mark, Panel, Scene, Steps
+from qviz.plot.scene import Axis, Line, Mark, Panel, Rug, Scene, Steps
 
 GHOST = "before"
-"""The role and the label of curves that were kept."""
+"""The role and the label of curves and ticks that were kept."""
 
 BACKGROUND = ("data", "ideal", GHOST)
 
@@ -69,7 +69,7 @@ def held(panel: Panel, axes: Mapping[str, tuple[Axis, Axis]]) -> Panel:
 
 
 def ghosted(panel: Panel, before: Panel | None) -> Panel:
-    """Return a panel with the curves of before in the background, those that have changed."""
+    """Return a panel with the curves and ticks of before in the background, those that have changed."""
     if before is None or (before.x.label, before.y.label) != (panel.x.label, panel.y.label):
         return panel
     now = _curves(panel)
@@ -79,11 +79,12 @@ def ghosted(panel: Panel, before: Panel | None) -> Panel:
 
 
 def _curves(panel: Panel) -> list[Mark]:
-    return [m for m in panel.marks if isinstance(m, Line | Steps) and m.role not in BACKGROUND]
+    return [m for m in panel.marks if isinstance(m, Line | Steps | Rug) and m.role not in BACKGROUND]
 
 
 def _same(a: Mark, b: Mark) -> bool:
-    both = [(getattr(a, name, None), getattr(b, name, None)) for name in ("x", "y", "edges", "heights")]
+    names = ("x", "y", "edges", "heights", "low", "high")
+    both = [(getattr(a, name, None), getattr(b, name, None)) for name in names]
     arrays = [(one, other) for one, other in both if one is not None or other is not None]
     return type(a) is type(b) and all(np.array_equal(one, other, equal_nan=True) for one, other in arrays)
 

@@ -11,7 +11,8 @@ from qviz.widgets.explorer import Explorer
 class BitBudgetExplorer(Explorer):
     """Mixed precision: bits of each layer under a limit of size, against greedy, exact and all equal.
 
-    The dots in the first picture can be dragged; Measure runs the network with the bits on show.
+    The dots in the first picture can be dragged, and in the next two that of the chosen layer, whose bits
+    walk through the picture; so can the budget. Measure runs the network with the bits on show.
 
     Args:
         show: The names of the controls on show; by default all.

@@ -30,6 +30,8 @@ class LayerExplorer(Explorer):
 
     Attributes:
         layer, recipe, bits, a_bits, ranges: The controls.
+        weight, place: A weight, and which of the inputs that it meets: their product walks through the
+            picture, and both dots can be dragged.
         all: The button that quantizes every layer like the open one, for the table.
 
     Raises:

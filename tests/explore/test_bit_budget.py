@@ -129,6 +129,28 @@ def test_measuring_adds_a_trial(monkeypatch):
     assert MODEL.restored(json.loads(json.dumps(MODEL.state(after)))) == after
 
 
+def test_one_layers_bits_walk_through_all_pictures(raw):
+    c = MODEL.restored({"way": "exact", "budget": 2.5, "layer": 8})
+    scene, layers, b = MODEL.scene(c), raw["layers"], c.bits[7]
+    rows = [(*c.bits[:7], k, *c.bits[8:]) for k in range(2, 7)]
+    kb = [sum(layer["size"] * k for layer, k in zip(layers, row, strict=True)) / 8000 for row in rows]
+    rise = [sum(layer["loss rise"][k - 2] for layer, k in zip(layers, row, strict=True)) for row in rows]
+    way = marks(scene.panels[2], Line, "with other bits for the layer")[0]
+    np.testing.assert_allclose(way.x, kb, rtol=1e-9)
+    np.testing.assert_allclose(way.y, rise, rtol=1e-9)
+    here = next(m for m in marks(scene.panels[1], Points) if m.moves)
+    assert (here.x[0], here.y[0]) == (8, pytest.approx(layers[7]["loss rise"][b - 2], rel=1e-9))
+    more, size = layers[7]["loss rise"][b - 1] - layers[7]["loss rise"][b - 2], layers[7]["size"] / 8000
+    assert f"At {b + 1} bits: {size:+.3g} kB, Ω {more:+.3g}, {more / size:+.3g} for each kB." in scene.about
+    for panel, x, y in ((0, 0.0, 5.2), (1, 0.0, layers[7]["loss rise"][3]), (2, kb[3], rise[3])):
+        assert MODEL.dragged(c, panel, 3, 0, x, y).bits == rows[3], panel
+    for panel in (2, 3):
+        place = marks(scene.panels[panel], Points)[0]
+        assert place.x[0] == pytest.approx(2.5 * sum(layer["size"] for layer in layers) / 8000)
+        moved = MODEL.dragged(c, panel, scene.panels[panel].marks.index(place), 0, 1.2 * place.x[0], 0.0)
+        assert (moved.budget, moved.bits) == (3.0, COSTS.spent("exact", "loss rise", 3.0))
+
+
 def test_hands_and_budgets():
     c = MODEL.restored({"way": "exact", "budget": 2.5})
     assert MODEL.settled(c, replace(c, layer=7)).width == c.bits[6]

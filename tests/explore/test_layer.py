@@ -12,8 +12,9 @@ from torch import nn
 
 from qviz import inspect
 from qviz.explore import LayerModel
-from qviz.explore.layer_fit import CHANNEL, TENSOR, Setting
+from qviz.explore.layer_setting import CHANNEL, TENSOR, Setting
 from qviz.plot.html import rows_html, scene_html
+from qviz.plot.scene import Points
 from tests.explore.finite import finite
 from tests.strategies import FEW
 
@@ -85,13 +86,72 @@ def test_a_row_opens_its_layer_and_the_table_tells_its_setting():
     assert page.count("aria-current") == 1
     assert "<table" not in scene_html(scene)
     *shares, finish = MODEL.actions(moved)["all"].work(moved)
-    after = finish(replace(moved, layer="7"))
+    after = finish(MODEL.settled(moved, replace(moved, layer="7")))
     assert shares[-1] == 1.0
     assert after.layer == "7"
     assert MODEL.scene(after).table.notes[0].startswith("With lsq W2A4 per tensor")
     assert not MODEL.actions(after)["all"].shown
     assert MODEL.restored(json.loads(json.dumps(MODEL.state(after)))) == after
     assert MODEL.dragged(after, 4, 2, 0, 1.7, 3.0).layer == "3"
+
+
+@pytest.mark.parametrize("ranges", [TENSOR, CHANNEL])
+def test_one_product_walks_from_weight_and_input_to_the_output(ranges):
+    model = LayerModel(net(), IMAGES)
+    layer, bn, x = net()[3], net()[4], net()[:3](IMAGES).detach()
+    k = 89  # of 4 x 6 x 3 x 3 weights; BatchNorm is folded in
+    gain = (bn.weight / (bn.running_var + bn.eps).sqrt()).detach()
+    w = (layer.weight * gain[:, None, None, None]).detach()
+    o, i, row, column = np.unravel_index(k, w.shape)
+    mean = w.abs().mean() if ranges == TENSOR else w[o].abs().mean()
+    step, a_step = 2 * mean / 3**0.5, 2 * x.mean() / 15**0.5
+    met = x[:, i, row : row + 5 : 2, column : column + 5 : 2].flatten()
+    at = int(met.argmax())
+    met = met[at]
+    c = MODEL.restored({"layer": "3", "bits": 3, "ranges": ranges, "weight": k + 1, "place": at + 1})
+    code, a_code = (w[o, i, row, column] / step).round().clamp(-4, 3), (met / a_step).round().clamp(0, 15)
+    walk = model.look(c).walk
+    found = [walk.w.x, walk.w.u, walk.w.code, walk.w.y, walk.x.x, walk.x.u, walk.x.code, walk.x.y]
+    wx, y = w[o, i, row, column], met
+    wanted = [wx, wx / step, code + 4, code * step, y, y / a_step, a_code, a_code * a_step]
+    assert found == pytest.approx([float(v) for v in wanted], rel=1e-5, abs=1e-6)
+    errors = code * step * a_code * a_step - wx * y, (code * step - wx) * y, wx * (a_code * a_step - y)
+    assert walk.errors == pytest.approx([float(e) for e in errors], rel=1e-4, abs=1e-6)
+    whole = (bn(layer(x)).detach())[:, o].flatten()[at]
+    assert walk.before == pytest.approx(float(whole), rel=1e-5, abs=1e-6)
+    steps = step if ranges == TENSOR else 2 * w.abs().mean((1, 2, 3), keepdim=True) / 3**0.5
+    wq, xq = (w / steps).round().clamp(-4, 3) * steps, (x / a_step).round().clamp(0, 15) * a_step
+    shift = bn.bias + (layer.bias - bn.running_mean) * gain
+    whole = nn.functional.conv2d(xq, wq, shift.detach(), stride=2)[:, o].flatten()[at]
+    assert walk.after == pytest.approx(float(whole), rel=1e-4, abs=1e-5)
+    scene = model.scene(c)
+    dots = [m for panel in scene.panels[:4] for m in panel.marks if isinstance(m, Points) and m.role == "d"]
+    unit = 1.0 if ranges == TENSOR else float(step)
+    assert dots[0].x[0] * unit == pytest.approx(float(wx), rel=1e-5)
+    assert dots[1].x[0] == pytest.approx(float(y), rel=1e-5)
+    assert dots[2].y[0] == pytest.approx(abs(float(wx)), rel=1e-5)
+    top = float(wx * y)
+    db = [np.clip(20 * np.log10(abs(top / float(e))), -10, 70) for e in errors]
+    axis = scene.panels[3].y
+    assert dots[3].y == pytest.approx(np.clip(db, axis.low, axis.high), abs=1e-2)
+    assert f"becomes {float(code * step * a_code * a_step):.4g}" in scene.about
+
+
+def test_dots_of_the_product_choose_a_weight_and_an_input():
+    c = MODEL.restored({"layer": "7", "weight": 3, "place": 2})
+    w, x = net()[7].weight.detach().double().flatten().numpy(), net()[:7](IMAGES).detach().double().numpy()
+    for at in (-1e9, 0.013, 1e9):
+        weight = MODEL.dragged(c, 0, 4, 0, at, 0.0).weight
+        assert weight == np.abs(w - at).argmin() + 1
+        place = MODEL.dragged(c, 1, 4, 0, at, 0.0).place
+        assert x[place - 1, 2] == x[:, 2][np.abs(x[:, 2] - at).argmin()]
+
+
+def test_a_weight_that_meets_padding_only_walks_too():
+    model = LayerModel(nn.Conv2d(1, 2, 3, padding=1), torch.rand(2, 1, 1, 1))
+    c = model.followed(replace(model.start, weight=1, place=1))
+    assert "It meets padding only, 0." in model.scene(c).about
+    finite(model.scene(c))
 
 
 def test_another_recipe_brings_its_own_ranges():
@@ -130,8 +190,8 @@ def emptied():
     ],
 )
 def test_a_model_that_cannot_be_shown_is_left_out_with_a_reason(model, images, said, monkeypatch):
-    monkeypatch.setattr("qviz.explore.layer.network.resnet20", net)
-    monkeypatch.setattr("qviz.explore.layer.network.sample", lambda: (IMAGES, None))
+    monkeypatch.setattr("qviz.explore.layer_fit.network.resnet20", net)
+    monkeypatch.setattr("qviz.explore.layer_fit.network.sample", lambda: (IMAGES, None))
     model = LayerModel(model, images)
     assert said in model.sources.problem
     finite(model.scene(model.start))

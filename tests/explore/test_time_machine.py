@@ -13,7 +13,9 @@ from safetensors.numpy import load_file
 
 from qviz import shipped
 from qviz.explore import TimeModel
-from qviz.explore.time_machine import NONE, SHIPPED, TimeChoice
+from qviz.explore.frames import NONE, SHIPPED
+from qviz.explore.time_machine import TimeChoice
+from qviz.explore.view import Kept, View
 from qviz.nn import LayerRecording
 from qviz.plot.scene import Line, Points, Rug, Steps
 
@@ -157,6 +159,18 @@ def test_a_static_codebook_stays_and_a_following_one_moves(files):
     assert (levels["ADQ, codebook stays"] == levels["ADQ, codebook stays"][0]).all()
     np.testing.assert_array_equal(levels["ADQ, codebook follows"][0], levels["ADQ, codebook stays"][0])
     assert np.ptp(levels["ADQ, codebook follows"], axis=0).max() > 1e-3
+
+
+def test_beside_a_kept_step_stand_the_weights_and_the_grid_of_then(model, files):
+    start = dataclasses.replace(model.start, run_a="ADQ, codebook follows", run_b=NONE)
+    then, now = (dataclasses.replace(start, step=step) for step in (20, 150))
+    view = View(before=Kept(model.scene(then), model.headline(then)))
+    panel = view.of(model.scene(now), model.headline(now)).panels[0]
+    ghosts, arrays = [m for m in panel.marks if m.role == "before"], files["ADQ, codebook follows"]
+    (stairs,) = (m for m in ghosts if isinstance(m, Steps))
+    np.testing.assert_allclose(stairs.heights, arrays["values.weight levels"][20], rtol=1e-6)
+    ticks = np.concatenate([m.x for m in ghosts if isinstance(m, Rug)])
+    np.testing.assert_allclose(np.sort(ticks), np.sort(arrays["master"][20]), rtol=1e-6)
 
 
 def test_dots_travel_in_time_and_choose_weights(model):
