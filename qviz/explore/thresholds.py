@@ -16,7 +16,7 @@ from qviz.explore import threshold_moves as moves
 from qviz.explore import threshold_panels as panels
 from qviz.explore.model import Action, Model, changed
 from qviz.explore.threshold_moves import ThresholdChoice
-from qviz.explore.threshold_work import LOSSES, Bench, shown, work
+from qviz.explore.threshold_work import LOSSES, Bench, Work, shown, work
 from qviz.measure import metrics
 from qviz.plot.scene import Scene
 
@@ -102,10 +102,13 @@ class ThresholdModel(Model[ThresholdChoice]):
         """Return every bit width with both losses."""
         return {"bits": (1, 2, 3, 4), "loss": LOSSES}
 
+    def work(self, c: ThresholdChoice) -> Work:
+        """Return what the quantizer does with the values."""
+        return work(self.sources[c.tensor], c.bits, c.begin, tuple(c.sizes.tolist()), c.scale, c.loss)
+
     def bench(self, c: ThresholdChoice) -> Bench:
         """Return what the panels share."""
-        done = work(self.sources[c.tensor], c.bits, c.begin, tuple(c.sizes.tolist()), c.scale, c.loss)
-        return Bench(done, c.x, c.threshold - 1, c.draws, self.ends(c))
+        return Bench(self.work(c), c.x, c.threshold - 1, c.draws, self.ends(c))
 
     def headline(self, c: ThresholdChoice) -> dict[str, float]:
         """Return loss and entropy of the codes."""
