@@ -11,9 +11,11 @@ from torch import Tensor
 
 from qviz.core import _check
 from qviz.core._text import count
+from qviz.core.summary import Summary
 from qviz.explore import tensors
 from qviz.explore import threshold_moves as moves
 from qviz.explore import threshold_panels as panels
+from qviz.explore.drift import values
 from qviz.explore.model import Action, Model, changed
 from qviz.explore.threshold_moves import ThresholdChoice
 from qviz.explore.threshold_work import LOSSES, Bench, Work, shown, work
@@ -55,7 +57,7 @@ class ThresholdModel(Model[ThresholdChoice]):
         new = changed(before, after)
         c = replace(after, widths=()) if new & {"bits", "tensor"} and "widths" not in new else after
         if "value" in new and not new & {"threshold", "bits", "tensor"}:
-            c = moves.moved(c, c.threshold, c.value, *self.ends(c))
+            c = self.moved(c, c.threshold, c.value)
         return self.followed(c)
 
     def followed(self, c: ThresholdChoice) -> ThresholdChoice:
@@ -63,6 +65,18 @@ class ThresholdModel(Model[ThresholdChoice]):
         c = self.inside(c, "threshold", "begin", "scale", "x")
         place = float(f"{c.thresholds[c.threshold - 1]:.6g}")
         return self.inside(replace(c, value=place), "value")
+
+    def data(self, c: ThresholdChoice) -> Summary:
+        """Return the summary of the activations, of large ones that of their quantiles."""
+        return values(self.sources[c.tensor])
+
+    def thresholds(self, c: ThresholdChoice) -> np.ndarray:
+        """Return the thresholds, in units of x."""
+        return c.thresholds
+
+    def moved(self, c: ThresholdChoice, number: int, place: float) -> ThresholdChoice:
+        """Return the choice with a threshold as near to a place as the widths allow."""
+        return moves.moved(c, number, place, *self.ends(c))
 
     def dragged(
         self, c: ThresholdChoice, panel: int, mark: int, index: int, x: float, y: float
@@ -73,7 +87,7 @@ class ThresholdModel(Model[ThresholdChoice]):
             return self.followed(replace(c, x=float(f"{x:.4g}")))
         if role == "b":
             return self.followed(moves.stretched(c, int(np.flatnonzero(b.outer)[index]), x))
-        return self.followed(moves.moved(c, int(np.flatnonzero(b.visible)[index]) + 1, x, *b.ends))
+        return self.followed(self.moved(c, int(np.flatnonzero(b.visible)[index]) + 1, x))
 
     def actions(self, c: ThresholdChoice) -> dict[str, Action[ThresholdChoice]]:
         """Return the buttons: two ways to place the thresholds, and a step along the gradient."""
@@ -88,7 +102,7 @@ class ThresholdModel(Model[ThresholdChoice]):
 
     def shared(self, c: ThresholdChoice) -> ThresholdChoice:
         """Return the choice with as many of the values above t0 in each segment, where widths allow it."""
-        return self.followed(moves.shared(c, self.bench(c).work.data.x.numpy()))
+        return self.followed(moves.shared(c, self.data(c).x.numpy()))
 
     def trained(self, c: ThresholdChoice) -> ThresholdChoice:
         """Return the choice after one step of gradient descent."""
