@@ -379,8 +379,13 @@ for name, (surrogate, soft) in methods.items():
 # <details><summary>Answer</summary>
 #
 # The slider has 2.07 at k = 4 and 2.30 at 4.5; the formula is k / (2 tanh(k/2)), and gives 2.21 at k = 4.3. On the levels
-# the tanh has a slope of only 0.12 then, DAQ 0.50: a tanh forgets weights that sit on their levels, DAQ does not. Tick **Soft forward**: with the tanh as forward pass, as in
-# [quantization networks](https://arxiv.org/abs/1911.09464), there is a gap again. The second folded cell has the numbers.
+# the tanh has a slope of only 0.12 then, DAQ 0.50: a tanh forgets weights that sit on their levels, DAQ does not. Tick
+# **Soft forward**: with the tanh as forward pass there is a gap again. The second folded cell has the numbers.
+#
+# And the sigmoid? sigmoid(2z) = (1 + tanh z) / 2, so a sigmoid that is normalized to reach both levels *is* this tanh, with
+# the temperature T = 2k. `GradientExplorer("sigmoid, fixed T")` has the plain one of
+# [quantization networks](https://arxiv.org/abs/1911.09464) (Yang et al., CVPR 2019): soft in training, it has a gap even on
+# the levels, sigmoid(−T/2) of a step.
 #
 # </details>
 #

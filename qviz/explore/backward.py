@@ -1,4 +1,4 @@
-"""Backward: the gradients that stand in for rounding, each with the arithmetic of one number."""
+"""Backward: gradients that stand in for rounding, with their controls and the arithmetic of one number."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from torch import Tensor
 from qviz.core.codebook import Codebook
 from qviz.core.grids import uniform
 from qviz.core.surrogate import StraightThrough, Surrogate, TrueDerivative
+from qviz.explore.controls import Pick, Slide, control
 from qviz.methods.daq import SoftArgmax
 from qviz.methods.dsq import SoftTanh
 from qviz.methods.n2uq import LearnedKnots
+from qviz.methods.quantization_networks import SoftSigmoid
 
 
 class Row(NamedTuple):
@@ -31,7 +33,7 @@ class Kind:
     """A way to hand a gradient through rounding.
 
     Attributes:
-        make: From a choice (with gamma, sigma, beta, k) to the surrogate.
+        make: From a choice (a :class:`Backward`) to the surrogate.
         formula: From the surrogate, the coordinate t and the gap of levels over the gap of knots to the slope
             inside the grid, in words with numbers.
         about: What it is, with its source.
@@ -93,6 +95,16 @@ def _tanh(s: SoftTanh, t: Tensor, gap: float) -> str:
     return f"k / (2 tanh(k / 2)) · (1 − tanh²(k (t − ½))) = {k / (2 * math.tanh(k / 2)):.4g} · {1 - bent:.4g}"
 
 
+def _share(s: SoftSigmoid, t: Tensor) -> list[Row]:
+    how = f"sigmoid(T (t − ½)) = sigmoid({s.temperature * (float(t) - 0.5):.4g})"
+    return [Row("share m", how, float(s.relax(t)))]
+
+
+def _sigmoid(s: SoftSigmoid, t: Tensor, gap: float) -> str:
+    m = float(s.relax(t))
+    return f"T m (1 − m) = {s.temperature:.4g} · {m:.4g} · {1 - m:.4g}"
+
+
 KINDS: dict[str, Kind] = {
     "true derivative": Kind(
         lambda c: TrueDerivative(),
@@ -109,10 +121,18 @@ KINDS: dict[str, Kind] = {
         lambda s, t, gap: "as if Q were y = x everywhere",
         "Straight-through estimator (Bengio et al. 2013) that passes outside the grid too.",
     ),
+    "sigmoid, fixed T": Kind(
+        lambda c: SoftSigmoid(c.temperature),
+        _sigmoid,
+        "A sigmoid in each cell (quantization networks, Yang et al. 2019); it does not reach the levels.",
+        ("temperature",),
+        soft=True,
+        rows=_share,
+    ),
     "tanh (DSQ)": Kind(
         lambda c: SoftTanh(c.k),
         _tanh,
-        "The slope of a tanh in each cell (DSQ, Gong et al. 2019); a tanh is a stretched sigmoid.",
+        "The slope of a tanh in each cell (DSQ, Gong et al. 2019): a sigmoid stretched to reach both levels.",
         ("k",),
     ),
     "soft argmax, fixed β": Kind(
@@ -138,3 +158,34 @@ KINDS: dict[str, Kind] = {
         grid=lambda c: LearnedKnots(c.bits, widths=widths(c.bits, c.ratio), step=1.0),
     ),
 }
+
+
+@dataclass(frozen=True)
+class Backward:
+    """A kind of gradient with the constants of all kinds, and the number that gets it."""
+
+    kind: str = control(
+        "STE, clipped",
+        Pick("Gradient", "What stands in for the derivative of rounding.", options=tuple(KINDS)),
+    )
+    x: float = control(1.3, Slide("x", "The number that walks through the picture.", step=0.01))
+    gamma: float = control(2.0, Slide("γ", "How sure DAQ's controller is.", low=0.1, high=6.0, step=0.1))
+    sigma: float = control(
+        1.0, Slide("σ", "The width of the kernel that favors the nearer knot.", low=0.4, high=3.0, step=0.1)
+    )
+    beta: float = control(
+        5.0, Slide("β", "The fixed temperature: a larger one is harder.", low=0.5, high=40.0, step=0.5)
+    )
+    temperature: float = control(
+        8.0, Slide("T", "The sigmoid's temperature: a larger one is harder.", low=1.0, high=40.0, step=1.0)
+    )
+    k: float = control(4.0, Slide("k", "How sharp the tanh is.", low=0.5, high=20.0, step=0.5))
+    ratio: float = control(
+        1.6,
+        Slide("Width ratio", "How much wider each cell is than the one below.", low=0.5, high=2.0, step=0.1),
+    )
+
+    def limits(self) -> dict[str, dict[str, bool]]:
+        """Return which constants the kind has."""
+        named = {name for kind in KINDS.values() for name in kind.constants}
+        return {name: {"shown": name in KINDS[self.kind].constants} for name in named}

@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import torch
-
-from qviz.core.probe import probe
-from qviz.explore.backward import KINDS
-from qviz.explore.controls import Pick, Slide, Tick, control
-from qviz.explore.gradient_panels import BESIDE, STEPS, arithmetic, descent, dotted, quantizer
+from qviz.explore.backward import KINDS, Backward
+from qviz.explore.controls import Slide, Tick, control
+from qviz.explore.gradient_panels import BESIDE, STEPS, curves, descent, dotted, ended, table
 from qviz.explore.model import Model, changed
-from qviz.plot.passes import Passes, passes, said
-from qviz.plot.scene import Scene, Table
-
-HEADERS = ("One number", "How", "Value")
+from qviz.plot.passes import Passes, said
+from qviz.plot.scene import Scene
 
 
 @dataclass(frozen=True)
-class GradientChoice:
+class GradientChoice(Backward):
     """A surrogate with its constants, the grid, one number and what it should become."""
 
-    kind: str = control(
-        "STE, clipped",
-        Pick("Gradient", "What stands in for the derivative of rounding.", options=tuple(KINDS)),
-    )
-    x: float = control(1.3, Slide("x", "The number that walks through the picture.", step=0.01))
-    gamma: float = control(2.0, Slide("γ", "How sure DAQ's controller is.", low=0.1, high=6.0, step=0.1))
-    sigma: float = control(
-        1.0, Slide("σ", "The width of the kernel that favors the nearer knot.", low=0.4, high=3.0, step=0.1)
-    )
-    beta: float = control(
-        5.0, Slide("β", "The fixed temperature: a larger one is harder.", low=0.5, high=40.0, step=0.5)
-    )
-    k: float = control(4.0, Slide("k", "How sharp the tanh is.", low=0.5, high=20.0, step=0.5))
-    ratio: float = control(
-        1.6,
-        Slide("Width ratio", "How much wider each cell is than the one below.", low=0.5, high=2.0, step=0.1),
-    )
     soft: bool = control(
         False, Tick("Soft forward", "Training computes with the soft value; a test rounds all the same.")
     )
@@ -51,9 +28,7 @@ class GradientChoice:
     )
     window: float = control(
         0.0,
-        Slide(
-            "Window", "0: slopes at x alone; else averaged over so many cells.", low=0.0, high=1.0, step=0.05
-        ),
+        Slide("Window", "0: slopes at x; else averaged over so many cells.", low=0.0, high=1.0, step=0.05),
     )
 
 
@@ -69,6 +44,7 @@ class GradientModel(Model[GradientChoice]):
         "soft argmax, hot": {"kind": "soft argmax, fixed β", "beta": 30.0, "soft": True},
         "DAQ, weights": {"kind": "DAQ, controller", "sigma": 1.0},
         "DAQ, activations": {"kind": "DAQ, controller", "sigma": 2.0},
+        "sigmoid, soft": {"kind": "sigmoid, fixed T", "temperature": 4.0},
         "tanh, sharp": {"kind": "tanh (DSQ)", "k": 12.0},
         "N2UQ, fine near zero": {"kind": "N2UQ, learned widths", "ratio": 2.0},
     }
@@ -93,8 +69,7 @@ class GradientModel(Model[GradientChoice]):
         """Return the constants that the surrogate has, and where x can be."""
         low, high = self.ends(c)
         place = {"low": low, "high": high, "step": {1: 0.01, 2: 0.02, 3: 0.05, 4: 0.1}[c.bits]}
-        names = ("gamma", "sigma", "beta", "k", "ratio")
-        return {n: {"shown": n in KINDS[c.kind].constants} for n in names} | {"x": place, "target": place}
+        return {**c.limits(), "x": place, "target": place}
 
     def settled(self, before: GradientChoice, after: GradientChoice) -> GradientChoice:
         """Give another surrogate the forward pass that it is published with."""
@@ -109,8 +84,10 @@ class GradientModel(Model[GradientChoice]):
     def dragged(
         self, c: GradientChoice, panel: int, mark: int, index: int, x: float, y: float
     ) -> GradientChoice:
-        """Move x with its dots, or the target with its own."""
-        target = panel == 2 and x > STEPS / 2  # kept curves shift the numbers of the marks
+        """Move the end of the grid, x with its dots, or the target with its own."""
+        if panel == 0 and mark == len(self.passes(c).forward_panel().marks):
+            return self.inside(replace(c, step=x / (2**c.bits - 1)), "step")
+        target = panel == 2 and x > STEPS / 2
         return self.followed(replace(c, **{"target" if target else "x": x if panel < 2 else y}))
 
     def paged(self, c: GradientChoice) -> dict[str, tuple[Any, ...]]:
@@ -121,29 +98,22 @@ class GradientModel(Model[GradientChoice]):
 
     def passes(self, c: GradientChoice) -> Passes:
         """Return the curves, which do not depend on x and target."""
-        return _passes(replace(c, x=0.0, target=0.0), *self.ends(c))
+        return curves(replace(c, x=0.0, target=0.0), *self.ends(c))
 
     def headline(self, c: GradientChoice) -> dict[str, float]:
         """Return the few numbers that tell two pictures apart."""
-        curves, p = self.passes(c), probe(quantizer(c), torch.tensor([c.x], dtype=torch.float64))
-        found = {"gradient mismatch": curves.mismatch.mean, "quantizer gap (units of x)": curves.gap.mean}
-        return found | {"y at your x": float(p.y), "dy/dx at your x": float(p.dydx)}
+        both, at = self.passes(c), table(c).values
+        found = {"gradient mismatch": both.mismatch.mean, "quantizer gap (units of x)": both.gap.mean}
+        return found | {"y at your x": at["y"]["value"], "dy/dx at your x": at["dy/dx"]["value"]}
 
     def scene(self, c: GradientChoice) -> Scene:
         """Return the forward pass, the backward pass, a small training, and the arithmetic of x."""
-        curves, rows = self.passes(c), arithmetic(c)
-        at = {row.step: row.value for row in rows}
+        both, numbers = self.passes(c), table(c)
+        y, slope = (numbers.values[name]["value"] for name in ("y", "dy/dx"))
         panels = (
-            dotted(curves.forward_panel(), c.x, at["y"]),
-            dotted(curves.backward_panel(), c.x, at["dy/dx"]),
+            dotted(ended(both.forward_panel(), c.step * (2**c.bits - 1)), c.x, y),
+            dotted(both.backward_panel(), c.x, slope),
             descent(c, *self.ends(c)),
         )
-        cells = tuple((row.step, row.how, said(row.value)) for row in rows)
-        table = Table(HEADERS, cells, (), {step: {"value": value} for step, value in at.items()})
-        what = f"gradient mismatch {said(curves.mismatch.mean)}, quantizer gap {said(curves.gap.mean)}"
-        return Scene(f"{c.kind}: {what}", panels, table, KINDS[c.kind].about)
-
-
-@functools.lru_cache(maxsize=8)
-def _passes(c: GradientChoice, low: float, high: float) -> Passes:
-    return passes(quantizer(c), low, high, window=c.window or None)
+        what = f"gradient mismatch {said(both.mismatch.mean)}, quantizer gap {said(both.gap.mean)}"
+        return Scene(f"{c.kind}: {what}", panels, numbers, KINDS[c.kind].about)

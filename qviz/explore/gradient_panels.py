@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,13 @@ from qviz.core.quantizer import Quantizer
 from qviz.core.range import Fixed
 from qviz.explore.backward import KINDS, Row
 from qviz.measure import descend
-from qviz.plot.scene import Axis, Line, Panel, Points, Rule
+from qviz.plot.passes import Passes, passes, said
+from qviz.plot.scene import Axis, Line, Panel, Points, Rule, Table
 
 if TYPE_CHECKING:
     from qviz.explore.gradient import GradientChoice
 
+HEADERS = ("One number", "How", "Value")
 TRAINING = "Training to the target"
 STEPS, RATE = 24, 0.125
 BESIDE = (-0.2, 0.13, 0.57, 0.86, 1.2)
@@ -28,6 +31,12 @@ def quantizer(c: GradientChoice) -> Quantizer:
     """Return the quantizer on show."""
     kind = KINDS[c.kind]
     return Quantizer(kind.grid(c), surrogate=kind.make(c), range=Fixed(c.step), soft=c.soft)
+
+
+@functools.lru_cache(maxsize=8)
+def curves(c: GradientChoice, low: float, high: float) -> Passes:
+    """Return both passes from low to high; the last ones are kept."""
+    return passes(quantizer(c), low, high, window=c.window or None)
 
 
 def arithmetic(c: GradientChoice) -> list[Row]:
@@ -53,6 +62,13 @@ def arithmetic(c: GradientChoice) -> list[Row]:
         Row("y", f"{'soft level' if c.soft else 'level'} · s = {out:.4g} · {c.step:.4g}", float(p.y)),
         Row("dy/dx", "u is outside the grid" if outside and s.clipped else formula, float(p.dydx)),
     ]
+
+
+def table(c: GradientChoice) -> Table:
+    """Return the arithmetic of x as a table."""
+    rows = arithmetic(c)
+    cells = tuple((row.step, row.how, said(row.value)) for row in rows)
+    return Table(HEADERS, cells, (), {row.step: {"value": row.value} for row in rows})
 
 
 def _place(u: float, low: float, high: float) -> str:
@@ -87,5 +103,11 @@ def descent(c: GradientChoice, low: float, high: float) -> Panel:
 def dotted(panel: Panel, x: float, y: float) -> Panel:
     """Return a panel with the reader's number on it."""
     dot = Points("e", np.array([x]), np.array([y]), "x", label="your x")
-    said = f"Your x = {x:.4g} is at {y:.4g}."
-    return replace(panel, marks=(*panel.marks, dot), text=f"{said} {panel.text}")
+    return replace(panel, marks=(*panel.marks, dot), text=f"Your x = {x:.4g} is at {y:.4g}. {panel.text}")
+
+
+def ended(panel: Panel, x: float) -> Panel:
+    """Return a panel with a handle where the grid ends."""
+    y = panel.y.low + 0.05 * (panel.y.high - panel.y.low)
+    handle = Points("f", np.array([x]), np.array([y]), "x", label="end of the grid")
+    return replace(panel, marks=(*panel.marks, handle), text=f"The grid ends at {x:.4g}. {panel.text}")

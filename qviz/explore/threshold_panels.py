@@ -41,13 +41,14 @@ def over_values(b: Bench) -> Panel:
     top, tallest = shown_height(edges, share)
     at = w.knots / w.scale
     seen, shown = w.thresholds[b.visible], (at >= low) & (at <= high)
-    k = int(b.number.cell)
+    outer, k = at[[0, -1]][b.outer], int(b.number.cell)
     height, inside = 1.11 * top, at[0] < b.x <= at[-1]
     marks: list[Mark] = [
         Bars("data", edges, share, label=f"x ({tallest}, cut off)" if tallest else "x"),
         Rug("b", at[shown], 1.19 * top, 1.29 * top, label="ends of the segments"),
         Rug("a", seen, 1.06 * top, 1.16 * top, label="thresholds"),
         Points("a", seen, np.full(len(seen), height), "x"),
+        Points("b", outer, np.full(len(outer), 1.24 * top), "x", label="first and last, to drag"),
         Points("d", np.array([b.x]), np.array([0.03 * top]), "x", label="x and its segment"),
     ]
     if inside:
@@ -169,3 +170,7 @@ def table(b: Bench) -> Table:
 
 def _told(numbers: np.ndarray) -> str:
     return ", ".join(f"{v:.3g}" for v in numbers)
+
+
+PARTS = (over_values, staircase, slopes, widths, use)
+"""The panels, in order."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -13,7 +13,11 @@ from qviz.core.probe import Probe, probe
 from qviz.core.quantizer import Quantizer
 from qviz.core.rounding import Stochastic
 from qviz.core.summary import Summary
+from qviz.explore.drift import values
+from qviz.explore.tensors import Source
 from qviz.measure import metrics
+from qviz.methods.n2uq import n2uq_activation
+from qviz.plot.panels import limits
 
 LOSSES = ("mean of y", "squared error")
 WINDOW = 0.2
@@ -106,6 +110,26 @@ class Work:
             return random(torch.from_numpy(at).expand(draws, -1).contiguous()).mean(0).numpy()
 
 
+@lru_cache(maxsize=8)
+def work(source: Source, bits: int, begin: float, widths: tuple[float, ...], scale: float, loss: str) -> Work:
+    """Return the work of the method's quantizer with these parameters; the last ones are kept."""
+    q = n2uq_activation(bits, start=begin, widths=widths).double()
+    with torch.no_grad():
+        q.range.scale_in.fill_(scale)
+        q.codebook.start.fill_(begin)
+        q.codebook.widths.copy_(torch.tensor(widths, dtype=torch.float64))
+    return Work(q, values(source), scale, loss)
+
+
+def shown(source: Source) -> tuple[float, float]:
+    """Return the ends of an axis: zero and the values, but not the far end of a long tail."""
+    data = values(source)
+    low, high = limits(data)
+    tail = float(data.rows.flatten()[int(0.995 * (data.numel - 1))])
+    high = min(high, 1.25 * tail) if tail > 0 else high
+    return min(low, -0.02 * high if high > 0 else low), max(high, -0.02 * low)
+
+
 @dataclass(frozen=True, eq=False)
 class Bench:
     """A quantizer at work, and what one looks at.
@@ -128,6 +152,12 @@ class Bench:
     def visible(self) -> np.ndarray:
         """Which thresholds are on the axis."""
         return (self.work.thresholds >= self.ends[0]) & (self.work.thresholds <= self.ends[1])
+
+    @property
+    def outer(self) -> np.ndarray:
+        """Which of the first and the last end of the segments are on the axis."""
+        at = self.work.knots[[0, -1]] / self.work.scale
+        return (at >= self.ends[0]) & (at <= self.ends[1])
 
     @cached_property
     def number(self) -> Probe:

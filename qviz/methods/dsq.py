@@ -6,10 +6,9 @@ In a cell of width Δ with the middle m_i:
     relaxed    φ(x) = tanh(k (x - m_i)) / tanh(k Δ / 2), from -1 to 1;  α = 1 - tanh(k Δ / 2)
     forward    the sign of φ, so rounding;  backward through φ
 
-tanh(z) = 2 sigmoid(2 z) - 1, so this is the sigmoid with the temperature 2 k, stretched to reach both levels.
-As a *soft* forward pass (``Quantizer(..., soft=True)``) it is the quantization function of Yang et al.,
-"Quantization Networks", CVPR 2019, arXiv:1911.09464, in one cell; theirs is a sum of sigmoids over all cells,
-not stretched. Here is the surrogate alone: the paper learns bounds and α, here they are chosen.
+tanh(z) = 2 sigmoid(2 z) - 1, so this is the sigmoid with the temperature 2 k, stretched to reach both levels;
+:mod:`qviz.methods.quantization_networks` has the plain one, as a soft forward pass.
+Here is the surrogate alone: the paper learns bounds and α, here they are chosen.
 """
 
 from __future__ import annotations

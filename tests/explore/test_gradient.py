@@ -17,11 +17,12 @@ from qviz.plot.scene import Band, Line, Points
 from tests.strategies import FEW
 
 MODEL = GradientModel()
-STE, OPEN, DAQ, SOFT, TANH, N2UQ, NONE = (
+STE, OPEN, DAQ, SOFT, SIGMOID, TANH, N2UQ, NONE = (
     "STE, clipped",
     "STE, unclipped",
     "DAQ, controller",
     "soft argmax, fixed β",
+    "sigmoid, fixed T",
     "tanh (DSQ)",
     "N2UQ, learned widths",
     "true derivative",
@@ -39,6 +40,9 @@ def relaxed(c: GradientChoice, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     up = np.where(t > 0.5, 1.0, 0.0)
     if c.kind == NONE:
         return up, 0 * t
+    if c.kind == SIGMOID:
+        m = 1 / (1 + np.exp(-c.temperature * (t - 0.5)))
+        return m, c.temperature * m * (1 - m)
     if c.kind == TANH:
         z = np.tanh(c.k * (t - 0.5))
         return (z / np.tanh(c.k / 2) + 1) / 2, c.k * (1 - z**2) / (2 * np.tanh(c.k / 2))
@@ -83,6 +87,7 @@ CHOICES = [
     *(made(kind, soft=soft) for kind in KINDS for soft in (False, True)),
     *(made(kind, window=0.4, bits=3, step=0.8, x=2.15, target=4.2) for kind in KINDS),
     made(SOFT, beta=20.0, sigma=2.0, bits=1, step=1.2, window=1.0),
+    made(SIGMOID, temperature=3.0, x=2.48, target=0.9),
     made(DAQ, gamma=0.5, sigma=3.0, x=1.52),
     made(N2UQ, ratio=0.6, x=-0.4),
     made(OPEN, x=3.6, target=2.4),
@@ -177,13 +182,15 @@ def test_the_table_is_the_arithmetic_of_x(c):
         expected |= {"share m": m}
         if c.kind == DAQ:
             expected |= {"β": beta, "rescaled m": float(up)}
+    if c.kind == SIGMOID:
+        expected["share m"] = relaxed(c, np.array([t]))[0][0]
     assert found == pytest.approx(expected, abs=1e-6)
     how = {row[0]: row[1] for row in MODEL.scene(c).table.rows}
     assert f"cell {cell}, from {at[cell]:.4g} to {at[cell + 1]:.4g}" in how["t"]
     assert f"{'yes, up' if up else 'no, down'} to {cell + up} of" in how["level"]
 
 
-@pytest.mark.parametrize("kind", [TANH, SOFT, DAQ, N2UQ])
+@pytest.mark.parametrize("kind", [SIGMOID, TANH, SOFT, DAQ, N2UQ])
 def test_the_formula_of_the_gradient_gives_the_gradient(kind):
     """The numbers that stand in the table's last row, put together by the reader."""
     row = MODEL.scene(made(kind)).table.rows[-1]
@@ -218,13 +225,25 @@ def test_another_kind_brings_its_forward_pass():
 )
 def test_dots_move_x_and_target(panel, dot, to, field):
     c, marks = MODEL.start, MODEL.scene(MODEL.start).panels[panel].marks
-    dots = [m for m in marks if isinstance(m, Points)]
+    dots = [m for m in marks if isinstance(m, Points) and m.label != "end of the grid"]
     assert (len(dots), dots[dot].moves) == ((1, "x") if panel < 2 else (2, "y"))
     x, y = float(dots[dot].x[0]), float(dots[dot].y[0])
     assert (x if panel < 2 else y) == getattr(c, field)
     for value, want in ((to, to), (1e9, 4.2), (-1e9, -1.2)):
         new = MODEL.dragged(c, panel, 0, 0, *((value, y) if panel < 2 else (x, value)))
         assert new == replace(c, **{field: want})
+
+
+@pytest.mark.parametrize("kind", [STE, N2UQ])
+def test_the_end_of_the_grid_is_dragged_to_a_step(kind):
+    c = made(kind, bits=3, step=0.8, x=5.0)
+    (at,) = (i for i, m in enumerate(MODEL.scene(c).panels[0].marks) if m.label == "end of the grid")
+    handle = MODEL.scene(c).panels[0].marks[at]
+    assert (handle.x.tolist(), handle.moves) == (pytest.approx([7 * 0.8]), "x")
+    flat = [v for v in np.linspace(0.0, 9.0, 9001) if passes(c, np.array([v]))["dy"][0] > 0]
+    assert handle.x[0] == pytest.approx(flat[-1], abs=0.002)
+    for place, step in ((6.4, 0.9), (1e9, 1.2), (-1e9, 0.5)):
+        assert MODEL.dragged(c, 0, at, 0, place, 0.0) == replace(c, step=step)
 
 
 @pytest.mark.parametrize("name", MODEL.presets)
@@ -282,7 +301,7 @@ def test_a_page_has_every_kind_and_starts_where_the_explorer_is():
     page = MODEL.page(made(DAQ, x=2.0))
     assert [len(chooser.options) for chooser in page.choosers] == [len(KINDS), 6]
     assert page.frames[page.first["picture"]].title == MODEL.scene(made(DAQ, x=2.0)).title
-    assert len(page.frames) == 42
+    assert len(page.frames) == 48
 
 
 def test_bad_arguments_are_named():

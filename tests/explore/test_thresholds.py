@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qviz.explore import ThresholdModel
+from qviz.explore.threshold_moves import LARGEST_MOVE, LEAST_WIDTH, moved
 from qviz.explore.threshold_work import LOSSES, WINDOW
-from qviz.explore.thresholds import LARGEST_MOVE, LEAST_WIDTH
 from qviz.plot.scene import Bars, Line, Points, Rug, Span, Steps
 from tests import oracles
 from tests.strategies import FEW
@@ -123,9 +123,9 @@ def test_the_arithmetic_of_one_number():
 @pytest.mark.parametrize("push", [True, False])
 def test_a_dragged_threshold_goes_where_it_is_dropped(push):
     c = chosen(2, push=push)
-    before, at = MODEL.thresholds(c), dragged_marks(MODEL.scene(c).panels[0])["a"]
+    before, at = c.thresholds, dragged_marks(MODEL.scene(c).panels[0])["a"]
     new = MODEL.dragged(c, 0, at, 1, before[1] + 0.05, 0.0)
-    after = MODEL.thresholds(new)
+    after = new.thresholds
     assert after[1] == pytest.approx(before[1] + 0.05)
     assert (new.threshold, new.value) == (2, pytest.approx(before[1] + 0.05, rel=1e-5))
     assert after[0] == before[0]
@@ -133,12 +133,30 @@ def test_a_dragged_threshold_goes_where_it_is_dropped(push):
     assert new.edges[-1] - c.edges[-1] == pytest.approx(0.15 if push else 0.0)
 
 
+def test_the_ends_of_the_segments_are_dragged_to_a_start_and_a_scale():
+    c = chosen(2)
+    at = dragged_marks(MODEL.scene(c).panels[0])["b"]
+    handles = MODEL.scene(c).panels[0].marks[at]
+    ends = np.array(oracles.n2uq_edges(-0.1, WIDTHS[2]))[[0, -1]]
+    low, high = MODEL.ends(c)
+    assert handles.x == pytest.approx([end / 1.5 for end in ends if low <= end / 1.5 <= high], abs=1e-9)
+    index = len(handles.x) - 1
+    for place in (1.0, 1.5):
+        new = MODEL.dragged(c, 0, at, index, place, 0.0)
+        assert new == replace(c, scale=new.scale, value=new.value)
+        assert new.edges[-1] / new.scale == pytest.approx(place, abs=0.02)
+    near = MODEL.dragged(replace(c, begin=0.0), 0, at, 0, 0.4, 0.0)
+    assert near == replace(c, begin=0.6, value=near.value)
+    assert near.edges[0] / near.scale == pytest.approx(0.4)
+    assert MODEL.dragged(c, 0, at, index, -1.0, 0.0) == c
+
+
 @pytest.mark.parametrize("push", [True, False])
 @pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize("far", [-1e9, 1e9])
 def test_a_threshold_stops_at_its_neighbors_and_at_the_ends(far, number, push):
-    c = MODEL.moved(chosen(2, push=push), number, far)
-    places = MODEL.thresholds(c)
+    c = moved(chosen(2, push=push), number, far, *MODEL.ends(chosen(2)))
+    places = c.thresholds
     assert min(c.widths) >= LEAST_WIDTH
     assert (np.diff(places) > 0).all()
     assert places[number - 1] <= MODEL.ends(c)[1] + 1e-9
@@ -162,7 +180,7 @@ def test_buttons():
     for loss in LOSSES:
         now = replace(c, loss=loss)
         moved = np.subtract(buttons["follow"].do(now).widths, now.widths)
-        gradient = MODEL.work(now).gradient
+        gradient = MODEL.bench(now).work.gradient
         assert moved == pytest.approx(-LARGEST_MOVE * gradient / np.abs(gradient).max(), abs=1e-9)
 
 

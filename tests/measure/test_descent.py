@@ -11,6 +11,7 @@ from qviz.measure import descend
 from qviz.methods.daq import SoftArgmax
 from qviz.methods.dsq import SoftTanh
 from qviz.methods.n2uq import LearnedKnots
+from qviz.methods.quantization_networks import SoftSigmoid
 
 START = torch.tensor([-0.71, 0.0, 0.43, 1.31, 2.07, 2.93, 3.77], dtype=torch.float64)
 SURROGATES = [
@@ -18,6 +19,7 @@ SURROGATES = [
     StraightThrough(),
     StraightThrough(clipped=False),
     SoftTanh(6.0),
+    SoftSigmoid(6.0),
     SoftArgmax(),
     SoftArgmax(beta=5.0),
 ]
