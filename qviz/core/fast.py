@@ -122,10 +122,7 @@ class Quantize(torch.autograd.Function):
         inside = u.eq_(v) if spec.clipped else u.eq(v).to(g.dtype)
         inside.mul_(g)  # a product with a float mask; where() branches, and a random mask costs it 6 x
         if need_b:
-            late = spec.rescale and scale.numel() == 1  # the sums times the scale; each value AQuant 1.1 x
-            of = inside * scale if spec.rescale and not late else inside
-            d_b = spec.bend.gradient(v, grid.b, border, of)
-            d_b = d_b * -scale if late else -d_b
+            d_b = -spec.bend.gradient(v, grid.b, border, inside * scale if spec.rescale else inside)
         if spec.ends is None and grid.levels is not None:
             learns = None if not need_knots else inside * scale if spec.rescale else inside
             du, d_knots = _through_cells(inside, v, grid, learns)
@@ -207,9 +204,7 @@ def _cell_sums(cell: Tensor, count: int, *values: Tensor) -> list[Tensor]:
 
 
 def total(a: Tensor, like: Tensor) -> Tensor:
-    """Return the sum of a over the axes that ``like`` is broadcast along, of images one after the other."""
-    if 2 < a.ndim == like.ndim:  # all at once takes AQuant 1.05 x
-        a = a.sum_to_size((a.shape[0], *like.shape[1:]))
+    """Return the sum of a over the axes that ``like`` is broadcast along."""
     return a.sum_to_size(like.shape)
 
 

@@ -59,10 +59,13 @@ class SigmoidBorder:
     hi: float
     window: float = math.inf
 
+    def share(self, u: Tensor) -> Tensor:
+        """Return where u lies between the end knots, 0 to 1."""
+        return u.sub(self.lo).div_(self.hi - self.lo) if self.lo else u / (self.hi - self.lo)
+
     def border(self, u: Tensor, b: Tensor) -> Tensor:
         """Return B for each u between the end knots."""
-        b = by_step(b, self.lo, self.hi)
-        z = (u * b[2]).add_(b[1]).mul_(u).add_(b[0])
+        z = _logits(self.share(u), b)
         return z.sigmoid_().clamp_(max=top_border(z.dtype, self.lo, self.hi))
 
     def gradient(self, u: Tensor, b: Tensor, border: Tensor, grad: Tensor) -> Tensor:
@@ -76,16 +79,13 @@ class SigmoidBorder:
         return torch.stack([total(g, b[0]), total(g.mul_(u), b[0]) / n, total(g.mul_(u), b[0]) / n**2])
 
 
-def by_step(b: Tensor, lo: float, hi: float) -> Tensor:
-    """Return the coefficients of the same logits as a function of u instead of v = (u - lo) / (hi - lo)."""
-    n = hi - lo
-    b1, b2 = b[1] / n, b[2] / n**2
-    return torch.stack([b[0] - lo * b1 + lo**2 * b2, b1 - 2.0 * lo * b2, b2])
-
-
 def near(u: Tensor, border: Tensor, window: float) -> Tensor:
     """Return where the fraction of u lies no further than ``window`` from its border."""
     return (u - u.floor() - border).abs() <= window
+
+
+def _logits(v: Tensor, b: Tensor) -> Tensor:
+    return (v * b[2]).add_(b[1]).mul_(v).add_(b[0])
 
 
 class AdaptiveBorder(Rounding):
@@ -234,17 +234,15 @@ class AdaptiveBorder(Rounding):
 
     def logits(self, v: Tensor) -> Tensor:
         """Return b0 + b1 v + b2 v² (fused, where asked for) with the shape of v, in [0, 1]."""
-        return self._fused(logits(v, self._coefficients(v)))
-
-    def _fused(self, z: Tensor) -> Tensor:
-        if self.kernel is None:
-            return z
-        return nn.functional.conv2d(z, self.kernel.to(z.dtype), padding=1, groups=self.channels)
+        z = logits(v, self._coefficients(v))
+        if self.kernel is not None:
+            z = nn.functional.conv2d(z, self.kernel.to(v.dtype), padding=1, groups=self.channels)
+        return z
 
     def element(self, v: Tensor, codebook: Codebook) -> Tensor:
         """Return B for each element; the gradient goes to the coefficients, not back to v."""
-        v, b = v.detach(), by_step(self._coefficients(v), codebook.lo, codebook.hi)
-        border = squash(self._fused(logits(v, b)), codebook.lo, codebook.hi)
+        v = v.detach()
+        border = squash(self.logits((v - codebook.lo) / self.steps), codebook.lo, codebook.hi)
         if self.window == math.inf:
             return border
         return torch.where(near(v, border, self.window), border, border.detach())
