@@ -9,16 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from qviz.explore import tensors
+from qviz.explore import format_panels, tensors
 from qviz.explore.controls import Number, Pick, Text, control
-from qviz.explore.format_data import FORMATS, Coded, allowed, coded, pasted
-from qviz.explore.format_panels import group, plane, table
+from qviz.explore.format_data import FORMATS, PASTED, Coded, coded, pasted
 from qviz.explore.model import Model, Page, changed
 from qviz.explore.tensors import Source
-from qviz.plot import panels
 from qviz.plot.scene import Scene
 
-PASTED = "pasted numbers"
 GROUPS = {"4 bits": 128, "4.125 bits": 128, "4.25 bits": 64, "4.5 bits": 32, "5 bits": 16, "8 bits": 16}
 """The budgets, and the smallest group whose 16-bit scale fits into them (the largest one where none does)."""
 NUMBERS = "0.12 -0.48 0.05 0.31 -0.02 0.22 -0.17 0.09\n1.90 -0.06 0.14 -0.35 0.27 0.01 -0.21 0.40"
@@ -114,22 +111,4 @@ class FormatModel(Model[FormatChoice]):
 
     def scene(self, c: FormatChoice) -> Scene:
         """Return error against bits, one group of neighbors, the error histogram and the table."""
-        made = {name: self.coded(c, name) for name in FORMATS}
-        within = self.within(c, made)
-        best = max(within, key=lambda n: made[n].measured.sqnr_db, default=None)
-        told = (
-            f"Within {c.budget} a value {best} has the least error."
-            if best
-            else f"No format fits into {c.budget} a value: the scales of so few values count too much."
-        )
-        data = tensors.summary(self.source(c))
-        both = {f"{slot}: {name}": made[name].measured for slot, name in (("A", c.a), ("B", c.b))}
-        parts = (plane(c, made), group(self, c), panels.error(data, both))
-        problem = pasted(c.numbers)[1] if c.tensor == PASTED else ""
-        about = (problem, told, f"{c.tensor}: {self.source(c).about}.")
-        title = f"Formats on {c.tensor} within {c.budget} a value"
-        return Scene(title, parts, table(c, made, within), " ".join(filter(None, about)))
-
-    def within(self, c: FormatChoice, made: dict[str, Coded]) -> list[str]:
-        """Return the formats that fit into the budget."""
-        return [name for name, m in made.items() if m.bits <= allowed(c.budget)]
+        return format_panels.scene(self, c)

@@ -50,6 +50,8 @@ FORMATS = {
     "INT8 per tensor": Format(lambda: grids.uniform(8), bits=8, size=0, once=32),
 }
 
+PASTED = "pasted numbers"
+
 
 @dataclass(frozen=True, eq=False)
 class Coded:

@@ -10,19 +10,36 @@ import torch
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import Fixed
 from qviz.explore import tensors
-from qviz.explore.format_data import FORMATS, Coded, allowed
+from qviz.explore.format_data import FORMATS, PASTED, Coded, allowed, pasted
 from qviz.plot import panels
-from qviz.plot.scene import Axis, Panel, Points, Rug, Rule, Table
+from qviz.plot.scene import Axis, Panel, Points, Rug, Rule, Scene, Table
 
 if TYPE_CHECKING:
     from qviz.explore.format import FormatChoice, FormatModel
+
+
+def scene(model: FormatModel, c: FormatChoice) -> Scene:
+    """Return error against bits, one group of neighbors, the error histogram and the table."""
+    made = {name: model.coded(c, name) for name in FORMATS}
+    within = [name for name, m in made.items() if m.bits <= allowed(c.budget)]
+    best = max(within, key=lambda n: made[n].measured.sqnr_db, default=None)
+    told = f"No format fits into {c.budget} a value: the scales of so few values count too much."
+    if best is not None:
+        told = f"Within {c.budget} a value {best} has the least error."
+    data = tensors.summary(model.source(c))
+    both = {f"{slot}: {name}": made[name].measured for slot, name in (("A", c.a), ("B", c.b))}
+    parts = (_plane(c, made), _group(model, c), panels.error(data, both))
+    problem = pasted(c.numbers)[1] if c.tensor == PASTED else ""
+    about = (problem, told, f"{c.tensor}: {model.source(c).about}.")
+    title = f"Formats on {c.tensor} within {c.budget} a value"
+    return Scene(title, parts, _table(c, made, within), " ".join(filter(None, about)))
 
 
 def _role(c: FormatChoice, name: str) -> str:
     return "a" if name == c.a else "b" if name == c.b else "data"
 
 
-def plane(c: FormatChoice, made: dict[str, Coded]) -> Panel:
+def _plane(c: FormatChoice, made: dict[str, Coded]) -> Panel:
     """Return error against bits."""
     bits = np.array([m.bits for m in made.values()])
     noise = np.array([m.measured.sqnr_db for m in made.values()])
@@ -42,7 +59,7 @@ def plane(c: FormatChoice, made: dict[str, Coded]) -> Panel:
     return Panel("Error against bits", x, y, tuple(marks), text)
 
 
-def group(model: FormatModel, c: FormatChoice) -> Panel:
+def _group(model: FormatModel, c: FormatChoice) -> Panel:
     """Return one group of neighbors, and the levels of both formats for it."""
     _, values = model.neighbors(c)
     value, i = float(tensors.summary(model.source(c)).x.flatten()[c.place - 1]), c.place - 1
@@ -70,7 +87,7 @@ def group(model: FormatModel, c: FormatChoice) -> Panel:
     return Panel("One group of neighbors", Axis("x", low, high), tall, tuple(marks), " ".join(words))
 
 
-def table(c: FormatChoice, made: dict[str, Coded], within: list[str]) -> Table:
+def _table(c: FormatChoice, made: dict[str, Coded], within: list[str]) -> Table:
     """Return a line for each format."""
     rows, values = [], {}
     for name, m in made.items():

@@ -14,14 +14,26 @@ from qviz.core.codebook import Codebook
 from qviz.core.grids import uniform
 from qviz.core.search import search_scale
 from qviz.core.summary import Summary
-from qviz.explore import tensors
+from qviz.explore import photos, tensors
 from qviz.explore.controls import Slide
 from qviz.explore.descent import Descent
-from qviz.explore.tensors import Source
+from qviz.explore.tensors import YOURS, Offer, Source
 from qviz.measure import ErrorParts, error_parts
 
 SAMPLES = 20
 """Of a tensor with more samples, ASQ is shown on as many, evenly spaced."""
+LARGEST = 1e15
+"""The largest value: Adam squares gradients in float32, and they grow with the square of the values."""
+
+
+def offered(x: Tensor | np.ndarray | None) -> Offer:
+    """Return the tensors on offer, photos among them; values too large to descend on are left out."""
+    found = tensors.offered(x)
+    if YOURS in found and (top := float(found[YOURS].make().abs().max())) > LARGEST:
+        found = tensors.offered()
+        found.problem = f"Your tensor is left out: {top:.3g} is too large to descend in float32."
+    found[photos.NAME] = photos.SOURCE
+    return found
 
 
 @dataclass(frozen=True, eq=False)

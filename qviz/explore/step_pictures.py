@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,19 +11,17 @@ from qviz.core.summary import Summary
 from qviz.explore import tensors
 from qviz.explore.descent import Place
 from qviz.explore.step_data import Curves
+from qviz.explore.step_place import PlaceModel, StepChoice
 from qviz.measure import ErrorParts, error_parts
 from qviz.measure.metrics import sqnr_from
 from qviz.plot import panels
 from qviz.plot.scene import Axis, Line, Mark, Panel, Points, Rule, Scene, Table
 
-if TYPE_CHECKING:
-    from qviz.explore.step import StepChoice, StepModel
-
 ERROR, LEVELS = "Error against the step", "Levels over the values"
 STEP = "step s (units of x)"
 
 
-def scene(model: StepModel, c: StepChoice) -> Scene:
+def scene(model: PlaceModel, c: StepChoice) -> Scene:
     """Return the error against the step, the levels over the values, and the way of the step: LSQ, PACT."""
     about, data = model.curves(c), tensors.summary(model.source(c))
     way = model.descent(c).way(c.iteration)
@@ -79,7 +76,7 @@ def _table(at: dict[str, float], parts: ErrorParts, data: Summary) -> Table:
     return Table(headers, tuple(rows), ("a", "b", "c", "data"), values)
 
 
-def _levels(model: StepModel, c: StepChoice, data: Summary) -> Panel:
+def _levels(model: PlaceModel, c: StepChoice, data: Summary) -> Panel:
     """Return the levels over the histogram, with a handle at the clip and the one number."""
     q = model.quantizer(c)
     panel = panels.levels(data, {"levels": q})
@@ -101,7 +98,7 @@ def _levels(model: StepModel, c: StepChoice, data: Summary) -> Panel:
     return Panel(LEVELS, panel.x, panel.y, tuple(marks), text)
 
 
-def _way(model: StepModel, c: StepChoice, steps: np.ndarray) -> Panel:
+def _way(model: PlaceModel, c: StepChoice, steps: np.ndarray) -> Panel:
     """Return the step over the iterations."""
     about = model.curves(c)
     ends = model.controls(c)["iteration"]
@@ -118,7 +115,7 @@ def _way(model: StepModel, c: StepChoice, steps: np.ndarray) -> Panel:
     return Panel("The learned step", x, steps_axis(about), marks, text)
 
 
-def headline(model: StepModel, c: StepChoice) -> dict[str, float]:
+def headline(model: PlaceModel, c: StepChoice) -> dict[str, float]:
     """Return what a picture is compared by."""
     data, about, place = tensors.summary(model.source(c)), model.curves(c), model.place(c)
     mse = float(error_parts(data, about.book, place.steps).mse[0])

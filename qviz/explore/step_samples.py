@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,16 +10,14 @@ import torch
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import Fixed
 from qviz.explore.step_pictures import LEVELS, error_panel, positive
+from qviz.explore.step_place import PlaceModel, StepChoice
 from qviz.measure import error_parts
 from qviz.measure.metrics import sqnr_from
 from qviz.plot import panels
 from qviz.plot.scene import Axis, Line, Mark, Panel, Points, Rug, Rule, Scene, Steps, Table
 
-if TYPE_CHECKING:
-    from qviz.explore.step import StepChoice, StepModel
 
-
-def scene(model: StepModel, c: StepChoice) -> Scene:
+def scene(model: PlaceModel, c: StepChoice) -> Scene:
     """Return two samples under one step and under steps of their own, and every sample's β: ASQ."""
     about, found, place = model.curves(c), model.samples(c), model.place(c)
     own, pair = place.steps.numpy(), {"A": c.a - 1, "B": c.b - 1}
@@ -60,7 +57,7 @@ def scene(model: StepModel, c: StepChoice) -> Scene:
     )
 
 
-def _sqnr(model: StepModel, c: StepChoice, steps: np.ndarray) -> float:
+def _sqnr(model: PlaceModel, c: StepChoice, steps: np.ndarray) -> float:
     """Return the SQNR of all samples, each with its step."""
     found = model.samples(c)
     scales = torch.from_numpy(np.ascontiguousarray(steps)).reshape(-1, 1)
@@ -69,7 +66,7 @@ def _sqnr(model: StepModel, c: StepChoice, steps: np.ndarray) -> float:
     return sqnr_from(found.whole.energy(), sse)
 
 
-def _two_histograms(model: StepModel, c: StepChoice, own: np.ndarray) -> Panel:
+def _two_histograms(model: PlaceModel, c: StepChoice, own: np.ndarray) -> Panel:
     """Return how the values of both samples above zero are spread, and the levels of each step."""
     found, book = model.samples(c), model.curves(c).book
     high = 1.02 * float(found.whole.rows.max()) or 1.0
@@ -94,7 +91,7 @@ def _two_histograms(model: StepModel, c: StepChoice, own: np.ndarray) -> Panel:
     return Panel(LEVELS, Axis("x", 0.0, high), y, tuple(marks), " ".join(said))
 
 
-def _betas(model: StepModel, c: StepChoice, beta: np.ndarray) -> Panel:
+def _betas(model: PlaceModel, c: StepChoice, beta: np.ndarray) -> Panel:
     """Return β of each sample over its mean, and the β that would bring it to its own best step."""
     found, place = model.samples(c), model.place(c)
     wanted, pair = found.best / place.learned, np.array([c.a - 1, c.b - 1])
@@ -118,7 +115,7 @@ def _betas(model: StepModel, c: StepChoice, beta: np.ndarray) -> Panel:
     return Panel("β of each sample", x, Axis("β", 0.0, top), marks, text)
 
 
-def headline(model: StepModel, c: StepChoice) -> dict[str, float]:
+def headline(model: PlaceModel, c: StepChoice) -> dict[str, float]:
     """Return what a picture is compared by."""
     own = model.place(c).steps.numpy()
     one = _sqnr(model, c, np.full(len(own), c.step))

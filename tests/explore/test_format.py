@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from qviz import shipped
 from qviz.explore import FormatModel
-from qviz.explore.format import FORMATS, GROUPS, PASTED
+from qviz.explore.format import GROUPS
+from qviz.explore.format_data import FORMATS, PASTED
 from qviz.explore.paste import MOST, read
 from qviz.plot.scene import Points, Rug, Rule, Steps
 from tests.explore.finite import finite

@@ -76,6 +76,15 @@ def test_a_page_of_all_grids_has_one_error_axis_a_bit_width(model):
     assert {names[g] for bits, g in frames if bits == 0} == set(names) - {CUSTOM}
 
 
+def test_a_page_has_the_custom_grid_at_the_bits_where_it_was_moved():
+    model = GridModel(X[:1])
+    c = model.settled(model.start, replace(model.start, grid_a=CUSTOM))
+    c = model.dragged(c, 0, 4, 14, 9.0, 0.0)
+    choosers, frames, _ = model.page(replace(c, grid_a="uniform", bits=3))
+    widths, names = (chooser.options for chooser in choosers)
+    assert [widths[bits] for bits, grid in frames if names[grid] == CUSTOM] == ["4"]
+
+
 def test_the_dots_of_a_mirrored_grid_keep_their_order(model):
     c = model.settled(model.start, replace(model.start, grid_a=CUSTOM))
     c = model.settled(c, replace(c, mirror=True))

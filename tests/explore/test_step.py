@@ -12,7 +12,8 @@ from qviz import shipped
 from qviz.explore import StepModel, photos
 from qviz.explore.descent import ASQ_RATES, METHODS, RATE, Descent
 from qviz.explore.photos import fogged
-from qviz.explore.step import ITERATIONS, LARGEST, SAMPLES
+from qviz.explore.step_data import LARGEST, SAMPLES
+from qviz.explore.step_place import ITERATIONS
 from qviz.plot.scene import Line, Points, Rug, Rule, Steps
 from tests.explore.finite import finite
 from tests.strategies import FEW
