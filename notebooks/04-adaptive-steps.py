@@ -152,8 +152,40 @@ print(
 )
 
 # %% [markdown]
-# It changes how *fast* the step moves, not where it ends. Adam divides by the size of the gradient anyway, so in the
-# explorer you cannot see it; with plain gradient descent you would.
+# It changes how *fast* the step moves, not where it should end. Adam divides by the size of the gradient anyway, so in the
+# explorer you cannot see it. With plain gradient descent you do: here are both at one learning rate, 0.0005.
+
+
+# %%
+def descent(times, updates=20):
+    """The step after each update of gradient descent, its gradient taken so many times."""
+    q = lsq(4, step=0.08)
+    path = [0.08]
+    for _ in range(updates):
+        (slope,) = torch.autograd.grad((q(weights) - weights).square().sum(), q.range.step)
+        q.range.step.data -= 0.0005 * times * slope
+        path.append(float(q.range.step.detach()))
+    return path
+
+
+# %% jupyter={"outputs_hidden": true}
+# NBVAL_CHECK_OUTPUT
+paths = {"with the factor": descent(1.0), "without": descent(1 / factor)}
+for name, path in paths.items():
+    print(f"{name:15} s = " + ", ".join(f"{s:.3f}" for s in path[:5]), "…")
+
+# %% jupyter={"outputs_hidden": true}
+qviz.plot.panels.curve(
+    paths,
+    references={"least error": twin.model.curves(twin.choice()).best},
+    title="The step in gradient descent",
+    x="update",
+    y="step s",
+)
+
+# %% [markdown]
+# With the factor the step goes down slowly, and would end near the dotted line. Without, one update throws it past 0, to a
+# step that is no step, and the next ones back and forth.
 
 # %% [markdown]
 # ## PACT: one force

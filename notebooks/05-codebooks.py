@@ -288,11 +288,11 @@ for step in (19, 20, 40, 100):
 # ([van den Oord et al. 2017](https://arxiv.org/abs/1711.00937), appendix A.1), whose levels are vectors. It averages two
 # things for each level, the count N of what it serves and the sum M of that, and computes c = M / N. If the levels are
 # then placed by k-means, N and M have to be set to match. Below, one update with d = 0.99 after a start at k-means, in
-# numpy.
+# numpy; it sees a batch of 140 of the weights, so that a level serves 20 of them on average.
 
 # %% jupyter={"source_hidden": true}
 Predict(
-    "The levels were placed by k-means, but M and N = 1000 are still those of other levels. One update with d = 0.99: "
+    "The levels were placed by k-means, but M and N = 20 are still those of other levels. One update with d = 0.99: "
     "what is left of k-means?",
     options=["nearly all of it, the update is small", "about half", "next to nothing"],
     answer="next to nothing",
@@ -307,23 +307,43 @@ w, d = weights.double().numpy(), 0.99
 placed = EMACodebook(3, init="k-means")
 placed.observe(weights)
 c = placed.levels.numpy()
-codes = np.searchsorted((c[1:] + c[:-1]) / 2, w)
-n, s = np.bincount(codes, minlength=7), np.bincount(codes, w, minlength=7)
-stale = np.random.default_rng(0).normal(0.0, w.std(), 7) * 1000.0  # M as it was before k-means, N = 1000
+
+
+def served(w):
+    """How many of some weights each level of k-means serves, and the sum of these."""
+    codes = np.searchsorted((c[1:] + c[:-1]) / 2, w)
+    return np.bincount(codes, minlength=7), np.bincount(codes, w, minlength=7)
+
+
+n, s = served(np.random.default_rng(1).choice(w, 140))  # of the batch
+usual = served(w)[0] * 140 / len(w)  # of a batch on average
+stale = np.random.default_rng(0).normal(0.0, w.std(), 7) * 20.0  # M as it was before k-means, N = 20
+after = {}
 for name, (count, total) in {
-    "N = n, M = n c: matches": (n, n * c),
-    "N = 1000, M of other levels": (np.full(7, 1000.0), stale),
-    "N = 0, M = 0": (np.zeros(7), np.zeros(7)),
+    "N, M of k-means": (usual, usual * c),
+    "N, M of other levels": (np.full(7, 20.0), stale),
+    "N = M = 0": (np.zeros(7), np.zeros(7)),
 }.items():
     new = (d * total + (1 - d) * s) / (d * count + (1 - d) * n)
-    print(
-        f"{name:28} MSE after one update {error(qviz.Codebook(np.sort(new)), weights) / error(placed, weights):6.2f} times"
-    )
+    after[name] = qviz.Quantizer(qviz.Codebook(np.sort(new)), range=qviz.Fixed(1.0))
+    ratio = qviz.metrics.mse(weights, after[name](weights)) / error(placed, weights)
+    print(f"{name:20} MSE after one update {ratio:6.2f} times that of k-means")
 
 # %% [markdown]
-# The second has forgotten k-means. The third has no memory at all: its levels are the means of this one step, which is
-# harmless here only because levels from k-means are the means of their cells already. In qviz a level is its own state,
-# so there is nothing that could be out of step.
+# The picture has the levels behind these numbers: from below, where k-means put them, and where each state has them after
+# the update.
+
+# %% jupyter={"outputs_hidden": true}
+from qviz.plot import panels
+
+start = {"k-means": qviz.Quantizer(placed, range=qviz.Fixed(1.0))}
+panel = panels.levels(weights, start | after)
+replace(panel, title="Levels after one update", x=replace(panel.x, label="weight"))
+
+# %% [markdown]
+# The second has forgotten k-means. The third has no memory at all: its levels are the means of this one batch, the
+# outermost ones of few weights. So it is the first: the average begins at the counts and sums of k-means. In qviz a level is
+# its own state, so there is nothing that could be out of step.
 #
 # **The order.** "Quantize, then update" uses levels that have not seen the present weights; "update, then quantize" uses
 # levels that have. In a layer of qviz, `adapt` comes after the optimizer, so the next forward pass has levels that have
@@ -331,17 +351,16 @@ for name, (count, total) in {
 
 
 # %%
-def mean_error(behind):
-    """The mean MSE ÷ least over 60 steps, with levels that are some steps behind the weights."""
-    moving, run = model.moving(growing), model.run(growing)
-    least = moving.least(7)
-    return np.mean([moving.mse(run.levels(k - behind), k) / least[k] for k in range(1, 61)])
+def errors(behind):
+    """Steps 1 to 60, and MSE ÷ least at each, with levels that are some steps behind the weights."""
+    moving, run, steps = model.moving(growing), model.run(growing), np.arange(1, 61)
+    return steps, np.array([moving.mse(run.levels(k - behind), k) / moving.least(7)[k] for k in steps])
 
 
 # %% jupyter={"source_hidden": true}
 Predict(
     "The weights grow by 1 % a step, d = 0.9. By how many percent is the error larger if you quantize first, then update?",
-    answer=lambda: 100 * (mean_error(1) / mean_error(0) - 1),
+    answer=lambda: 100 * (errors(1)[1].mean() / errors(0)[1].mean() - 1),
     unit="%",
     within=3,
     why="The levels are one step behind. With d = 0.9 they lag by several steps anyway, so one more adds little.",
@@ -350,19 +369,30 @@ Predict(
 # %% jupyter={"outputs_hidden": true}
 # NBVAL_CHECK_OUTPUT
 print("mean MSE ÷ least over 60 steps:", end=" ")
-print(f"update, then quantize {mean_error(0):.3f}; quantize, then update {mean_error(1):.3f}")
+print(f"update, then quantize {errors(0)[1].mean():.3f}; quantize, then update {errors(1)[1].mean():.3f}")
+
+# %% jupyter={"outputs_hidden": true}
+panels.curve(
+    {"update, then quantize": errors(0), "quantize, then update": errors(1)},
+    references={"least": 1.0},
+    title="The order, while the weights grow",
+    x="step",
+    y="MSE ÷ least",
+    ylim=(0.9, 2.1),
+)
 
 # %% [markdown]
 # One step of lag, two percent of error. Little, but two programs that differ in it never agree: fix an order and say which.
 #
 # **Laplace smoothing.** To avoid 0 / 0 for a dead level, some implementations of VQ-VAE
 # ([one of them](https://github.com/zalandoresearch/pytorch-vq-vae)) add a small ε to every N, and divide by a factor that
-# is nearly 1.
+# is nearly 1. Take a level that dies: of the uniform start with 15 levels the one at 0.276 serves two of the weights, and
+# none once they are halved.
 
 # %% jupyter={"source_hidden": true}
 Predict(
-    "A level at 0.25 with N = 3 serves no weight any more. d = 0.9 and ε = 0.00001: where is it after 200 updates?",
-    options=["at 0.25, as ε is so small", "near 0.2", "at 0"],
+    "The level at 0.276 with N = 2 serves no weight any more. d = 0.9 and ε = 0.00001: where is it after 200 updates?",
+    options=["at 0.276, as ε is so small", "near 0.2", "at 0"],
     answer="at 0",
     why="A dead level's N and M both shrink by d in each update, so M / N stays; but as soon as N is smaller than ε, "
     "M / (N + ε) falls to zero.",
@@ -370,15 +400,27 @@ Predict(
 
 # %% jupyter={"outputs_hidden": true}
 # NBVAL_CHECK_OUTPUT
-level, count, epsilon = 0.25, 3.0, 1e-5
+uniform, epsilon = EMACodebook(4, init="uniform"), 1e-5
+uniform.observe(weights)
+level = float(uniform.levels[12])
+count = qviz.metrics.occupancy(qviz.Quantizer(uniform, range=qviz.Fixed(1.0)), weights)[12]
+left = int(count) * 0.9 ** np.arange(201)  # N after so many updates
+smoothed = level * left / (left + epsilon)
 for updates in (0, 50, 100, 130, 160, 200):
-    n_k = count * 0.9**updates
-    print(
-        f"{updates:3} updates without weights: M / N = {level:.3f}   M / (N + ε) = {level * n_k / (n_k + epsilon):.3f}"
-    )
+    print(f"{updates:3} updates: M / N = {level:.3f}   M / (N + ε) = {smoothed[updates]:.3f}")
+
+# %% jupyter={"outputs_hidden": true}
+panels.curve(
+    {"M / N": np.full(201, level), "M / (N + ε)": smoothed},
+    references={"the largest weight": float(weights.max() / 2)},
+    title="A dead level, with and without smoothing",
+    x="update",
+    y="where the level is",
+)
 
 # %% [markdown]
-# With smoothing a dead level wanders to zero, where most weights are, and may come to life there; without, it stays. What
+# With smoothing a dead level wanders to zero: past the largest of the halved weights, dotted in the picture, to where most
+# weights are, and may come to life there. Without, it stays. What
 # ADQ does could not be obtained; qviz has no smoothing (**inferred**).
 #
 # ## On a network
