@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Collection
+from dataclasses import astuple, replace
 from functools import lru_cache
 
 import numpy as np
-from torch import Tensor
 
-from qviz.explore.border_data import Layer, layers
+from qviz.explore.border_data import BIAS, BOTH, FORMULA, HALF, LEARNED, ORACLE, Layer
 from qviz.explore.border_product import Product, surface
+from qviz.explore.border_ways import BENDS, Border
 from qviz.nn.ptq.errors import Errors
 from qviz.plot import ptq as pictures
-from qviz.plot.scene import Axis, Bars, Heat, Line, Mark, Panel, Points, Rule, Steps
+from qviz.plot.scene import Axis, Bars, Heat, Line, Mark, Panel, Points, Rule, Steps, Table
 
 TERMS = ("weights", "rounded inputs", "from before", "the whole")
-
-
-@dataclass(frozen=True, eq=False)
-class Border:
-    """A border over the range of a grid.
-
-    Attributes:
-        u: Activations in steps, (n,).
-        height: B there, (n,).
-        thresholds: Where rounding changes, one a cell, (R,).
-    """
-
-    u: Tensor
-    height: Tensor
-    thresholds: Tensor
-
-    def at(self, shares: Iterable[float]) -> np.ndarray:
-        """Return B at some shares of the range."""
-        u = self.u.double().numpy()
-        return np.interp(np.array(list(shares)) * u[-1], u, self.height.double().numpy())
+KNOWN = {FORMULA: "b", LEARNED: "c", BIAS: "d", BOTH: "e", ORACLE: "f"}
+"""What a border is compared with, and the roles."""
 
 
 def product(one: Product, best: bool) -> Panel:
@@ -43,24 +25,21 @@ def product(one: Product, best: bool) -> Panel:
     s = one.surface
     half = tuple(n + 0.5 for n in range(len(s.cuts)))
     top = float(surface(one.bits, half).values.max())
-    gap = np.full((len(s.cuts), 1), np.nan)
-    cuts = np.concatenate([s.cuts, gap], 1).ravel()[:-1]
-    places = np.tile(np.append(s.w, np.nan), len(s.cuts))[:-1]
     marks = (
         Heat("data", s.w, s.u, s.values, (0.0, top), label=f"|error|, 0 to {top:.3g}"),
-        Line("data", places, cuts, label="threshold"),
+        Line.of("data", s.w[:, None], s.cuts.T, "threshold"),
         Points("e", np.array([one.w]), np.array([one.u]), "xy", label="one product"),
     )
     own = "each weight has its own best border" if best else "all weights share the border"
-    mean = f"mean {s.values.mean():.4g}"
-    text = f"Errors |w'x' − wu| from 0 to {top:.3g}, {mean}; {own}. {'; '.join(one.words)}."
+    text = (
+        f"Errors |w'x' − wu| from 0 to {top:.3g}, mean {s.values.mean():.4g}; {own}. {'; '.join(one.words)}."
+    )
     x, y = Axis("weight w (steps)", s.w[0], s.w[-1]), Axis("activation u (steps)", s.u[0], s.u[-1])
     return Panel("Error of a product", x, y, marks, text)
 
 
 @lru_cache(maxsize=256)
-def _background(network: str, bits: int, channel: int | None) -> Panel:
-    layer = layers()[network, bits]
+def _background(layer: Layer, channel: int | None) -> Panel:
     u = (layer.x if channel is None else layer.x[:, channel]) / layer.step
     some = {"one half": (np.array([0.0, layer.steps]), np.array([0.5, 0.5]))}
     return pictures.border(u, some, levels=layer.steps + 1)
@@ -68,23 +47,20 @@ def _background(network: str, bits: int, channel: int | None) -> Panel:
 
 def cells(layer: Layer, border: Border, one: Product, channel: int | None) -> Panel:
     """Show a border over the cells, with dots that bend it; over one channel's activations, or all."""
-    base = _background(layer.network, layer.bits, channel)
+    base = _background(layer, channel)
     cuts = border.thresholds.double().numpy()
-    bends = np.array([0.0, 0.5, 1.0])
     marks: list[Mark] = [
         replace(base.marks[0], label="activations"),
         replace(base.marks[1], label="fraction t"),
         Line("a", border.u.double().numpy(), border.height.double().numpy(), label="border B"),
         Points("data", cuts, cuts - np.arange(len(cuts)), label="threshold"),
-        Points("a", bends * layer.steps, border.at(bends), "y"),
+        Points("a", np.array([*BENDS.values()]) * layer.steps, border.bends, "y"),
         Points("e", np.array([one.u]), np.array([one.t]), label="the product's u"),
     ]
     whose = "all channels" if channel is None else f"channel {channel + 1}"
     low, high = float(border.height.min()), float(border.height.max())
-    text = (
-        f"Border of {whose}: from {low:.2g} to {high:.2g}, thresholds "
-        f"{', '.join(f'{cut:.3g}' for cut in cuts)}. {base.text.split('. ')[0]}."
-    )
+    at, told = ", ".join(f"{cut:.3g}" for cut in cuts), base.text.split(". ")[0]
+    text = f"Border of {whose}: from {low:.2g} to {high:.2g}, thresholds {at}. {told}."
     edge = 0.04 * layer.steps  # a dot on the very edge cannot be taken
     x = Axis(base.x.label, -edge, layer.steps + edge)
     return Panel(f"Border, {whose}", x, base.y, tuple(marks), text)
@@ -103,13 +79,26 @@ def terms(now: Errors, half: Errors) -> Panel:
     return Panel("Whose error is it?", x, y, marks, f"{text}. Terms can cancel.")
 
 
-def bars(own: float, known: Mapping[str, float], roles: Mapping[str, str]) -> Panel:
+def bars(table: Table) -> Panel:
     """Show what the border on show is worth on held-out images, and what it is compared with."""
-    found = {"on show": ("a", own), **{name: (roles[name], value) for name, value in known.items()}}
+    found = {name.partition(":")[0]: row["held out"] for name, row in table.values.items()}
     marks: list[Mark] = [Rule("ideal", 100.0, "y", label="one half")]
-    for i, (name, (role, value)) in enumerate(found.items()):
+    for i, (role, (name, value)) in enumerate(zip(table.roles, found.items(), strict=True)):
         marks.append(Bars(role, np.array([i + 0.6, i + 1.4]), np.array([value]), label=name))
-    text = ", ".join(f"{name} {value:.1f} %" for name, (_, value) in found.items())
+    text = ", ".join(f"{name} {value:.1f} %" for name, value in found.items())
     x = Axis("in the order of the table", 0.5, len(found) + 0.5)
-    y = Axis("error of the output (%)", 0.0, 1.1 * max(100.0, own, *known.values()))
+    y = Axis("error of the output (%)", 0.0, 1.1 * max(100.0, *found.values()))
     return Panel("Held-out error", x, y, tuple(marks), f"{text}; rounding at one half is 100 %.")
+
+
+def table(layer: Layer, border: str, held: float, ways: Collection[str], notes: tuple[str, ...]) -> Table:
+    """Return the errors of the border on show and of what it is compared with, on three sets of images."""
+    sets = {"held out": layer.known, "others": layer.others, "learned from": layer.learned_from}
+    errors = {name: {way: 100 * v / of[HALF] for way, v in of.items()} for name, of in sets.items()}
+    row, *others = ({name: of.get(way) for name, of in errors.items()} for way in (border, *ways))
+    values = {f"on show: {border}": row | {"held out": held}, **dict(zip(ways, others, strict=True))}
+    cells = [
+        (name, *("–" if v is None else f"{v:.1f}" for v in row.values())) for name, row in values.items()
+    ]
+    headers = ("error (%)", f"{len(layer.x)} images", "256 more", "images learned from")
+    return Table(headers, tuple(cells), ("a", *KNOWN.values())[: len(cells)], values, notes)

@@ -44,8 +44,10 @@ def rounded(bits: int, w: Tensor) -> Tensor:
     return Quantizer(uniform(bits), range=Fixed(1.0))(w)
 
 
-def best_cuts(bits: int, w: Tensor) -> Tensor:
-    """Return the thresholds of the best border of each weight, (R, W); one half where w' = 0."""
+def thresholds(bits: int, w: Tensor, cuts: Cuts) -> Tensor:
+    """Return the thresholds at each weight, (R, W); the best border is at one half where w' = 0."""
+    if cuts is not None:
+        return torch.tensor(cuts, dtype=torch.float64)[:, None].expand(-1, len(w))
     cells, w_hat = torch.arange(2**bits - 1, dtype=torch.float64), rounded(bits, w)
     safe = torch.where(w_hat == 0, torch.ones_like(w), w_hat)
     border = optimal_border(torch.where(w_hat == 0, torch.ones_like(w), w), safe, cells)
@@ -64,11 +66,7 @@ def surface(bits: int, cuts: Cuts) -> Surface:
     half = 2 ** (bits - 1)
     w = torch.linspace(-half - 0.5, half - 0.5, FINE, dtype=torch.float64)
     u = torch.linspace(0.0, 2**bits - 1, FINE, dtype=torch.float64)
-    at = (
-        best_cuts(bits, w)
-        if cuts is None
-        else torch.tensor(cuts, dtype=torch.float64)[:, None].expand(-1, FINE)
-    )
+    at = thresholds(bits, w, cuts)
     x = integers(bits, u[:, None].expand(-1, FINE), at)
     values = (rounded(bits, w) * x - u[:, None] * w).abs()
     return Surface(w.numpy(), u.numpy(), values.numpy(), at.numpy())
@@ -101,17 +99,16 @@ class Product:
     surface: Surface
 
     @classmethod
-    def of(cls, bits: int, w: float, u: float, cuts: Tensor | None) -> Self:
+    def of(cls, bits: int, w: float, u: float, cuts: Cuts) -> Self:
         """Return the product of w and u, in steps, the activation rounded by some thresholds or the best."""
         weight = torch.tensor([w], dtype=torch.float64)
-        at = best_cuts(bits, weight) if cuts is None else cuts.double()[:, None]
+        at = thresholds(bits, weight, cuts)
         cell = min(int(u), len(at) - 1)
         x = float(integers(bits, torch.tensor([[u]], dtype=torch.float64), at))
         w_hat = float(rounded(bits, weight)) + 0.0  # no -0 on the page
         border = float(at[cell, 0]) - cell
-        own = None if cuts is None else tuple(cuts.tolist())
         whose = " (the best for this weight)" if cuts is None else ""
-        error, shown = w_hat * x - w * u, surface(bits, own)
+        error, shown = w_hat * x - w * u, surface(bits, cuts)
         return cls(bits, w, w_hat, u, cell, u - cell, border, whose, x, error, shown)
 
     @property

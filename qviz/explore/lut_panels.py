@@ -9,8 +9,6 @@ import numpy as np
 from qviz.explore.lut_walk import REGISTER, Walk, binary, bits
 from qviz.plot.scene import Axis, Heat, Line, Mark, Panel, Points, Rule, Table
 
-HEADERS = ("Term", "w", "level", "x", "a", "adds", "to", "sum", "float")
-
 
 @dataclass(frozen=True, eq=False)
 class Moment:
@@ -36,11 +34,9 @@ class Moment:
 
 def _stairs(borders: np.ndarray, y: np.ndarray, low: float, high: float, label: str) -> Line:
     """Return y over x as a broken line, from the borders between its steps."""
-    edges = np.clip(np.concatenate([[low], borders, [high]]), low, high)
-    gap = np.full(len(y), np.nan)
-    x3 = np.column_stack([edges[:-1], edges[1:], gap])[np.diff(edges) > 0]
-    y3 = np.column_stack([y, y, gap])[np.diff(edges) > 0]
-    return Line("a", x3.ravel()[:-1], y3.ravel()[:-1], label=label)
+    edges = np.clip([low, *borders, high], low, high)
+    seen = np.diff(edges) > 0
+    return Line.of("a", [edges[:-1][seen], edges[1:][seen]], y[seen], label)
 
 
 def of_weights(m: Moment) -> Panel:
@@ -118,15 +114,12 @@ def registers(m: Moment) -> Panel:
     sums, used = k.accumulators(m.terms), sorted({k.target(i) for i in range(k.count)})
     rows = [(k.route.names[r], sums[r], "e" if r == part.accumulator else "a") for r in reversed(used)]
     rows += [(part.text, abs(k.added[m.i]), "e"), ("a", k.a[m.i], "e")]
+    digits, roles = np.array([bits(value) for _, value, _ in rows]), np.array([[its] for *_, its in rows])
+    looks = np.where(digits == 1, roles, "data")
     marks: list[Mark] = []
-    at = np.arange(1.0, REGISTER + 1)
     for role, label in (("data", "bit 0"), ("a", "bit 1"), ("e", "bit 1, this term")):
-        x, y = [], []
-        for place, (_, value, its) in enumerate(rows, 1):
-            some = at[bits(value) == (role != "data")] if role in ("data", its) else at[:0]
-            x.append(some)
-            y.append(np.full(len(some), float(place)))
-        marks.append(Points(role, np.concatenate(x), np.concatenate(y), label=label))
+        y, x = np.nonzero(looks == role)
+        marks.append(Points(role, x + 1.0, y + 1.0, label=label))
     marks.append(Rule("ideal", len(used) + 0.5, "y"))
     told = "; ".join(f"{name} = {value} = {binary(value)}" for name, value, _ in reversed(rows))
     verb = "subtracted" if part.sign < 0 else "added"
@@ -158,6 +151,17 @@ def running(m: Moment) -> Panel:
     return Panel("Sum so far", Axis("terms", -0.2, k.count + 0.2), y, marks, text)
 
 
+def told(m: Moment) -> str:
+    """Return what the term on show does, in a sentence."""
+    k, i = m.walk, m.i
+    part = k.route.parts[k.codes[i]]
+    head = f"Term {m.terms}: level {k.levels[k.codes[i]]:.4g}, a = {k.a[i]}"
+    if not part.sign:
+        return f"{head}: the level is 0, so nothing is added."
+    name, now = k.route.names[part.accumulator], k.accumulators(m.terms)[part.accumulator]
+    return f"{head}: {does(k, i)} goes to {name}, now {now}.".replace("-", "−")
+
+
 def does(k: Walk, i: int) -> str:
     """Return what a term adds, as a calculation with numbers."""
     part, a = k.route.parts[k.codes[i]], k.a[i]
@@ -186,7 +190,8 @@ def table(m: Moment) -> Table:
         if i < m.terms:
             values[name] |= {"added": k.added[i], "accumulator": k.route.names[k.target(i)]}
             values[name] |= {"sum": sums[0], "float": sums[1]}
-    return Table(HEADERS, tuple(rows), tuple(roles), values, tuple(ending(m)))
+    headers = ("Term", "w", "level", "x", "a", "adds", "to", "sum", "float")
+    return Table(headers, tuple(rows), tuple(roles), values, tuple(ending(m)))
 
 
 def ending(m: Moment) -> list[str]:
