@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from qviz.nn.batches import call
 from qviz.nn.modules import evaluating, processes
@@ -81,10 +80,12 @@ def evaluate(
         ``loss`` (mean) and ``samples``; ``metric`` (mean) where one was given; else, where the targets are
         classes, ``top1`` and ``top5`` (shares, 0 to 1; of fewer than 5 classes top5 is 1). Of targets with
         several places, such as the pixels of a segmentation, ``top1`` alone: The share of right places.
-        A target of -100 is no class, as in torch: it counts in none of the figures.
+        A target of -100 (int64) is no class, as in torch: it counts in none of the figures, and the mean of
+        a batch has the weight of its targets that count. ``samples`` are all.
 
     Raises:
-        ValueError: The loader gave no sample; or the default loss does not suit the targets.
+        ValueError: The loader gave no sample, or none with a target; or the default loss does not suit the
+            targets.
         TypeError: A batch or the model's output is of an unknown kind.
 
     Example:
@@ -115,28 +116,23 @@ def _sums(
     output: Any, y: Any, count: int, loss: Loss | None, metric: Metric | None, *, look: bool
 ) -> dict[str, Tensor]:
     """Return a batch's figures, summed up over its samples."""
-    found = {"loss": _loss(output, y, count, look=look) if loss is None else loss(output, y) * count}
+    weight = batches.counted(y, count)
+    mean = batches.cross_entropy(output, y, look=look) if loss is None else loss(output, y)
+    found = {"loss": batches.weighted(mean, weight), "weight": weight}
     if metric is not None:
-        found["metric"] = torch.as_tensor(metric(output, y)) * count
+        found["metric"] = batches.weighted(torch.as_tensor(metric(output, y)), weight)
     elif (right := batches.right(output, y)) is not None:
         found["top1"] = right
         if y.ndim == 1:
             scores = batches.logits(output)
             among = (scores.topk(min(5, scores.shape[1])).indices == y[:, None]).any(1)
-            found["top5"] = among.sum() / batches.labeled(y)
+            found["top5"] = among.sum()
     return found | {"samples": torch.tensor(count)}
 
 
-def _loss(output: Any, y: Any, count: int, *, look: bool) -> Tensor:
-    scores = batches.logits(output) if isinstance(y, Tensor) and y.ndim == 1 else None
-    if scores is not None and batches.classes(scores, y):
-        return functional.cross_entropy(scores, y, reduction="sum") / batches.labeled(y)
-    return batches.cross_entropy(output, y, look=look) * count
-
-
 def _means(sums: dict[str, Tensor], world: int, device: torch.device) -> dict[str, float]:
-    """Return the means over the samples of all processes, of which some may have had none."""
-    names = ("loss", "metric", "top1", "top5", "samples")
+    """Return the means over the samples that count, of all processes, of which some may have had none."""
+    names = ("loss", "metric", "top1", "top5", "weight", "samples")
     table = torch.zeros(len(names), 2, dtype=torch.float64, device=device)  # sum, and who has one
     for row, name in zip(table, names, strict=True):
         if name in sums:
@@ -147,5 +143,10 @@ def _means(sums: dict[str, Tensor], world: int, device: torch.device) -> dict[st
     samples = found.pop("samples", 0)
     if not samples:
         raise ValueError("the loader gave no image to evaluate on")
+    weight = found.pop("weight")
+    if not weight:
+        raise ValueError(
+            f"all targets are {batches.IGNORED}, which is no class: there is nothing to evaluate on"
+        )
     order = ("top1", "top5", "metric", "loss")
-    return {name: found[name] / samples for name in order if name in found} | {"samples": int(samples)}
+    return {name: found[name] / weight for name in order if name in found} | {"samples": int(samples)}
