@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class Tables(Mapping[str, Comparison]):
     """One comparison for each tensor; prints as a table with a line for each tensor, SQNR in dB.
 
+    Below it stands what one should know to read the figures, once for all tensors that it is said of.
+
     Attributes:
         tables: The comparisons by the tensors' names.
         numel: How many values each tensor has.
@@ -53,7 +55,20 @@ class Tables(Mapping[str, Comparison]):
         for name, table in self.tables.items():
             sqnr = {row.method: f"{row.sqnr_db:.2f}" for row in table}
             lines.append((name, f"{self.numel[name]:,}", *(sqnr.get(method, "–") for method in methods)))
-        return aligned(lines)
+        return "\n".join([aligned(lines), *self.notes()])
+
+    def notes(self) -> list[str]:
+        """Return a line "method: note: tensors" for each note, with the first few tensors that have it."""
+        found: dict[str, list[str]] = {}
+        for name, table in self.tables.items():
+            for row in table:
+                for note in filter(None, row.note.split("; ")):
+                    found.setdefault(f"{row.method}: {note}", []).append(name)
+        everywhere = len(self.tables)
+        return [
+            note if len(names) == everywhere else f"{note}: {_some(names, most=3)}"
+            for note, names in found.items()
+        ]
 
     __repr__ = __str__
 

@@ -30,7 +30,7 @@ from qviz import (
 from tests import oracles
 
 NAMES = ["uniform", "POT", "POST", "APoT", "quantile", "Lloyd"]
-COLUMNS = {"method", "levels", "bits", "mse", "sqnr_db", "entropy", "scale", "clip", "note"}
+COLUMNS = {"method", "levels", "bits", "bits_per_value", "mse", "sqnr_db", "entropy", "scale", "clip", "note"}
 
 
 def weights(*shape, seed=0):

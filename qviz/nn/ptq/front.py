@@ -77,8 +77,8 @@ def ptq(
     before and once after, and has to return the same.
 
     A layer that runs several times is learned once, from all its calls, by "closed-form", "adaround" and
-    ``correction``; the methods that learn blocks leave it out, rounded to nearest, and the report says so. Two
-    layers that hold one weight are refused, but by "nearest", which writes to none.
+    ``correction``; the methods that learn blocks leave it out, rounded to nearest, and the report says so.
+    Two layers that hold one weight are refused, but by "nearest", which writes to none.
 
     As for :func:`~qviz.nn.convert`, a layer whose weight is computed (pruned, under weight norm) stays in
     floating point, and the report says so. After ``torch.nn.utils.prune.remove`` it is a layer as any other;
