@@ -26,28 +26,26 @@ class Format:
         book: Builds the levels.
         bits: What a code takes.
         size: The values that share a scale; 0 means the whole tensor, None what the budget allows.
-        once: The bits that the whole tensor takes besides: its one scale, where it has one.
         make: Builds the quantizer of values in rows of ``size``, where the format has a rule of its own.
     """
 
     book: Callable[[], Codebook]
     bits: int = 4
     size: int | None = None
-    once: int = 0
     make: Callable[[], Quantizer] | None = None
 
 
 FORMATS = {
-    "INT4 per tensor": Format(lambda: grids.uniform(4), size=0, once=32),
+    "INT4 per tensor": Format(lambda: grids.uniform(4), size=0),
     "INT4 groups": Format(lambda: grids.uniform(4)),
     "NF4 groups": Format(formats.nf4),
     "FP4 groups": Format(formats.fp4),
     "POST groups": Format(lambda: grids.post(4)),
     "APoT groups": Format(lambda: grids.apot(4)),
     "MXFP4": Format(formats.fp4, size=32, make=groups.mxfp4),
-    "NVFP4": Format(formats.fp4, size=16, once=32, make=groups.nvfp4),
-    "FP8 E4M3": Format(formats.fp8_e4m3, bits=8, size=0, once=32),
-    "INT8 per tensor": Format(lambda: grids.uniform(8), bits=8, size=0, once=32),
+    "NVFP4": Format(formats.fp4, size=16, make=groups.nvfp4),
+    "FP8 E4M3": Format(formats.fp8_e4m3, bits=8, size=0),
+    "INT8 per tensor": Format(lambda: grids.uniform(8), bits=8, size=0),
 }
 
 PASTED = "pasted numbers"
@@ -85,7 +83,7 @@ def coded(source: Source, name: str, group: int) -> Coded:
     data, spec = tensors.summary(source), FORMATS[name]
     if spec.size == 0:
         q = Quantizer(spec.book(), range=MinMax()).observe(data.x)
-        return Coded(q, data.numel, spec.bits + spec.once / data.numel, Measured(q, data, name))
+        return Coded(q, data.numel, groups.bits_per_value(q, data.numel), Measured(q, data, name))
     size = min(spec.size or group, spec.size or data.numel)
     rows = in_rows(data.x, size)
     made = spec.make() if spec.make else _grouped(spec, size)
@@ -94,8 +92,7 @@ def coded(source: Source, name: str, group: int) -> Coded:
     def run(x: Tensor) -> Tensor:
         return q(in_rows(x, size)).flatten()[: x.numel()].view(x.shape)
 
-    bits = spec.bits + (q.range.scale_bits * len(rows) + spec.once) / data.numel
-    return Coded(q, size, bits, Measured(run, data, name))
+    return Coded(q, size, groups.bits_per_value(q, data.numel), Measured(run, data, name))
 
 
 def _grouped(spec: Format, size: int) -> Quantizer:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from qviz.core import _check
-from qviz.core.groups import Grouped
+from qviz.core.groups import Grouped, bits_per_value
 from qviz.core.quantizer import Quantizer
 from qviz.core.range import Range
 from qviz.core.rounding import Stochastic
@@ -134,9 +134,6 @@ class Measured:
         notes, book = [], self.q.codebook
         if book.name.endswith(" paper"):
             notes.append(f"the paper's grid: its {len(book)} levels need {book.bits} bits to store")
-        if isinstance(self.q.range, Grouped):
-            more = self.q.range.scale_bits / self.q.range.size
-            notes.append(f"its scales take {more:.4g} bits a value more")
         if not self.q.range.rescale:
             notes.append("its outputs have a unit of their own, so the error is that of its knots")
         if self.q.soft:
@@ -158,11 +155,15 @@ class Measured:
             name: The name of the method.
         """
         levels = len(self.counts)
+        bits = max(1, (levels - 1).bit_length())
+        scales = getattr(self.q.range, "scale", None) if isinstance(self.q, Quantizer) else None
+        several = scales is not None and scales.numel() > 1
         scale, clip = _scale_and_clip(self.q) if isinstance(self.q, Quantizer) else (None, None)
         return Row(
             method=name,
             levels=levels,
-            bits=max(1, (levels - 1).bit_length()),
+            bits=bits,
+            bits_per_value=bits_per_value(self.q, self.data.numel) if several else bits,
             mse=self.mse,
             sqnr_db=self.sqnr_db,
             entropy=self.entropy,

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class Tables(Mapping[str, Comparison]):
     """One comparison for each tensor; prints as a table with a line for each tensor, SQNR in dB.
 
+    Below it stands what one should know to read the figures, once for all tensors that it is said of.
+
     Attributes:
         tables: The comparisons by the tensors' names.
         numel: How many values each tensor has.
@@ -47,7 +49,7 @@ class Tables(Mapping[str, Comparison]):
         return len(self.tables)
 
     def __str__(self) -> str:
-        """Align one line for each tensor, values and the SQNR of each method, and put the notes below."""
+        """Align one line for each tensor: values, and the SQNR of each method."""
         methods = list(dict.fromkeys(row.method for table in self.tables.values() for row in table))
         lines = [("tensor", "values", *methods)]
         for name, table in self.tables.items():
@@ -55,15 +57,20 @@ class Tables(Mapping[str, Comparison]):
             lines.append((name, f"{self.numel[name]:,}", *(sqnr.get(method, "–") for method in methods)))
         return "\n".join([aligned(lines), *self.notes()])
 
-    __repr__ = __str__
-
     def notes(self) -> list[str]:
-        """Return a line "method: note (tensors)" for each note that a figure needs."""
+        """Return a line "method: note: tensors" for each note, with the first few tensors that have it."""
         found: dict[str, list[str]] = {}
         for name, table in self.tables.items():
-            for line in table.notes():
-                found.setdefault(line, []).append(name)
-        return [f"{line} ({_some(names, 3)})" for line, names in found.items()]
+            for row in table:
+                for note in filter(None, row.note.split("; ")):
+                    found.setdefault(f"{row.method}: {note}", []).append(name)
+        everywhere = len(self.tables)
+        return [
+            note if len(names) == everywhere else f"{note}: {_some(names, most=3)}"
+            for note, names in found.items()
+        ]
+
+    __repr__ = __str__
 
     def records(self) -> list[dict[str, Any]]:
         """Return a flat dictionary for each tensor and method: plain numbers, None for infinite ones."""

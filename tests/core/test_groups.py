@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from qviz import MSE, MinMax, Percentile, Quantizer, compare, plot, post, uniform
-from qviz.core.groups import Affine, Grouped, mxfp4, nvfp4
+from qviz.core.groups import Affine, Grouped, bits_per_value, mxfp4, nvfp4
+from qviz.explore.format_data import FORMATS, coded
+from qviz.explore.tensors import Source
 
 
 def weights(*shape, seed=0):
@@ -176,3 +178,38 @@ def test_scales_are_rounded_to_what_they_are_stored_as():
     assert tiny.range.scale.unique().tolist() == [2.0**-24]
     with pytest.raises(TypeError, match="int8"):
         Grouped(16, stored=torch.int8)
+
+
+# --- bits, scales counted
+
+
+@pytest.mark.parametrize(
+    ("q", "bits"),
+    [
+        (mxfp4(), 4 + 8 / 32),
+        (nvfp4(), 4 + 8 / 16 + 32 / 8192),
+        (Quantizer(uniform(4), range=Grouped(64, stored=torch.float16)), 4 + 16 / 64),
+        (Quantizer(uniform(3), range=Grouped(128)), 3 + 32 / 128),
+        (Quantizer(uniform(4), range=Grouped(32, rule=MinMax(symmetric=False))), 4 + 64 / 32),
+        (Quantizer(uniform(4), range=Grouped(32, rule=Affine(), stored=torch.bfloat16)), 4 + 20 / 32),
+        (Quantizer(uniform(8), range=MinMax(0)), 8 + 16 * 32 / 8192),
+        (Quantizer(uniform(8), range=Affine()), 8 + (32 + 8) / 8192),
+    ],
+)
+def test_bits_of_a_value_have_its_part_of_the_scales(q, bits):
+    w = weights(16, 512)
+    assert bits_per_value(q.observe(w), w.numel()) == bits
+    row = compare(w, {"mine": q})["mine"]
+    assert row.bits == q.codebook.bits
+    several = q.range.scale.numel() > 1
+    assert row.bits_per_value == (bits if several else row.bits)
+    assert compare(w, {"mine": q}).cells()[0][2] == (f"{bits:.2f}".rstrip("0") if several else "8").rstrip(
+        "."
+    )
+
+
+def test_the_explorer_of_formats_counts_the_same():
+    w = weights(30, 99)
+    for name in FORMATS:
+        made = coded(Source(lambda: w, None, "w"), name, 64)
+        assert made.bits == pytest.approx(bits_per_value(made.q, w.numel())), name

@@ -82,7 +82,9 @@ def test_every_tensor_gets_the_table_that_compare_gives():
     json.dumps(done.to_dict(), allow_nan=False)
     lines = str(done).splitlines()
     assert lines[0].split() == ["tensor", "values", "POT", "POST"]
-    assert len({len(line) for line in lines[: 1 + len(TENSORS)]}) == 1
+    table, notes = lines[: 1 + len(TENSORS)], lines[1 + len(TENSORS) :]
+    assert len({len(line) for line in table}) == 1
+    assert notes == done.notes()
 
 
 def test_a_sample_is_near_and_the_same_each_time():
@@ -124,3 +126,17 @@ def test_refuses_a_folder_without_a_checkpoint(tmp_path):
         Checkpoint(tmp_path)
     with pytest.raises(FileNotFoundError):
         Checkpoint(tmp_path / "absent.pt")
+
+
+def test_the_table_of_tensors_says_what_each_table_says():
+    few, many = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0] * 8), torch.linspace(0, 1, 999)
+    found = compare_tensors({"few": few, "many": many, "signed": many - 0.5}, ["uniform", "quantile"])
+    for line in (
+        "uniform: unsigned, as x has no negative value: few, many",
+        "quantile: 7 levels, as values repeat: few",
+    ):
+        assert line in str(found).splitlines()
+    same = compare_tensors({"a": many, "b": many}, ["uniform"])
+    assert str(same).splitlines()[-1] == "uniform: unsigned, as x has no negative value"
+    five = compare_tensors(dict.fromkeys("abcde", many) | {"f": -many}, ["uniform"])
+    assert five.notes()[0] == "uniform: unsigned, as x has no negative value: a, b, c and 2 more"

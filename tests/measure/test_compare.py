@@ -12,7 +12,6 @@ from qviz import (
     Codebook,
     Comparison,
     Fixed,
-    Grouped,
     Measured,
     MinMax,
     Percentile,
@@ -28,12 +27,10 @@ from qviz import (
     recipes,
     uniform,
 )
-from qviz.core.groups import mxfp4, nvfp4
-from qviz.measure import compare_tensors
 from tests import oracles
 
 NAMES = ["uniform", "POT", "POST", "APoT", "quantile", "Lloyd"]
-COLUMNS = {"method", "levels", "bits", "mse", "sqnr_db", "entropy", "scale", "clip", "note"}
+COLUMNS = {"method", "levels", "bits", "bits_per_value", "mse", "sqnr_db", "entropy", "scale", "clip", "note"}
 
 
 def weights(*shape, seed=0):
@@ -412,21 +409,3 @@ def test_an_exact_and_a_constant_method_print():
     x = torch.zeros(4)
     text = str(compare(x, {"exact": lambda v: v, "POT": pot(2)}))
     assert "inf" in text or "∞" in text
-
-
-def test_what_the_scales_of_groups_take_is_said():
-    """32 values share 8 bits (MX), 16 share 8 (NVFP4), 64 share a float16; the code itself has 4."""
-    x = torch.randn(8, 128, generator=torch.Generator().manual_seed(0))
-    halves = Quantizer(uniform(4), range=Grouped(64, stored=torch.float16))
-    table = compare(x, {"MX": mxfp4(), "NV": nvfp4(), "halves": halves, "one scale": uniform(4)})
-    more = {row.method: row.note.partition("take ")[2].partition(" ")[0] for row in table}
-    assert more == {"MX": "0.25", "NV": "0.5", "halves": "0.25", "one scale": ""}
-    assert [row.bits for row in table] == [4] * 4
-
-
-def test_the_table_of_many_tensors_has_their_notes():
-    """Once each, with the tensors that it is about."""
-    plus, both = torch.linspace(0, 1, 200), torch.linspace(-1, 1, 200)
-    tensors = {"a": plus, "b": plus, "c": both}
-    *_, last = str(compare_tensors(tensors, ["uniform"])).splitlines()
-    assert last == "uniform: unsigned, as x has no negative value (a, b)"
