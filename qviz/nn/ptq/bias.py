@@ -43,7 +43,8 @@ def bias_correction(model: nn.Module, images: Tensor, *, reference: nn.Module, s
         Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019,
         arXiv:1906.04721, section 4.2, with means measured on images.
     """
-    calls = checked_layers(model, images, reference)
+    which = ("weight", "bias") if std else ("bias",)
+    calls = checked_layers(model, images, reference, which)
     grids = {name: WeightGrid(model.get_submodule(name), name) for name in calls} if std else {}
     for name, times in calls.items():
         layer = model.get_submodule(name)

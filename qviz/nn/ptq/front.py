@@ -30,7 +30,7 @@ from qviz.nn.ptq.progress import Stopped
 from qviz.nn.ptq.reconstruct import jobs, reconstruct, whole
 from qviz.nn.ptq.report import PTQReport
 from qviz.nn.ptq.settings import LEARNED, WHOLE, Settings, checked, pair_of, split
-from qviz.nn.ptq.weights import WeightGrid
+from qviz.nn.ptq.weights import WeightGrid, refuse_tied
 from qviz.nn.report import report as summary
 from qviz.nn.survey import survey
 from qviz.nn.train.interrupt import Interrupt
@@ -75,6 +75,10 @@ def ptq(
 
     BatchNorm is folded into the layers before it; with each image that is not held out the model runs once
     before and once after, and has to return the same.
+
+    A layer that runs several times is learned once, from all its calls, by "closed-form", "adaround" and
+    ``correction``; the methods that learn blocks leave it out, rounded to nearest, and the report says so.
+    Two layers that hold one weight are refused, but by "nearest", which writes to none.
 
     As for :func:`~qviz.nn.convert`, a layer whose weight is computed (pruned, under weight norm) stays in
     floating point, and the report says so. After ``torch.nn.utils.prune.remove`` it is a layer as any other;
@@ -148,7 +152,7 @@ def ptq(
     if resume is None:
         trial = deep_copy(model)  # refuses here, before anything is changed
         fold_batchnorm(trial, fit[:1], *fit.split(BATCH))
-        begin(trial, fit, settings, blocks)
+        refuse_tied(model, *_written(trial, fit, begin(trial, fit, settings, blocks)))
         with Interrupt() as pressed:  # Ctrl-C waits: half a conversion is of no use
             report = begin(model, fit, settings, blocks)
         report.source, report.images, report.held = source, len(fit), len(held)
@@ -183,12 +187,28 @@ def begin(model: nn.Module, fit: Tensor, settings: Settings, blocks: Sequence[Bl
     nearest(model, fit)
     if blocks is not None:
         found, notes = list(blocks), []
+        calls = quantized_layers(model, fit)
+        if several := [name for block in found for name in block.layers if calls.get(name, 1) > 1]:
+            raise ValueError(f"the blocks name {several[0]!r}, which runs {calls[several[0]]} times in a run")
     if settings.method in LEARNED:
         jobs(model, found, settings.order, ends)  # refuses
     elif settings.method in WHOLE or settings.correction == "std":
         for name in quantized_layers(model, fit):
             WeightGrid(model.get_submodule(name), name)  # refuses
     return PTQReport(settings, conversion, notes=notes, reference=reference, blocks=found, skip=tuple(ends))
+
+
+def _written(model: nn.Module, fit: Tensor, begun: PTQReport) -> tuple[list[str], tuple[str, ...]]:
+    """Return the layers that a method writes to, and which of their parameters."""
+    settings = begun.settings
+    if settings.method in LEARNED:
+        todo = jobs(model, begun.blocks, settings.order, begun.skip)
+        names, which = [name for block in todo for name in block.layers], ("weight", "bias")
+    else:
+        weights = settings.method in WHOLE or settings.correction == "std"
+        names = list(quantized_layers(model, fit))
+        which = ("weight", "bias") if weights else ("bias",) if settings.correction else ()
+    return [name for name in names if model.get_submodule(name).weight_quantizer is not None], which
 
 
 def _ends(model: nn.Module, batch: Tensor) -> list[str]:

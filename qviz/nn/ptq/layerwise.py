@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from qviz.nn.calibration import together
 from qviz.nn.ptq.inputs import quantized_layers, reads
 from qviz.nn.ptq.moments import Moments, matrix
-from qviz.nn.ptq.weights import WeightGrid
+from qviz.nn.ptq.weights import WeightGrid, refuse_tied
 from qviz.nn.quant_layer import QuantLayer
 
 ENOUGH = 2**18
@@ -23,12 +23,14 @@ BATCH = 64
 """So many images run at a time."""
 
 
-def checked_layers(model: nn.Module, images: Tensor, reference: nn.Module) -> dict[str, int]:
+def checked_layers(
+    model: nn.Module, images: Tensor, reference: nn.Module, which: Collection[str] = ("weight", "bias")
+) -> dict[str, int]:
     """Return the layers with a quantized weight in running order, and how often each is called.
 
     Raises:
         ValueError: Images are none, NaN or infinite; a layer is not in ``reference``, is quantized there, or
-            has another shape.
+            has another shape; another module holds a parameter of ``which`` too.
     """
     if len(images) == 0 or not bool(images.isfinite().all()):
         raise ValueError(f"images must be finite and at least one, got {len(images)}")
@@ -47,6 +49,7 @@ def checked_layers(model: nn.Module, images: Tensor, reference: nn.Module) -> di
         if twin.weight.shape != layer.weight.shape:
             shapes = tuple(layer.weight.shape), tuple(twin.weight.shape)
             raise ValueError(f"layer {name!r} has a weight of shape {shapes[0]}, in reference {shapes[1]}")
+    refuse_tied(model, calls, which)
     return calls
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from qviz.nn.ptq.layerwise import SEEN
 from qviz.nn.ptq.learn import Learned, Task, learn
 from qviz.nn.ptq.options import Options
 from qviz.nn.ptq.progress import Bar, Stopped
+from qviz.nn.ptq.weights import refuse_tied
 from qviz.nn.quant_layer import QuantLayer
 from qviz.nn.train.interrupt import Interrupt
 
@@ -104,7 +106,7 @@ def reconstruct(
     Raises:
         Stopped: It was interrupted.
         ValueError: An unknown order, a block that the model does not have, or a layer that cannot be learned,
-            by name.
+            by name: one whose weight another module holds too, for instance.
 
     References:
         Nagel et al., "Up or Down?", ICML 2020, arXiv:2004.10568 (layers). Li et al., "BRECQ", ICLR 2021,
@@ -116,6 +118,7 @@ def reconstruct(
     done = [] if done is None else done
     blocks = find_blocks(gate.reference, images[:2])[0] if blocks is None else blocks
     todo = jobs(model, blocks, order, skip)
+    refuse_tied(model, [name for block in todo for name in block.layers], ("weight", "bias"))
     finished = {result.name for result in done}
     with Interrupt() as pressed:
         for place, block in enumerate(todo):
@@ -150,6 +153,9 @@ def jobs(model: nn.Module, blocks: Sequence[Block], order: str, skip: Collection
                 raise ValueError(f"layer {name!r} cannot be reconstructed: {why}")
         if layers:
             todo.append(Block(block.name, tuple(layers)))
+    learned = Counter(modules[name] for block in todo for name in block.layers)
+    if twice := [name for block in todo for name in block.layers if learned[modules[name]] > 1]:
+        raise ValueError(f"layer {twice[0]!r} is named more than once: it can be learned in one block only")
     return todo
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from qviz.core.range import Fixed, Range
 from qviz.core.rounding import Nearest
@@ -125,6 +128,47 @@ def set_bias(layer: QuantLayer, bias: Tensor) -> None:
         layer.bias = nn.Parameter(bias)
     else:
         layer.bias.data.copy_(bias)
+
+
+def refuse_tied(model: nn.Module, names: Collection[str], which: Collection[str]) -> None:
+    """Refuse layers whose parameters other modules hold too, as what is written for one is there for all.
+
+    Args:
+        model: The network.
+        names: Of the layers that are written to.
+        which: The parameters that are: "weight", "bias" or both.
+
+    Raises:
+        ValueError: There is such a layer; the modules are named.
+    """
+    spans: dict[int, list[tuple[str, int, int]]] = {}
+    for name, module in model.named_modules():
+        for t in (*module._parameters.values(), *module._buffers.values()):
+            if t is not None and not is_lazy(t) and not t.is_meta and t.numel():
+                spans.setdefault(_storage(t), []).append((name, *_span(t)))
+    for name in names:
+        for what in which:
+            t = getattr(model.get_submodule(name), what)
+            if t is None:
+                continue
+            first, end = _span(t)
+            held = spans.get(_storage(t), ())
+            others = [other for other, low, high in held if other != name and low < end and first < high]
+            if others:
+                raise ValueError(
+                    f"layers {name!r} and {others[0]!r} hold one {what}: what is set for one would overwrite "
+                    "what is set for the other; give each its own copy, or name them in skip="
+                )
+
+
+def _storage(t: Tensor) -> int:
+    return t.untyped_storage().data_ptr()
+
+
+def _span(t: Tensor) -> tuple[int, int]:
+    """Return where a tensor begins in its storage and where it ends, in elements."""
+    reach = sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
+    return t.storage_offset(), t.storage_offset() + reach + 1
 
 
 def _obstacle(layer: QuantLayer) -> str | None:

@@ -16,7 +16,7 @@ from qviz.core.rounding import CellBorder
 from qviz.methods.aquant import AdaptiveBorder
 from qviz.nn import TrainConfig, calibrate, convert, deconvert, evaluate, fit
 from qviz.nn.layers import QuantLayer
-from qviz.nn.ptq import Gate, Options, add_borders, fold_batchnorm, fold_borders, ptq, reconstruct
+from qviz.nn.ptq import Block, Gate, Options, add_borders, fold_batchnorm, fold_borders, ptq, reconstruct
 from qviz.nn.ptq.errors import errors
 from qviz.nn.ptq.resume import taken_up
 from qviz.nn.ptq.settings import METHODS
@@ -31,7 +31,7 @@ class Net(nn.Module):
     def __init__(self):
         super().__init__()
         self.stem, self.norm = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
-        self.block = Block()
+        self.block = Residual()
         self.twice = nn.Conv2d(8, 8, 1)
         self.head = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 5))
 
@@ -41,7 +41,7 @@ class Net(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-class Block(nn.Module):
+class Residual(nn.Module):
     def __init__(self):
         super().__init__()
         self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)
@@ -494,3 +494,59 @@ def test_normed_weights_and_kept_results_are_copied():
     x, done = images(), run(net, "nearest")
     assert [row.w_levels for row in done.conversion.rows if row.name in ("twice", "head.0")] == [None, None]
     assert torch.allclose(done.reference(x), net(x), atol=0.2)
+
+
+class Tied(nn.Module):
+    """Two layers of one weight, another bias each, and two that share a bias."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c, self.d = (nn.Linear(8, 8) for _ in range(4))
+        self.b.weight, self.d.bias = self.a.weight, self.c.bias
+
+    def forward(self, x):
+        return self.d(self.c(self.b(self.a(x).relu()).relu()).relu())
+
+
+@pytest.mark.parametrize(
+    ("how", "layers"),
+    [
+        *(({"method": method}, "'a' and 'b' hold one weight") for method in METHODS if method != "nearest"),
+        ({"method": "nearest", "correction": "std"}, "'a' and 'b' hold one weight"),
+        ({"method": "nearest", "correction": "mean"}, "'c' and 'd' hold one bias"),
+        ({"method": "adaround", "skip": "a"}, "'b' and 'a' hold one weight"),
+        ({"method": "adaround", "skip": ("a", "b")}, "'c' and 'd' hold one bias"),
+    ],
+)
+def test_what_two_layers_hold_is_not_written_twice(how, layers):
+    net, x = Tied().eval(), torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
+    before, text = copy.deepcopy(net.state_dict()), repr(net)
+    with pytest.raises(ValueError, match=f"layers {layers}.*skip="):
+        ptq(net, x, w_bits=3, first_last="quantized", show=False, **how)
+    assert repr(net) == text
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_layers_that_hold_one_weight_round_to_nearest_and_parts_of_one_tensor_are_learned():
+    net, x = Tied().eval(), torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
+    before = net.a.weight.clone()
+    ptq(net, x, w_bits=3, first_last="quantized", method="nearest", show=False)
+    assert net.b.weight is net.a.weight
+    assert torch.equal(net.a.weight, before)
+    both = torch.randn(8, 8)
+    net = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 4), nn.Linear(4, 2)).eval()
+    net[0].weight = nn.Parameter(both[:4])
+    net[1].weight = nn.Parameter(both[4:, :4])
+    assert ptq(net, x, w_bits=3, method="adaround", show=False).finished
+
+
+def test_blocks_name_a_layer_once_and_none_that_runs_twice():
+    for blocks, why in (
+        ([Block("head", ("head.0", "head.2")), Block("head.0", ("head.0",))], "'head.0' is named more than"),
+        ([Block("twice", ("twice",))], "'twice', which runs 2 times"),
+    ):
+        net = network()
+        with pytest.raises(ValueError, match=why):
+            run(net, "qdrop", blocks=blocks)
+        assert type(net.twice) is nn.Conv2d
