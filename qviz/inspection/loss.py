@@ -16,6 +16,7 @@ from qviz.inspection.networks import Networks
 from qviz.inspection.samples import Chunk
 from qviz.inspection.views import Sensitivity
 from qviz.nn.batches import forward
+from qviz.nn.train.batch import IGNORED, counted
 
 UNITS = {
     "cross-entropy": "cross-entropy of the outputs, in nats",
@@ -28,9 +29,6 @@ UNITS = {
 
 Given = Callable[[Any, Tensor | None], Tensor]
 """(output, labels) -> scalar: a loss of the caller's, of what the network returns as it is."""
-
-IGNORED = -100
-"""The label of a place that has none."""
 
 
 class Judge:
@@ -68,12 +66,16 @@ class Judge:
         return self._mean([forward(model, chunk.inputs) for chunk in self.samples])
 
     def _mean(self, found: list[Any]) -> float:
-        lengths = [len(answer(y)) for y in self._expected]
-        losses = [
-            (_loss(self.kind, z, y, chunk.labels) if self._given is None else self._of(z, chunk.labels)) * n
-            for z, y, chunk, n in zip(found, self._expected, self.samples, lengths, strict=True)
-        ]
-        return sum(losses) / sum(lengths)
+        weights, total = [], 0.0
+        for z, y, chunk in zip(found, self._expected, self.samples, strict=True):
+            weights.append(float(counted(chunk.labels, len(answer(y)))))
+            if weights[-1]:  # the mean over no label would be NaN
+                own = self._given is None
+                loss = _loss(self.kind, z, y, chunk.labels) if own else self._of(z, chunk.labels)
+                total += loss * weights[-1]
+        if not any(weights):
+            raise ValueError(f"all labels are {IGNORED}, which is no class: there is nothing to judge by")
+        return total / sum(weights)
 
     def _of(self, output: Any, labels: Tensor | None) -> float:
         loss = self._given(output, labels)

@@ -135,3 +135,21 @@ def test_labels_that_fit_nothing_are_refused(case):
 def test_labels_of_some_batches_only_are_refused():
     with pytest.raises(ValueError, match="labels of one kind, got some for mse and some for kl"):
         inspect(scores(), [(X, torch.rand(6, 4)), (X, None)], **HOW)
+
+
+@pytest.mark.parametrize("labels", [[-100, 1, 2, 3], [-100, -100, 2, 3]])
+def test_batches_count_by_their_labels_also_where_one_has_none(labels):
+    (net, quantized), labels = both(scores()), torch.tensor(labels)
+    batches = [(X[i : i + 2], labels[i : i + 2]) for i in (0, 2)]
+    with torch.no_grad():
+        z, y = quantized(X[:4]), net(X[:4])
+    want = functional.cross_entropy(z, labels) - functional.cross_entropy(y, labels)
+    for how in ({}, {"loss": lambda output, y: functional.cross_entropy(output, y)}):
+        found = inspect(quantized, batches, reference=net, top=0, **how)
+        assert found.whole.loss == pytest.approx(want.item(), rel=1e-4)
+
+
+def test_labels_of_which_none_counts_are_refused():
+    net, quantized = both(scores())
+    with pytest.raises(ValueError, match="all labels are -100"):
+        inspect(quantized, (X, torch.full((6,), -100)), reference=net, top=0)

@@ -99,6 +99,8 @@ def logits(output: Any) -> Tensor:
 def cross_entropy(output: Any, y: Tensor, smoothing: float = 0.0, *, look: bool = True) -> Tensor:
     """Return the mean cross-entropy of scores (N, classes, …) and classes (N, …), or shares (N, classes, …).
 
+    Where no place has a class it is 0, and so is its gradient.
+
     Args:
         output: What a network returned.
         y: The targets.
@@ -114,7 +116,10 @@ def cross_entropy(output: Any, y: Tensor, smoothing: float = 0.0, *, look: bool 
             f"scores {tuple(scores.shape)} and targets {tuple(y.shape)}, {y.dtype}, are no classification "
             "(classes are int64, shares of classes 0 or more with the sum 1 over axis 1); give loss="
         )
-    return functional.cross_entropy(scores, y, label_smoothing=smoothing)
+    if not classes(scores, y):
+        return functional.cross_entropy(scores, y, label_smoothing=smoothing)
+    some = (y != IGNORED).any()  # else the mean over no place would be NaN; not read, as that would wait
+    return functional.cross_entropy(scores, torch.where(some, y, 0), label_smoothing=smoothing) * some
 
 
 def classes(scores: Tensor, y: Any) -> bool:
@@ -140,16 +145,27 @@ def shares(scores: Tensor, y: Any, *, look: bool) -> bool:
     return not look or bool((y >= 0).all() & ((y.sum(1, dtype=torch.float32) - 1).abs() < ROUNDING).all())
 
 
-def labeled(y: Tensor) -> Tensor:
-    """Return the share of places that have a class: those of :data:`IGNORED` have none."""
-    return (y != IGNORED).double().mean()
+def counted(y: Any, count: int) -> Tensor:
+    """Return how many of a batch's samples count, float64: the mean over them has that weight.
+
+    All do, but whole numbers as targets are classes, and a place of :data:`IGNORED` has none: a sample counts
+    by its share of places that have one.
+    """
+    if not (isinstance(y, Tensor) and y.dtype == torch.int64):
+        return torch.tensor(float(count), dtype=torch.float64)
+    return count * (y != IGNORED).double().mean()
+
+
+def weighted(mean: Tensor, weight: Tensor) -> Tensor:
+    """Return a mean times its weight: 0 where that is 0, as the mean over nothing may be NaN."""
+    return torch.where(weight > 0, mean.double() * weight, 0.0)
 
 
 def right(output: Any, y: Any) -> Tensor | None:
     """Return how many samples have the highest score at their class; None where targets are no classes.
 
     Of a sample with several places, such as a segmented image, the share of right places counts. Places
-    without a class count neither as right nor as wrong, as in the mean loss.
+    without a class are not right; :func:`counted` has no weight for them either.
     """
     try:
         scores = logits(output)
@@ -158,4 +174,4 @@ def right(output: Any, y: Any) -> Tensor | None:
     if not classes(scores, y):
         return None
     hits = (scores.argmax(1) == y).double()
-    return hits.reshape(len(hits), -1).mean(1).sum() / labeled(y).clamp(min=1.0 / y.numel())
+    return hits.reshape(len(hits), -1).mean(1).sum()

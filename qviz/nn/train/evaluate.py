@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from qviz.nn.batches import call
 from qviz.nn.modules import evaluating, processes
@@ -81,10 +80,11 @@ def evaluate(
         ``loss`` (mean) and ``samples``; ``metric`` (mean) where one was given; else, where the targets are
         classes, ``top1`` and ``top5`` (shares, 0 to 1; of fewer than 5 classes top5 is 1). Of targets with
         several places, such as the pixels of a segmentation, ``top1`` alone: The share of right places.
-        A target of -100 is no class, as in torch: it counts in none of the figures.
+        A target of -100 (int64) is no class, as in torch: it counts in none of the figures, and the mean of
+        a batch has the weight of its targets that count. ``samples`` are all.
 
     Raises:
-        ValueError: The loader gave no sample, or none with a class; or the default loss does not suit the
+        ValueError: The loader gave no sample, or none with a target; or the default loss does not suit the
             targets.
         TypeError: A batch or the model's output is of an unknown kind.
 
@@ -115,32 +115,23 @@ def _device(model: nn.Module) -> torch.device:
 def _sums(
     output: Any, y: Any, count: int, loss: Loss | None, metric: Metric | None, *, look: bool
 ) -> dict[str, Tensor]:
-    """Return a batch's figures, summed up over its samples; of classes over those that targets have."""
-    right = batches.right(output, y)
-    weight = torch.tensor(count) if right is None else count * batches.labeled(y)
-
-    def summed(mean: Any) -> Tensor:
-        value = torch.as_tensor(mean) * weight
-        return value if right is None else torch.where(weight > 0, value, 0.0)  # of no class it is NaN
-
-    if loss is not None:
-        found = {"loss": summed(loss(output, y))}
-    elif right is not None and y.ndim == 1:
-        found = {"loss": functional.cross_entropy(batches.logits(output), y, reduction="sum")}
-    else:
-        found = {"loss": summed(batches.cross_entropy(output, y, look=look))}
+    """Return a batch's figures, summed up over its samples."""
+    weight = batches.counted(y, count)
+    mean = batches.cross_entropy(output, y, look=look) if loss is None else loss(output, y)
+    found = {"loss": batches.weighted(mean, weight), "weight": weight}
     if metric is not None:
-        found["metric"] = summed(metric(output, y))
-    elif right is not None:
-        found["top1"] = right * batches.labeled(y)
+        found["metric"] = batches.weighted(torch.as_tensor(metric(output, y)), weight)
+    elif (right := batches.right(output, y)) is not None:
+        found["top1"] = right
         if y.ndim == 1:
             scores = batches.logits(output)
-            found["top5"] = (scores.topk(min(5, scores.shape[1])).indices == y[:, None]).any(1).sum()
-    return found | {"weight": weight, "samples": torch.tensor(count)}
+            among = (scores.topk(min(5, scores.shape[1])).indices == y[:, None]).any(1)
+            found["top5"] = among.sum()
+    return found | {"samples": torch.tensor(count)}
 
 
 def _means(sums: dict[str, Tensor], world: int, device: torch.device) -> dict[str, float]:
-    """Return the means over the samples of all processes, of which some may have had none."""
+    """Return the means over the samples that count, of all processes, of which some may have had none."""
     names = ("loss", "metric", "top1", "top5", "weight", "samples")
     table = torch.zeros(len(names), 2, dtype=torch.float64, device=device)  # sum, and who has one
     for row, name in zip(table, names, strict=True):
@@ -152,7 +143,8 @@ def _means(sums: dict[str, Tensor], world: int, device: torch.device) -> dict[st
     samples = found.pop("samples", 0)
     if not samples:
         raise ValueError("the loader gave no image to evaluate on")
-    if not (weight := found.pop("weight")):
+    weight = found.pop("weight")
+    if not weight:
         raise ValueError(f"no target of the {int(samples)} samples has a class: all are {batches.IGNORED}")
     order = ("top1", "top5", "metric", "loss")
     return {name: found[name] / weight for name in order if name in found} | {"samples": int(samples)}

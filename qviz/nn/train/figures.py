@@ -15,14 +15,16 @@ class Reading:
     Attributes:
         step: The step.
         loss: The mean over the batch.
+        weight: How many images that is the mean of; those without a target may not count.
         score: The number of right images, or the metric times their number; NaN where there is neither.
-        images: How many there were.
+        scored: How many images that is out of.
     """
 
     step: int
     loss: float
+    weight: float
     score: float
-    images: int
+    scored: float
 
 
 class Meter:
@@ -41,13 +43,12 @@ class Meter:
         self.window = 1 if device.type == "cpu" and world == 1 else 8
         self._steps: list[int] = []
         self._held: list[Tensor] = []
-        self._images: list[int] = []
 
-    def add(self, step: int, loss: Tensor, score: Tensor, images: int) -> None:
-        """Note a step: its mean loss, the sum of its scores, and how many images there were (here)."""
+    def add(self, step: int, loss: Tensor, weight: Tensor, score: Tensor, scored: Tensor) -> None:
+        """Note a step: its mean loss, the sum of its scores, and how many images each is of (here)."""
+        row = loss.detach().double() * weight.to(loss.device), weight, score, scored
         self._steps.append(step)
-        self._held.append(torch.stack([loss.detach().double() * images, score.double()]))
-        self._images.append(images)
+        self._held.append(torch.stack([t.double().to(self.device) for t in row]))
 
     @property
     def full(self) -> bool:
@@ -60,16 +61,14 @@ class Meter:
         Args:
             stop: Whether this process wants to.
         """
-        images = torch.tensor(self._images, dtype=torch.float64, device=self.device)
-        wish = torch.tensor([[float(stop)]] * 3, dtype=torch.float64, device=self.device)
-        rows = torch.stack([*self._held], dim=1) if self._held else images.new_zeros(2, 0)
-        table = torch.cat([torch.cat([rows, images[None]]), wish], dim=1)
+        wish = torch.full((4,), float(stop), dtype=torch.float64, device=self.device)
+        table = torch.stack([*self._held, wish], dim=1)
         if self.world > 1:
             torch.distributed.all_reduce(table)
-        (losses, scores, counts), steps = table.tolist(), self._steps
-        self._steps, self._held, self._images = [], [], []
+        *rows, (wishes, *_) = table.T.tolist()
+        steps, self._steps, self._held = self._steps, [], []
         readings = [
-            Reading(step, loss / count, score, int(count))
-            for step, loss, score, count in zip(steps, losses, scores, counts, strict=False)
+            Reading(step, loss / weight if weight else 0.0, weight, score, scored)
+            for step, (loss, weight, score, scored) in zip(steps, rows, strict=True)
         ]
-        return readings, losses[-1] > 0
+        return readings, wishes > 0

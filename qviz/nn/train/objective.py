@@ -45,11 +45,17 @@ class Objective:
             value = value + share * functional.cross_entropy(batches.logits(output), goal)
         return value
 
+    def weight(self, y: Any, count: int) -> Tensor:
+        """Return how many samples the loss of a batch is the mean of: of a teacher's scores, all."""
+        share = self.job.teacher_share if self.job.teacher is not None else 0.0
+        return share * count + (1.0 - share) * batches.counted(y, count)
+
     @torch.no_grad()
     def score(self, output: Any, y: Any, count: int) -> Tensor:
         """Return the sum of the samples' scores; NaN where targets are no classes and no metric was given."""
         if self.job.metric is not None:
-            score = torch.as_tensor(self.job.metric(output, y)) * count
+            weight = batches.counted(y, count)
+            score = batches.weighted(torch.as_tensor(self.job.metric(output, y)), weight)
         else:
             score = batches.right(output, y)
         return torch.tensor(math.nan, device=self.device) if score is None else score

@@ -143,7 +143,8 @@ class Run:
             optimizer.zero_grad(set_to_none=True)
         self._adapt()
         self.state.step += 1
-        self.meter.add(self.state.step, value, self.objective.score(output, y, count), count)
+        scored, weight = batches.counted(y, count), self.objective.weight(y, count)
+        self.meter.add(self.state.step, value, weight, self.objective.score(output, y, count), scored)
         self.state.recorder.update(self.state.step, self.state.history, last=self.state.step == self.stop)
         self.whole = True
 
@@ -183,8 +184,8 @@ class Run:
             self.state.note(reading)
         self.state.recorder.drain()
         if readings:
-            loss, score, images = self.state.sums
-            told = figures(loss / images, self.figure, score / images)
+            loss, score = self.state.means()
+            told = figures(loss, self.figure, score)
             self.progress.update(self.state.step, -(-self.state.step // self.per_epoch), told)
         return stop
 
@@ -198,11 +199,12 @@ class Run:
     def _close_epoch(self) -> None:
         """Evaluate, add the epoch's row, and save."""
         self._read()
+        loss, score = self.state.means()
         row: dict[str, float] = {
             "epoch": -(-self.state.step // self.per_epoch),
             "steps": self.state.step,
-            "train_loss": self.state.sums[0] / self.state.sums[2],
-            f"train_{self.figure}": self.state.sums[1] / self.state.sums[2],
+            "train_loss": loss,
+            f"train_{self.figure}": score,
             "lr": self.state.rate(self.state.step),
         }
         ends = self.state.step == self.stop

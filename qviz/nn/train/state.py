@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,7 +33,8 @@ class State:
         recorder: What writes the quantizers' part of the History.
         history: What has happened so far.
         step: Steps done.
-        sums: Of the present epoch: loss times images, right images, images.
+        sums: Of the present epoch: loss times images, right images, images that were scored, images that the
+            loss is of.
         seconds: The time that earlier parts of the run took.
         started: When the present part began, on the monotonic clock.
     """
@@ -46,7 +48,7 @@ class State:
     recorder: Recorder
     history: History = field(default_factory=History)
     step: int = 0
-    sums: list[float] = field(default_factory=lambda: [0.0, 0, 0])
+    sums: list[float] = field(default_factory=lambda: [0.0] * 4)
     seconds: float = 0.0
     started: float = field(default_factory=time.monotonic)
 
@@ -61,13 +63,24 @@ class State:
     def note(self, reading: Reading) -> None:
         """Add a step's figures to the epoch's sums and to the curve."""
         if (reading.step - 1) % self.per_epoch == 0:
-            self.sums = [0.0, 0, 0]
-        self.sums[0] += reading.loss * reading.images
-        self.sums[1] += reading.score
-        self.sums[2] += reading.images
+            self.sums = [0.0] * 4
+        new = reading.loss * reading.weight, reading.score, reading.scored, reading.weight
+        self.sums = [before + value for before, value in zip(self.sums, new, strict=True)]
         curve = self.history.curve
         add = curve.close if reading.step == self.stop else curve.append
-        add(reading.step, [reading.loss, self.rate(reading.step), reading.score / reading.images])
+        add(
+            reading.step,
+            [
+                reading.loss,
+                self.rate(reading.step),
+                reading.score / reading.scored if reading.scored else math.nan,
+            ],
+        )
+
+    def means(self) -> tuple[float, float]:
+        """Return the present epoch's mean loss and score; NaN where nothing counted."""
+        loss, score, scored, weight = self.sums
+        return loss / weight if weight else math.nan, score / scored if scored else math.nan
 
     def due(self) -> bool:
         """Whether the epoch, or the run, that ends at the present step still lacks its row."""
@@ -108,6 +121,7 @@ class State:
         for optimizer, held in zip(self.optimizers, shared["optimisers"], strict=True):
             optimizer.load_state_dict(held)
         self.step, self.seconds, self.sums = shared["step"], shared["seconds"], list(shared["sums"])
+        self.sums += self.sums[2:][: 4 - len(self.sums)]  # a checkpoint of before has one number for both
         self.history = history
         history.reopen(self.per_epoch, self.stop)
         self.recorder.load(shared["recorder"])
