@@ -67,7 +67,8 @@ def calibrate(
             not reach one; a layer ran without its quantizers; a weight or an input is NaN or infinite.
 
     Warns:
-        UserWarning: An input has negative values and its quantizer no negative levels.
+        UserWarning: An input has negative values and its quantizer no negative levels; a forward hook
+            replaces the output of a layer.
     """
     model = uncompiled(model)
     names = {module: name for name, module in model.named_modules() if isinstance(module, QuantLayer)}
@@ -107,6 +108,12 @@ def calibrate(
         one.finish()
     if batchnorm:
         reestimate_batchnorm(model, iter(batches), reduce=reduce)
+    if replaced := [repr(name) for layer, name in names.items() if layer._watch.replaced(layer)]:
+        warnings.warn(
+            f"a forward hook replaces the output of {', '.join(replaced)}: the report does not count that as "
+            "quantized",
+            stacklevel=2,
+        )
     if cut := [repr(one.name) for one in seen.values() if one.cut]:
         warnings.warn(
             f"inputs of {', '.join(cut)} have negative values, which their unsigned quantizers set to 0: "

@@ -32,7 +32,7 @@ class QuantConv2d(QuantLayer, nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Return the layer's output, in the shape of the float layer's."""
         y = self._compute(self._batched(input))
-        return y if input.ndim == 4 else y.squeeze(0)
+        return self._followed(y if input.ndim == 4 else y.squeeze(0))
 
     def _product(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
         return self._conv_forward(x, w, bias)
@@ -54,7 +54,7 @@ class QuantLinear(QuantLayer, nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Return the layer's output, shape (..., C_out)."""
         y = self._compute(self._batched(input))
-        return y if input.ndim == 2 else y.view(*input.shape[:-1], self.out_features)
+        return self._followed(y if input.ndim == 2 else y.view(*input.shape[:-1], self.out_features))
 
     def _product(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
         return nn.functional.linear(x, w, bias)

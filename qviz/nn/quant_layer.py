@@ -172,6 +172,12 @@ class QuantLayer(Adopted):
         w = self.quantized_weight() if self._ready else self.weight
         return self._product(self._read(x), w, self.scaled_bias() if self._ready else self.bias)
 
+    def _followed(self, y: Tensor) -> Tensor:
+        """Return the output; where hooks wait for it, see what they make of it."""
+        if not torch.compiler.is_compiling() and self._forward_hooks:
+            self._watch.follow(self, y)
+        return y
+
     def _product(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
         raise NotImplementedError
 

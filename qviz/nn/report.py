@@ -155,7 +155,7 @@ def report(
     model, notes = uncompiled(model), notes or {}
     found = survey(model)
     rows = tuple(
-        _row(name, module, notes.get(name) or reason or _misfit(module))
+        _row(name, module, reason, _note(module, reason, notes.get(name)))
         for name, (module, reason) in found.items()
     )
     added = {id(p): p for m in model.modules() if isinstance(m, Quantizer) for p in m.parameters()}
@@ -165,19 +165,21 @@ def report(
     return Report(rows, _count(own), _count(added.values()), first_last)
 
 
-def _misfit(module: nn.Module) -> str:
-    return module.misfit() if isinstance(module, QuantLayer) else ""
+def _note(module: nn.Module, reason: str | None, given: str | None) -> str:
+    if not isinstance(module, QuantLayer):
+        return given or reason or ""
+    return reason or given or module.misfit()
 
 
 def _count(parameters: Iterable[nn.Parameter]) -> int:
     return sum(0 if is_lazy(p) else p.numel() for p in parameters)
 
 
-def _row(name: str, module: nn.Module, note: str) -> Row:
+def _row(name: str, module: nn.Module, reason: str | None, note: str) -> Row:
     own = held(module)
     weights = [p for p in own.values() if is_lazy(p) or p.ndim > 1]
     width = 8 * weights[0].dtype.itemsize
-    runs = isinstance(module, QuantLayer) and "forward" not in vars(module)
+    runs = isinstance(module, QuantLayer) and reason is None
     w, a = (module.weight_quantizer, module.input_quantizer) if runs else (None, None)
     return Row(
         name,

@@ -14,6 +14,8 @@ from qviz.nn.quant_layer import QuantLayer
 
 OWN_FORWARD = "not quantized: this instance has a forward of its own (accelerate and LoRA patches set one)"
 
+REPLACED = "not counted as quantized: a forward hook replaces its output"
+
 HOOK = "a hook computes its weight (weight norm, spectral norm or pruning)"
 
 
@@ -54,7 +56,9 @@ def _obstacle(
     """Return why a layer cannot be quantized; None where it can, or is already."""
     kind = type(module)
     if isinstance(module, QuantLayer):
-        return OWN_FORWARD if "forward" in vars(module) else None
+        if "forward" in vars(module):
+            return OWN_FORWARD
+        return REPLACED if module._watch.replaced(module) else None
     if is_parametrized(module):
         return "not quantized: its parameters are parametrized"
     if any(is_lazy(p) for p in held(module).values()):

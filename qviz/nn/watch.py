@@ -1,17 +1,18 @@
-"""Watch: notice two mistakes of one's own loop or script that change results without an error.
+"""Watch: notice what changes results without an error: two mistakes of one's own loop or script, and hooks.
 
 Codebooks that move, and borders, need :func:`~qviz.nn.layers.adapt` after each optimizer step. And a
 quantizer that was calibrated on a weight does not fit another: one that BatchNorm was folded into, or that
-was loaded, after the calibration.
+was loaded, after the calibration. A forward hook that returns something takes the place of the output.
 """
 
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+import weakref
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from qviz.nn.quant_layer import QuantLayer
@@ -33,6 +34,28 @@ class Watch:
         self._changes = 0
         self._error: float | None = None
         self._seen: tuple[int, int] | None = None
+        self._ran: frozenset[int] = frozenset()
+        self._replacing: frozenset[int] = frozenset()
+
+    def follow(self, layer: QuantLayer, y: Tensor) -> None:
+        """See whether forward hooks that never ran before replace the layer's output, or write into it."""
+        new = frozenset(layer._forward_hooks) - self._ran
+        if not new:
+            return
+        before, version = weakref.ref(y), _key(y)[1]
+
+        def last(module: nn.Module, args: tuple, output: Any) -> None:
+            if module is layer:  # a replica on another device has the same hooks
+                handle.remove()
+                self._ran = frozenset(layer._forward_hooks)
+                if output is not before() or _key(output)[1] != version:
+                    self._replacing |= new
+
+        handle = layer.register_forward_hook(last)
+
+    def replaced(self, layer: QuantLayer) -> bool:
+        """Whether a forward hook that the layer still has was seen to replace its output."""
+        return not self._replacing.isdisjoint(layer._forward_hooks)
 
     def start(self, layer: QuantLayer) -> None:
         """Remember how well the weight quantizer fits the weight that it was calibrated on."""

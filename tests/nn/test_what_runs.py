@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from functools import partial
@@ -146,6 +147,37 @@ def test_a_forward_that_is_set_afterwards_is_seen_too():
     assert (row.quantized, "a forward of its own" in row.note) == (False, True)
     with pytest.raises(ValueError, match="'0' ran without quantizing"):
         calibrate(net, torch.randn(5, 4))
+
+
+def in_float(layer, args, output):
+    return nn.functional.linear(args[0], layer.weight, layer.bias)
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (2, 5, 4)])
+@pytest.mark.parametrize("hook", [in_float, lambda layer, args, output: output.zero_()])
+def test_a_hook_that_replaces_the_output_is_seen(hook, shape):
+    net, x = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), torch.randn(shape)
+    net[1].register_forward_hook(lambda layer, args, output: None)
+    first = net[0].register_forward_hook(hook)
+    convert(net, pair=PAIR, first_last="quantized", signed={"1": True})
+    with pytest.warns(UserWarning, match="a forward hook replaces the output of '0': "):
+        calibrate(net, x)
+    row, other = report(net).rows
+    assert (row.quantized, row.note) == (
+        False,
+        "not counted as quantized: a forward hook replaces its output",
+    )
+    assert (other.quantized, other.note) == (True, "")
+    assert len(net[0]._forward_hooks) == 1
+    first.remove()
+    assert all(row.quantized for row in report(net).rows)
+    later = net[1].register_forward_hook(hook)  # after calibration: the next run shows it
+    copy.deepcopy(net)(x)
+    assert report(net).row("1").quantized
+    for _ in range(2):
+        net(x)
+        assert [row.quantized for row in report(net).rows] == [True, False]
+    later.remove()
 
 
 def test_nothing_quantized_says_why():
