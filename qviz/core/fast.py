@@ -197,8 +197,8 @@ def _cell_sums(cell: Tensor, count: int, *values: Tensor) -> list[Tensor]:
     if torch.compiler.is_compiling():  # bincount does not compile
         return [column.new_zeros(count).scatter_add(0, at.long(), column) for column in columns]
     # after a ReLU most values share a cell, where each addition would wait for the last: N2UQ 1.2 x
-    lane = torch.arange(1 << 12, dtype=torch.int32, device=at.device).bitwise_and_(LANES - 1).mul_(count)
-    at = lane.repeat(at.numel() // (1 << 12) + 1)[: at.numel()].add_(at)  # faster than a long arange
+    lane = torch.arange(at.numel(), dtype=torch.int32, device=at.device).bitwise_and_(LANES - 1).mul_(count)
+    at = lane.add_(at)
     sums = [torch.bincount(at, column, count * LANES).view(LANES, count).sum(0) for column in columns]
     return [found.to(column.dtype) for found, column in zip(sums, columns, strict=True)]
 

@@ -145,8 +145,6 @@ def _means(sums: dict[str, Tensor], world: int, device: torch.device) -> dict[st
         raise ValueError("the loader gave no image to evaluate on")
     weight = found.pop("weight")
     if not weight:
-        raise ValueError(
-            f"all targets are {batches.IGNORED}, which is no class: there is nothing to evaluate on"
-        )
+        raise ValueError(f"no target of the {int(samples)} samples has a class: all are {batches.IGNORED}")
     order = ("top1", "top5", "metric", "loss")
     return {name: found[name] / weight for name in order if name in found} | {"samples": int(samples)}
