@@ -576,65 +576,21 @@ def test_places_without_a_class_count_in_no_figure():
     assert with_all == with_some | {"samples": 8}
 
 
-def unlabeled(pairs):
-    """Take a batch's targets, and some of another's, away."""
-    (_, first), (_, second), *_ = pairs
-    first[:] = -100
-    second[3:] = -100
-    return pairs
-
-
-@pytest.mark.parametrize("own", [None, F.cross_entropy])
-@pytest.mark.parametrize("places", [(), (4, 4)])
-def test_batches_count_by_their_targets_also_where_one_has_none(own, places):
-    draw = torch.Generator().manual_seed(0)
-    pairs = [
-        (torch.randn(8, 7, *places, generator=draw), torch.randint(7, (8, *places), generator=draw))
-        for _ in range(3)
-    ]
-    scores, y = (torch.cat(t) for t in zip(*unlabeled(pairs), strict=True))
-    found, known = evaluate(nn.Identity(), pairs, loss=own), y != -100
-    assert found["loss"] == pytest.approx(F.cross_entropy(scores.movedim(1, -1)[known], y[known]).item())
-    assert found["top1"] == pytest.approx((scores.argmax(1) == y)[known].double().mean().item())
-    assert found["samples"] == 24
-    if not places:
-        five = scores[known].topk(5).indices == y[known][:, None]
-        assert found["top5"] == pytest.approx(five.any(1).double().mean().item())
-    hits = evaluate(nn.Identity(), pairs, metric=lambda z, y: (z.argmax(1) == y)[y != -100].double().mean())
-    assert hits["metric"] == pytest.approx(found["top1"])
-    with pytest.raises(ValueError, match="all targets are -100"):
-        evaluate(nn.Identity(), pairs[:1], loss=own)
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_a_batch_without_targets_teaches_nothing_and_counts_in_no_mean(smoothing):
-    pairs = unlabeled(list(Blobs().batches(0)))
-    model, twin = plain(), plain()
-    how = config(epochs=1, channels_last=False, label_smoothing=smoothing)
-    row = quiet(model, pairs, how).epochs[0]
-    optimizer, known, total, right = torch.optim.SGD(twin.parameters(), 0.05, 0.9, weight_decay=1e-4), 0, 0, 0
-    for step, (x, y) in enumerate(pairs):
-        optimizer.param_groups[0]["lr"] = 0.05 * config().factor(step, len(pairs))
-        scores, some = twin(x), y != -100
-        loss = 0 * scores.sum()
-        if some.any():
-            loss = F.cross_entropy(scores[some], y[some], label_smoothing=smoothing)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        known, total = known + some.sum(), total + loss.item() * some.sum()
-        right += (scores.argmax(1) == y).sum()
-    assert row["train_loss"] == pytest.approx((total / known).item(), rel=1e-5)
-    assert row["train_top1"] == pytest.approx((right / known).item(), rel=1e-5)
-
-
-def test_a_teacher_needs_no_targets():
-    pairs = [(x, torch.full_like(y, -100)) for x, y in Blobs().batches(0)]
-    history = quiet(plain(), pairs, config(epochs=1), teacher=plain(seed=9))
-    row = history.epochs[0]
-    assert row["train_loss"] == pytest.approx(history.curve["loss"].mean(), rel=1e-6)
-    assert row["train_loss"] > 1
-    assert "train_top1" not in row
+def test_means_are_over_targets_that_have_a_class_whatever_batch_they_are_in():
+    """Of 9 targets 5 have a class, two in one batch, three in another and none in the third."""
+    scores = torch.randn(9, 7, generator=torch.Generator().manual_seed(0))
+    y = torch.tensor([0, 1, -100, 2, 3, 4, -100, -100, -100])
+    loader = [(scores[i : i + 3], y[i : i + 3]) for i in (0, 3, 6)]
+    kept = y != -100
+    right = (scores.argmax(1) == y)[kept].double().mean().item()
+    found = evaluate(nn.Identity(), loader)
+    assert found["samples"] == 9
+    assert found["top1"] == pytest.approx(right)
+    assert found["loss"] == pytest.approx(F.cross_entropy(scores[kept], y[kept]).item())
+    mine = evaluate(nn.Identity(), loader, loss=lambda out, y: 2 * F.cross_entropy(out, y))
+    assert mine["loss"] == pytest.approx(2 * found["loss"])
+    with pytest.raises(ValueError, match="no target of the 3 samples has a class: all are -100"):
+        evaluate(nn.Identity(), loader[2:])
 
 
 def unlabeled(pairs):
