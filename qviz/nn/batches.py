@@ -40,7 +40,7 @@ def batches_of(batch: Batch | Iterable[Batch]) -> Iterator[Batch]:
             raise TypeError(f"{_told(batch)}, could be a pair or two batches: {REMEDY}")
         yield batch
         return
-    if not isinstance(batch, Iterable):
+    if isinstance(batch, (str, bytes)) or not isinstance(batch, Iterable):
         raise TypeError(
             "batch must be a tensor, an array, a mapping, a pair (inputs, labels) or a loader of these, "
             f"got {type(batch).__name__}"

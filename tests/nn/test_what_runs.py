@@ -327,6 +327,8 @@ def test_loaders_iterators_and_arrays():
         calibrate(net, iter([]))
     with pytest.raises(TypeError, match="a loader of these, got int"):
         calibrate(net, 3)
+    with pytest.raises(TypeError, match="a loader of these, got str"):
+        calibrate(net, "images")
 
 
 def quantized_step(batch, passed):
