@@ -1,5 +1,6 @@
 """The memory of a kernel in which one cell, which makes and shows an explorer, is run again and again."""
 
+import gc
 import itertools
 import sys
 import time
@@ -27,6 +28,7 @@ def kernel(checkout):
     yield client
     client.stop_channels()
     manager.shutdown_kernel(now=True)
+    gc.collect()  # jupyter_client leaves its event loop to the collector, which warns of it whenever it comes
 
 
 def run(client, cell, code):
@@ -46,6 +48,9 @@ def run(client, cell, code):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("name", MODELS)
 def test_a_cell_that_is_run_again_keeps_little(kernel, name):
