@@ -214,6 +214,7 @@ def test_what_is_compared_with_nothing_is_not_proved(tmp_path, exported, capsys)
         assert capsys.readouterr().out.splitlines()[-1] == end
 
 
+@pytest.mark.slow
 def test_a_checkpoint_says_whether_weights_are_standardized_and_of_which_data_it_is(tmp_path):
     torch.manual_seed(0)
     net, images = create("resnet20"), torch.randn(2, 3, 32, 32)

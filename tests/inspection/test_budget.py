@@ -77,6 +77,7 @@ def test_the_squared_slopes_have_the_divergences_hessian_for_their_mean(outputs)
     torch.testing.assert_close(found.detach(), expected, rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_trace_is_the_same_from_signs_of_outputs_and_of_weights():
     model, batches = small(), torch.randn(6, 4, dtype=torch.float64, generator=seeded()).split(3)
     samples, g = own(model, batches), seeded(1)

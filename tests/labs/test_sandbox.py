@@ -61,6 +61,7 @@ def run(worker, source, hidden):
     return worker.cell(text)
 
 
+@pytest.mark.slow
 def test_values_and_gradients_come_as_numbers(worker):
     assert worker.cell(QUANTIZE).error is None
     got = worker.call("quantize", (X, 0.25, 2), arrays="torch", wrt=(0, 1), cotangent=np.ones_like(X))

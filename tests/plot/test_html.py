@@ -239,6 +239,7 @@ def test_controls_switch_pictures_without_network(opened):
     assert all(url.startswith(("file://", "data:")) for url in opened.asked)
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_without_script_the_first_pictures_are_there(browser, path):
     tab = browser.new_context(offline=True, java_script_enabled=False).new_page()
@@ -247,6 +248,7 @@ def test_without_script_the_first_pictures_are_there(browser, path):
     assert "Without JavaScript" in tab.locator("body").inner_text()
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_it_whole_and_dark_is_dark(browser, path, scheme):
