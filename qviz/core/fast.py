@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from qviz.core.lookup import select, take
+from qviz.core.lookup import Lookup, laid_out, select, table, take
 
-LANES = 8
-"""Partial sums kept per cell."""
+LANES, ROW = 8, 1024
+"""Partial sums kept per cell, and how many elements are handed out to them at once."""
 
 
 class Bend(Protocol):
@@ -92,13 +92,20 @@ class Quantize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, offset: Tensor | None, *grid: Any) -> Tensor:
         """Return y."""
-        spec, u, border = grid[-1], _units(x, scale, offset), None
+        spec, u, border, place, half = grid[-1], _units(x, scale, offset), None, None, None
         if spec.bend is not None:
             border = spec.bend.border(u.clamp_(*spec.ends), grid[3])
-        y = _value(u, border, scale, offset, Grid(*grid)).to(x.dtype)
+        made = _halves(Grid(*grid), u.numel())
+        if made is None:
+            level = _level(u, border, Grid(*grid))
+        else:
+            place, half = laid_out(made.place, u), made.code
+            level = take(made.of(grid[1].repeat_interleave(2)[1:-1]), place)
+        y = _out(level, scale, offset, spec).to(x.dtype)
         # y tells the level, which computing anew costs 1.1 x (LSQ) to 1.5 x (POT)
         kept = y if spec.rescale and not spec.soft and x.dtype == scale.dtype else None
-        ctx.save_for_backward(x, scale, offset, kept, border, *grid[:-1])  # a border anew: AQuant 1.3 x
+        # a border anew: AQuant 1.3 x; a place anew: N2UQ 1.3 x
+        ctx.save_for_backward(x, scale, offset, kept, border, place, half, *grid[:-1])
         ctx.spec = spec
         return y
 
@@ -106,7 +113,7 @@ class Quantize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of x, scale, offset, knots and b."""
-        x, scale, offset, y, border, *tensors = ctx.saved_tensors
+        x, scale, offset, y, border, place, half, *tensors = ctx.saved_tensors
         spec, (_, need_scale, need_offset, need_knots, *_, need_b, _) = ctx.spec, ctx.needs_input_grad
         grid = Grid(*tensors, spec)
         d_scale = d_offset = d_knots = d_b = None
@@ -125,7 +132,7 @@ class Quantize(torch.autograd.Function):
             d_b = -spec.bend.gradient(v, grid.b, border, inside * scale if spec.rescale else inside)
         if spec.ends is None and grid.levels is not None:
             learns = None if not need_knots else inside * scale if spec.rescale else inside
-            du, d_knots = _through_cells(inside, v, grid, learns)
+            du, d_knots = _through_cells(inside, v, grid, learns, place, half)
         else:
             du = _through(inside, v, spec)
         if not spec.clipped:  # outside the grid the gradient passes as it is
@@ -137,7 +144,7 @@ class Quantize(torch.autograd.Function):
             if spec.soft:
                 d_scale = d_scale + dot(g, v, scale)
             elif spec.rescale:  # in half precision y is too coarse
-                y = _value(v, border, scale, offset, grid) if y is None else y
+                y = _out(_level(v, border, grid), scale, offset, spec) if y is None else y
                 d_scale = d_scale + dot(g, y if offset is None else y - offset, scale) / scale
         if need_offset and offset is not None:
             d_offset = total(g - du if spec.rescale else -du, offset)
@@ -149,17 +156,32 @@ def _units(x: Tensor, scale: Tensor, offset: Tensor | None) -> Tensor:
     return x / scale if offset is None else (x - offset).div_(scale)
 
 
-def _value(u: Tensor, border: Tensor | None, scale: Tensor, offset: Tensor | None, grid: Grid) -> Tensor:
-    """Return y in the scale's dtype, u overwritten; NaN stays NaN. With borders u lies between the ends."""
+def _halves(grid: Grid, size: int) -> Lookup | None:
+    """Return the table of the halves of cells for ``size`` values; None where none is needed or can be.
+
+    A border divides its cell: half h lies in cell h // 2 and has level (h + 1) // 2. So one search serves the
+    levels of the forward pass and the cells of the backward pass.
+    """
+    if grid.spec.ends is not None or grid.levels is None or torch.compiler.is_compiling():
+        return None
+    return table(torch.stack([grid.borders, grid.knots[1:]], 1).view(-1)[:-1], size)
+
+
+def _level(u: Tensor, border: Tensor | None, grid: Grid) -> Tensor:
+    """Return the level, u overwritten; NaN stays NaN. With borders u lies between the ends."""
     spec = grid.spec
     if spec.ends is None:
-        level = select(u, grid.borders, grid.knots if grid.levels is None else grid.levels)
-    else:
-        low, high = spec.ends
-        level = u.sub_(0.5).ceil_().clamp_(low, high) if border is None else u.sub_(border).ceil_()
-        if spec.affine is not None:  # reading a table instead: DAQ 1.3 to 1.6 x
-            a, c, d = spec.affine
-            level = (level if a == 1 else level.mul_(a)).add_(c - a * low).div_(d)
+        return select(u, grid.borders, grid.knots if grid.levels is None else grid.levels)
+    low, high = spec.ends
+    level = u.sub_(0.5).ceil_().clamp_(low, high) if border is None else u.sub_(border).ceil_()
+    if spec.affine is None:
+        return level
+    a, c, d = spec.affine  # reading a table instead: DAQ 1.3 to 1.6 x
+    return (level if a == 1 else level.mul_(a)).add_(c - a * low).div_(d)
+
+
+def _out(level: Tensor, scale: Tensor, offset: Tensor | None, spec: Spec) -> Tensor:
+    """Return y in the scale's dtype, the level overwritten."""
     if not spec.rescale:
         return level
     return level.mul_(scale) if offset is None else level.mul_(scale).add_(offset)
@@ -176,13 +198,16 @@ def _through(inside: Tensor, v: Tensor, spec: Spec) -> Tensor:
 
 
 def _through_cells(
-    inside: Tensor, v: Tensor, grid: Grid, learns: Tensor | None
+    inside: Tensor, v: Tensor, grid: Grid, learns: Tensor | None, place: Tensor | None, half: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """Return the gradient of v, and that of the knots where ``learns``, the output's, is given."""
     knots, gap = grid.knots, grid.knots.diff()
     slope, inner, end = grid.levels.diff() / gap, knots[1:-1], knots.new_zeros(1)
-    cell = select(v, inner, torch.arange(len(gap), dtype=torch.int32, device=v.device))
-    steep = select(v, inner, slope) if torch.compiler.is_compiling() else take(slope, cell)
+    if place is None:
+        cell = select(v, inner, torch.arange(len(gap), dtype=torch.int32, device=v.device))
+        steep = select(v, inner, slope) if torch.compiler.is_compiling() else take(slope, cell)
+    else:
+        cell, steep = (take(values, place) for values in (half >> 1, slope[half >> 1]))
     d_knots = None
     if learns is not None:
         first, moment = _cell_sums(cell, len(gap), learns, learns * v)
@@ -192,13 +217,13 @@ def _through_cells(
 
 
 def _cell_sums(cell: Tensor, count: int, *values: Tensor) -> list[Tensor]:
-    """Return the sums of values over each cell, shape (count,)."""
+    """Return the sums of values over each cell, shape (count,); cell is overwritten."""
     at, *columns = flat(cell, *values)
     if torch.compiler.is_compiling():  # bincount does not compile
         return [column.new_zeros(count).scatter_add(0, at.long(), column) for column in columns]
     # after a ReLU most values share a cell, where each addition would wait for the last: N2UQ 1.2 x
-    lane = torch.arange(at.numel(), dtype=torch.int32, device=at.device).bitwise_and_(LANES - 1).mul_(count)
-    at = lane.add_(at)
+    lane = torch.arange(ROW, dtype=torch.int32, device=at.device).remainder_(LANES).mul_(count)
+    at[: at.numel() // ROW * ROW].view(-1, ROW).add_(lane)  # the few that are left stay in the first
     sums = [torch.bincount(at, column, count * LANES).view(LANES, count).sum(0) for column in columns]
     return [found.to(column.dtype) for found, column in zip(sums, columns, strict=True)]
 

@@ -19,35 +19,45 @@ FEW = 4
 class Lookup:
     """A table over the leading bits of a float32: sign, exponent and the first bits of the mantissa.
 
-    A bucket holds at most one border, so one comparison decides between its two values: two reads and one
-    comparison for each u, whatever the number of borders. The result is exact.
+    A bucket holds at most one border, so one comparison decides between its two codes: one read and one
+    comparison for each u, whatever the number of borders, and then one read for each table of values. The
+    result is exact.
 
     Attributes:
         shift: bits that do not count.
         border: in each bucket, infinity where there is none; float32, shape (2^(32 - shift),).
-        values: of each bucket below and above its border, alternating; shape (2^(33 - shift),).
+        code: #{borders < u} in each bucket below and above its border, alternating, int32, shape
+            (2^(33 - shift),).
     """
 
     shift: int
     border: Tensor
-    values: Tensor
+    code: Tensor
 
-    def __call__(self, u: Tensor) -> Tensor:
-        """Return the value for each u, in row-major order of u's shape.
+    def place(self, u: Tensor) -> Tensor:
+        """Return where each u stands in the table, int32.
 
         Args:
-            u: float32, contiguous. NaN reads as NaN if the values are floats, and if it is quiet: so is every
-                NaN that arithmetic returns.
+            u: float32, a contiguous vector.
         """
-        flat = u.view(-1)
-        key = flat.view(torch.int32) >> self.shift
+        key = u.view(torch.int32) >> self.shift
         key += 1 << (31 - self.shift)
         above = self.border.index_select(0, key)
-        above = torch.gt(flat, above, out=above).view(torch.int32)
+        above = torch.gt(u, above, out=above).view(torch.int32)
         above >>= 29  # the bits of 1.0 become 1
-        above.add_(key, alpha=2)
-        del key
-        return self.values.index_select(0, above).view(u.shape)
+        return above.add_(key, alpha=2)
+
+    def of(self, values: Tensor) -> Tensor:
+        """Return ``values[code]``, the value at each place; floats are NaN at the places of NaN.
+
+        A NaN has such a place if it is quiet, and so is every NaN that arithmetic returns.
+        """
+        read = values.detach().index_select(0, self.code)
+        if read.is_floating_point():  # the first bucket of the last exponent holds infinity, the others NaN
+            half, first = len(read) // 2, 2 * ((0xFF << (23 - self.shift)) + 1)
+            read[half + first :] = torch.nan
+            read[first:half] = torch.nan
+        return read
 
 
 def select(u: Tensor, borders: Tensor, values: Tensor) -> Tensor:
@@ -64,9 +74,9 @@ def select(u: Tensor, borders: Tensor, values: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         read = _tree(u, borders, values, 0, values.numel() - 1)
     else:
-        made = table(borders, values, u.numel())
+        made = table(borders, u.numel())
         if made is not None:
-            return laid_out(made, u)  # it reads NaN as NaN
+            return take(made.of(values), laid_out(made.place, u))
         read = take(values, count_below(u, borders))
     if not read.is_floating_point():
         return read
@@ -82,12 +92,11 @@ def _tree(u: Tensor, borders: Tensor, values: Tensor, low: int, high: int) -> Te
     return torch.where(u > borders[middle], right, _tree(u, borders, values, low, middle))
 
 
-def table(borders: Tensor, values: Tensor, size: int) -> Lookup | None:
+def table(borders: Tensor, size: int) -> Lookup | None:
     """Return the table for ``size`` values of u, or None where comparisons or a search serve better.
 
     Args:
         borders: sorted, shape (K - 1,).
-        values: shape (K,).
         size: how many u will be looked up.
     """
     if borders.dtype != torch.float32 or borders.device.type != "cpu" or borders.numel() <= FEW:
@@ -95,13 +104,13 @@ def table(borders: Tensor, values: Tensor, size: int) -> Lookup | None:
     for shift in SHIFTS:
         if size < 1 << (36 - shift):  # building would cost more than it saves
             return None
-        made = _build(borders, values, shift)
+        made = _build(borders, shift)
         if made is not None:
             return made
     return None
 
 
-def _build(borders: Tensor, values: Tensor, shift: int) -> Lookup | None:
+def _build(borders: Tensor, shift: int) -> Lookup | None:
     """Return the table, or None where two borders share a bucket."""
     buckets = 1 << (32 - shift)
     half = buckets // 2
@@ -114,13 +123,8 @@ def _build(borders: Tensor, values: Tensor, shift: int) -> Lookup | None:
     below = has.cumsum(0, dtype=torch.int32).sub_(has)
     code = torch.stack([below, below + has], 1)
     code = torch.cat([code[:half].flip(0), code[half:]]).view(-1)
-    read = values.detach().index_select(0, code)
-    if read.is_floating_point():  # the first bucket of the last exponent holds infinity, the others NaN
-        first = 2 * ((0xFF << (23 - shift)) + 1)
-        read[2 * half + first :] = torch.nan
-        read[first : 2 * half] = torch.nan
     border = torch.full((buckets,), torch.inf).index_copy_(0, key, borders)
-    return Lookup(shift, border, read)
+    return Lookup(shift, border, code)
 
 
 def count_below(u: Tensor, borders: Tensor) -> Tensor:

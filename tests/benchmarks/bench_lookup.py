@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from qviz.core.grids import post
-from qviz.core.lookup import select, table
+from qviz.core.lookup import select, table, take
 from qviz.recipes import daq_weight
 
 
@@ -47,8 +47,8 @@ def lookups(size: int, repeat: int) -> None:
     compiled = torch.compile(lambda u: select(u, borders, levels), fullgraph=True)
 
     def read() -> Tensor:
-        made = table(borders, levels, size)
-        return select(u, borders, levels) if made is None else made(u)
+        made = table(borders, size)
+        return select(u, borders, levels) if made is None else take(made.of(levels), made.place(u))
 
     def searched() -> Tensor:
         return levels[torch.bucketize(u, borders)]
