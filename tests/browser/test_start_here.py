@@ -9,6 +9,7 @@ from tests.browser.lab import open_lab
 SANE_MS = 2000  # says "it hangs", not "it is slow"; latency is measured by tests.browser.drive
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_sliders_move_the_pictures(checkout, desk, shots, capsys):
     notebook = checkout / "notebooks" / "00-start-here.ipynb"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from qviz import lloyd, shipped
 from qviz.core.lloyd import EXACT, lloyd_centers, lloyd_rest, optimal_centers
 from tests import oracles
+from tests.slow import slow
 from tests.strategies import FEW
 
 
@@ -41,7 +42,7 @@ def error_of(x, centers):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("bits", [1, 4, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("bits", [1, 4, *slow(6)])
 def test_it_is_the_optimum_of_an_independent_solver(kind, bits):
     x = samples(kind, 800)
     points, weights = np.unique(x, return_counts=True)

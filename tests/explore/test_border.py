@@ -16,6 +16,7 @@ from qviz.explore.border_data import BIAS, BOTH, FORMULA, HALF, LEARNED, NAME, O
 from qviz.nn.capture import inputs
 from qviz.nn.ptq import fold_batchnorm
 from qviz.plot.scene import Bars, Heat, Line, Points, Steps
+from tests.slow import slow
 from tests.strategies import FEW
 
 MODEL = BorderModel()
@@ -125,7 +126,7 @@ def test_the_table_has_what_the_other_ways_give():
         assert bars == pytest.approx({name.split(":")[0]: row["held out"] for name, row in rows.items()})
 
 
-@pytest.mark.parametrize("how", [*WAYS_TRIED, {"border": LEARNED, "channel": 7}], ids=str)
+@pytest.mark.parametrize("how", [*slow(*WAYS_TRIED), {"border": LEARNED, "channel": 7}], ids=str)
 def test_the_border_and_its_thresholds(how):
     c = chosen(bits=3, weight=1.2, activation=4.3, **how)
     panel = MODEL.scene(c).panels[1]

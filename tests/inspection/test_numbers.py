@@ -25,6 +25,7 @@ from qviz.nn.data.augment import CIFAR10_MEAN, CIFAR10_STD, normalize
 from qviz.nn.models import create
 from qviz.nn.ptq import fold_batchnorm, ptq
 from tests.inspection import oracle
+from tests.slow import slow
 
 EXACT = ("count", "channels", "dead", "bits", "levels", "used", "counts")
 OWN_UNIT = ("daq", "adq", "pact")
@@ -139,7 +140,7 @@ def mixed(net, name, *bits):
     return {layer: pair_of(name, bits[i % len(bits)], 4) for i, layer in enumerate(layers)}
 
 
-@pytest.mark.parametrize("name", ["lsq", "post", "adq", "daq"])
+@pytest.mark.parametrize("name", ["adq", *slow("lsq", "post", "daq")])
 def test_a_depthwise_separable_net(name, tmp_path):
     net = separable()
     pair = mixed(net, "adq", 2, 4, 3) if name == "adq" else pair_of(name, 3, 4)

@@ -17,6 +17,7 @@ from qviz.nn.ptq.front import ptq
 from tests.inspection.made import layer, randn
 from tests.inspection.small import inspection
 from tests.nn.small_nets import QUANTIZED
+from tests.slow import slow
 
 
 def trial(view: LayerView, what: str) -> Trial:
@@ -79,12 +80,10 @@ def test_the_closed_form_is_measured_on_samples_that_it_has_not_seen() -> None:
     assert trial(few, "closed-form rounding (gptq)").note == "30 places are too few for 32 inputs an output"
 
 
-OFTEN = ("lsq", "daq", "post", "asq", "adq", "aquant")
+OFTEN = ("daq", "asq", "adq")
 
 
-@pytest.mark.parametrize(
-    "recipe", [r if r in OFTEN else pytest.param(r, marks=pytest.mark.slow) for r in QUANTIZED]
-)
+@pytest.mark.parametrize("recipe", [*OFTEN, *slow(*sorted(set(QUANTIZED) - set(OFTEN)))])
 def test_each_recipe_has_a_gain_or_a_sentence(recipe: str) -> None:
     for view in inspection(recipe, 4, sensitivity=False).quantized:
         assert len(view.trials) >= 6

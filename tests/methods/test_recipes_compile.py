@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.methods.cases import CASES, gradients, ready, sample
+from tests.slow import slow
 
 QUICK = {"lsq"}
 
@@ -18,9 +19,7 @@ def one_recipe_at_a_time():
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize(
-    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CASES]
-)
+@pytest.mark.parametrize("name", [*QUICK, *slow(*sorted(set(CASES) - QUICK))])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_compiled_is_eager(name):
     case, q = CASES[name], ready(name)

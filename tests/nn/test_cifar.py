@@ -17,6 +17,7 @@ from qviz.nn.data.augment import CROP, crop_flip, draw_crops, generator, normali
 from qviz.shipped import cifar10_sample
 from tests.nn.real import CIFAR, needs_cifar
 from tests.nn.serve import serving
+from tests.slow import slow
 
 
 @pytest.fixture
@@ -328,7 +329,7 @@ def test_every_image_has_its_own_randomness(sample):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("world", [2, 5])
+@pytest.mark.parametrize("world", [*slow(2), 5])
 def test_the_ranks_together_have_the_batch(sample, kind, world):
     loader = CifarLoader(sample, 250, **kind)
     shares = [pairs(loader.batches(3, rank=rank, world=world)) for rank in range(world)]

@@ -26,6 +26,7 @@ from tests.nn.training import (
     plain,
     quantized,
 )
+from tests.slow import slow
 
 VAL, TEST = Blobs(40, 16, train=False, seed=5), Blobs(30, 16, train=False, seed=6)
 
@@ -64,9 +65,7 @@ run(quantized(), sys.argv[1], on_step=on_step)
 
 
 # before the first periodic checkpoint, within an epoch, at the end of one
-@pytest.mark.parametrize(
-    "step", [pytest.param(1, marks=pytest.mark.slow), 10, pytest.param(12, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("step", [*slow(1), 10, *slow(12)])
 def test_killed_and_resumed_is_as_if_nothing_had_happened(tmp_path, step, checkout):
     command = [sys.executable, "-c", KILLED, str(tmp_path / "killed"), str(step)]
     done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
@@ -86,9 +85,7 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(tmp_path, step, checko
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
 
 
-@pytest.mark.parametrize(
-    "step", [pytest.param(3, marks=pytest.mark.slow), 6, 7, pytest.param(17, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("step", [*slow(3, 6), 7, *slow(17)])
 @pytest.mark.parametrize("options", [{}, {"optimizer": "adam", "lr": 0.01, "q_optimizer": "same"}])
 def test_interrupted_and_resumed_is_as_if_nothing_had_happened(tmp_path, step, options):
     whole, stopped, resumed = quantized(), quantized(), quantized(seed=7)
@@ -387,12 +384,21 @@ def flip(path):
     path.write_bytes(data)
 
 
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """The model of a whole run, and the folder of one that was stopped."""
+    whole, folder = quantized(), tmp_path_factory.mktemp("stopped")
+    run(whole, None)
+    run(quantized(), folder, on_step=stopped_at(11))
+    return whole, folder
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "state.pt", "history.safetensors", "manifest.json"])
 @pytest.mark.parametrize("damage", [truncate, flip, Path.unlink])
-def test_a_damaged_checkpoint_is_noticed_and_nothing_is_lost(tmp_path, name, damage):
-    whole, model = quantized(), quantized()
-    run(whole, None)
-    run(quantized(), tmp_path, on_step=stopped_at(11))
+def test_a_damaged_checkpoint_is_noticed_and_nothing_is_lost(tmp_path, name, damage, stopped):
+    whole, folder = stopped
+    model = quantized()
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     damage(last(tmp_path) / name)
     before = {
         path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"
@@ -428,7 +434,7 @@ def test_damaged_best_weights_are_noticed(tmp_path, damage):
 # a disk that does not take it
 
 
-@pytest.mark.parametrize("part", ["model.safetensors", "state.pt", "manifest.json"])
+@pytest.mark.parametrize("part", [*slow("model.safetensors", "state.pt"), "manifest.json"])
 def test_a_full_disk_stops_the_run_and_keeps_the_checkpoint_before(tmp_path, monkeypatch, part):
     from qviz.nn.train import checkpoint
 

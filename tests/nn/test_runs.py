@@ -18,6 +18,7 @@ from qviz.nn.runs.ledger import FIELDS, table
 from qviz.nn.runs.published import PUBLISHED, published
 from qviz.nn.runs.schedule import DATA, SIZES, SOURCES
 from qviz.nn.train import DivergenceError, History
+from tests.slow import slow
 
 ASKED = (
     "method, w_bits, a_bits, w_levels, a_levels, first_last, model, data, epochs, n_seeds, top1_mean, "
@@ -274,7 +275,7 @@ def test_preparing_leaves_the_global_generator_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("sensitivity", ["fisher", pytest.param("loss_rise", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("sensitivity", ["fisher", *slow("loss_rise")])
 def test_mixed_precision_keeps_the_average(sensitivity):
     experiment = tiny("adq", 3, a_bits=4, average_bits=2.81, sensitivity=sensitivity, size="laptop")
     ready = prepare(experiment)

@@ -20,6 +20,7 @@ from qviz.nn.calibration import together
 from qviz.nn.ptq.fold import fold_batchnorm
 from qviz.nn.ptq.front import ptq
 from tests.nn.small_nets import fingerprint
+from tests.slow import slow
 
 PAIR = recipes.pair("lsq", 3)
 
@@ -417,7 +418,7 @@ def compiled_in_place(net):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of Dynamo
 @pytest.mark.parametrize(
     "compiled",
-    [partial(torch.compile, backend="eager"), compiled_in_place, Holds],
+    [*slow(partial(torch.compile, backend="eager")), compiled_in_place, *slow(Holds)],
     ids=["whole", "in place", "part"],
 )
 def test_a_compiled_network_that_ran_before_is_quantized_as_any_other(compiled):

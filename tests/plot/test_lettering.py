@@ -8,6 +8,7 @@ import qviz.plot
 from qviz import Fixed, Quantizer, post
 from qviz.plot import panels
 from qviz.plot.scene import Scene
+from tests.slow import slow
 
 Q = Quantizer(post(3), range=Fixed(1.5))
 LONG = "features.2.conv.0.0.weight_quantizer.codebook"
@@ -40,8 +41,8 @@ def test_with_a_layout_the_legend_is_a_row_between_title_and_axes(names, context
     assert fig.bbox.x0 <= row.x0 < row.x1 <= fig.bbox.x1
 
 
-@pytest.mark.parametrize("context", CONTEXTS.values(), ids=CONTEXTS)
-@pytest.mark.parametrize("names", NAMES.values(), ids=NAMES)
+@pytest.mark.parametrize("context", [{}, *slow(CONTEXTS["talk"])], ids=CONTEXTS)
+@pytest.mark.parametrize("names", [*slow(NAMES["two"]), NAMES["six"], *slow(NAMES["long"])], ids=NAMES)
 def test_in_plain_subplots_a_legend_meets_no_title_and_no_other_legend(names, context):
     with plt.rc_context(context):
         fig = Figure()

@@ -15,6 +15,7 @@ from qviz.nn.ptq.moments import Moments
 from qviz.nn.ptq.undecided import Undecided, beta
 from tests.nn.ptq.nets import pair, quantized
 from tests.nn.small_nets import assert_same_state, fingerprint
+from tests.slow import slow
 
 
 def layer_with_images(groups):
@@ -51,7 +52,7 @@ def test_the_same_v_as_by_the_loss_over_all_places(groups):
     torch.testing.assert_close(gram.v, direct.v, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["post", "adq", pair(2, affine=True)], ids=["post", "adq", "affine"])
+@pytest.mark.parametrize("kind", [*slow("post", "adq"), pair(2, affine=True)], ids=["post", "adq", "affine"])
 def test_each_weight_goes_to_a_neighbor_and_the_error_falls(kind):
     net, reference, x = quantized(kind)
     scales = {n: net.get_submodule(n).weight_quantizer.scale.clone() for n in ("first", "grouped")}

@@ -14,6 +14,7 @@ from qviz.nn.ptq.nearest import nearest
 from tests.nn.ptq import oracles
 from tests.nn.ptq.nets import pair, quantized
 from tests.nn.small_nets import assert_same_state, fingerprint
+from tests.slow import slow
 
 
 def outputs(model, name, x):
@@ -25,7 +26,7 @@ def outputs(model, name, x):
 
 
 @pytest.mark.parametrize("std", [False, True])
-@pytest.mark.parametrize("name", ["first", "grouped", "depthwise", "linear"])
+@pytest.mark.parametrize("name", ["grouped", "linear", *slow("first", "depthwise")])
 def test_each_channel_has_its_float_statistics(name, std):
     net, reference, x = quantized(pair(3, affine=True))
     codes = net.get_submodule(name).codes()

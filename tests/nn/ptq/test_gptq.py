@@ -16,6 +16,7 @@ from qviz.nn.ptq.weights import WeightGrid
 from tests.nn.ptq import oracles
 from tests.nn.ptq.nets import pair, quantized
 from tests.nn.small_nets import assert_same_state, fingerprint
+from tests.slow import slow
 
 LEVELS = torch.tensor([-1.0, -0.4, 0.0, 0.3, 1.0], dtype=torch.float64)
 
@@ -111,7 +112,7 @@ def test_the_target_makes_good_what_was_lost_before_the_layer():
 
 @pytest.mark.parametrize(
     "kind",
-    ["post", "pot", "adq", "ste", "lsq", pair(2), pair(2, affine=True)],
+    [*slow("post", "pot"), "adq", *slow("ste", "lsq", pair(2)), pair(2, affine=True)],
     ids=["post", "pot", "adq", "ste", "lsq", "uniform", "affine"],
 )
 def test_the_stage_leaves_an_ordinary_model_with_a_smaller_error(kind):

@@ -16,6 +16,7 @@ from qviz.nn.ptq.undecided import Undecided, beta
 from qviz.nn.ptq.windows import Windows
 from qviz.nn.quant_layer import mixed
 from tests.nn.ptq import oracles
+from tests.slow import slow
 
 
 def normal(*shape, seed=0):
@@ -137,7 +138,7 @@ def task(pair="lsq", bits=3):
         )
 
 
-@pytest.mark.parametrize("pair", ["lsq", "post", "aquant"])
+@pytest.mark.parametrize("pair", ["aquant", *slow("lsq", "post")])
 def test_a_learned_block_is_better_than_a_rounded_one_and_an_ordinary_one(pair):
     one = task(pair)
     parameters = dict(one.block.named_parameters())

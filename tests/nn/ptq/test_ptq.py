@@ -21,6 +21,7 @@ from qviz.nn.ptq.errors import errors
 from qviz.nn.ptq.resume import taken_up
 from qviz.nn.ptq.settings import METHODS
 from qviz.nn.train.packing import pack_weights, unpack_weights
+from tests.slow import slow
 
 LEARNED = ("brecq", "qdrop", "aquant")
 
@@ -77,7 +78,7 @@ def run(net, method="qdrop", **how):
 
 @pytest.mark.parametrize(
     "method",
-    [pytest.param(m, marks=pytest.mark.slow) if m in ("adaround", "closed-form") else m for m in METHODS],
+    ["nearest", "aquant", *slow(*sorted(set(METHODS) - {"nearest", "aquant"}))],
 )
 def test_every_method_gives_an_ordinary_converted_network(method):
     net = network()
@@ -132,9 +133,7 @@ def test_a_network_of_linear_layers_alone(method):
         assert all(result.learned.hard < result.learned.first for result in done.results)
 
 
-@pytest.mark.parametrize(
-    "pair", ["post", *(pytest.param(p, marks=pytest.mark.slow) for p in ("lsq", "pact", "asq"))]
-)
+@pytest.mark.parametrize("pair", ["post", *slow("lsq", "pact", "asq")])
 def test_other_grids(pair):
     done = run(network(), "brecq", w_bits=None, pair=recipes.pair(pair, 4), gate=False)
     assert all(result.learned.soft < result.learned.first for result in done.results)
@@ -294,9 +293,9 @@ def test_borders_fold_to_the_same_codes():
     "how",
     [
         {"correction": "mean"},
-        pytest.param({"correction": "std"}, marks=pytest.mark.slow),
+        *slow({"correction": "std"}),
         {"method": "closed-form"},
-        pytest.param({"method": "adaround"}, marks=pytest.mark.slow),
+        *slow({"method": "adaround"}),
     ],
 )
 def test_a_stage_without_iterations_is_judged_as_a_whole(how):
@@ -449,7 +448,7 @@ def pruned(*layers):
     return net
 
 
-@pytest.mark.parametrize("method", ["nearest", pytest.param("brecq", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", ["nearest", *slow("brecq")])
 def test_a_pruned_layer_stays_in_floating_point_with_its_zeros(method):
     net, plain = pruned("block.grouped", "head.0"), pruned("block.grouped", "head.0")
     for layer in (plain.block.grouped, plain.head[0]):
