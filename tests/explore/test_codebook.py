@@ -15,6 +15,7 @@ from qviz.explore.drift import DRIFTS, JUMP, MOST, STEPS
 from qviz.methods.adq import STARTS
 from qviz.plot.scene import Bars, Line, Points, Rug, Span
 from tests import oracles
+from tests.slow import slow
 from tests.strategies import FEW
 
 MODEL = CodebookModel()
@@ -62,7 +63,7 @@ def finite(scene):
 
 
 @pytest.mark.parametrize("kind", DRIFTS)
-@pytest.mark.parametrize("decay", [0.0, 0.9])
+@pytest.mark.parametrize("decay", [*slow(0.0), 0.9])
 def test_every_figure_is_that_of_the_update_written_out(kind, decay):
     x = np.sort(shipped.tensor("stem").double().numpy().ravel())
     step, c = 25, replace(SMALL, drift=kind, decay=decay, speed=2.0, step=25, w=0.1)

@@ -235,6 +235,7 @@ def test_arguments_that_make_no_sense_are_refused():
         LayerModel(net())
 
 
+@pytest.mark.slow
 @FEW
 @given(
     name=st.sampled_from(MODEL.layers.names),

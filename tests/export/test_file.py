@@ -53,7 +53,9 @@ def assert_alike(model: nn.Module, path: object, images: Tensor) -> None:
         assert torch.equal(into(x), model(x))
 
 
-@pytest.mark.parametrize(("method", "bits"), METHODS)
+@pytest.mark.parametrize(
+    ("method", "bits"), [*(pytest.param(*m, marks=pytest.mark.slow) for m in METHODS[:-1]), METHODS[-1]]
+)
 def test_the_loaded_model_answers_bit_for_bit(tmp_path, images, method, bits):
     model = network(images, method, bits, first_last="8bit" if method == "lsq" else "fp")
     assert_alike(model, save(model, tmp_path / "x.safetensors"), images)

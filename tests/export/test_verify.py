@@ -15,6 +15,7 @@ from qviz.export.source import open_source
 from qviz.nn import calibrate, convert
 from qviz.nn.models import create
 from qviz.nn.train.packing import pack_weights
+from tests.slow import slow
 
 IMAGES = torch.randn(40, 3, 12, 12, generator=torch.Generator().manual_seed(1))
 
@@ -41,7 +42,7 @@ def exported():
     return describe(network(), shape=(3, 12, 12))
 
 
-@pytest.mark.parametrize("name", ["fp32", "lsq", "lsq_plus", "daq", "asq", "adq", "aquant"])
+@pytest.mark.parametrize("name", ["daq", "adq", *slow("fp32", "lsq", "lsq_plus", "asq", "aquant")])
 def test_both_files_are_proved(tmp_path, name):
     if name == "fp32":
         net = create("resnet20").eval()

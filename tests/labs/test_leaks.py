@@ -15,6 +15,7 @@ import pytest
 
 from qviz.labs import build, handout, leaks, master, source
 from qviz.labs.variants import variant
+from tests.slow import slow
 
 FIXTURES = Path(__file__).parent / "fixtures"
 LAB = source.load("lab0-steps", FIXTURES)
@@ -139,7 +140,7 @@ def test_the_hidden_seed_is_found():
     ]
 
 
-@pytest.mark.parametrize("name", ["lab0-steps", *source.names()])
+@pytest.mark.parametrize("name", ["lab0-steps", *slow(*source.names())])
 def test_a_clean_release_raises_no_alarm(name):
     folder = FIXTURES if name == "lab0-steps" else None
     lab = source.load(name, folder)

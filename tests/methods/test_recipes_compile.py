@@ -80,6 +80,7 @@ def test_a_moving_codebook_is_compiled_once():
                 assert torch.equal(compiled(w), q(w))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_channels_last_compiles_without_a_break():
     q = ready("n2uq_activation")

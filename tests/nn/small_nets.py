@@ -7,8 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qviz.methods.pairs import NAMES
+from tests.slow import slow
 
 QUANTIZED = [name for name in NAMES if name not in ("fp32", "adaround")]  # AdaRound is for after training
+UNLIKE = ["daq", "asq", "adq"]
+EACH = [*UNLIKE, *slow(*(name for name in QUANTIZED if name not in UNLIKE))]
 
 
 class Block(nn.Module):

@@ -22,6 +22,7 @@ from qviz.nn import allocate
 from qviz.nn.convert import calibrate, convert, deconvert, report
 from qviz.nn.layers import QuantConv2d, QuantLayer, QuantLinear, adapt
 from tests.nn.small_nets import (
+    EACH,
     INSIDE,
     QUANTIZED,
     assert_same_state,
@@ -428,7 +429,7 @@ def test_batchnorm_works_in_the_mode_the_model_is_in():
     assert model[1].num_batches_tracked == 0
 
 
-@pytest.mark.parametrize("name", QUANTIZED)
+@pytest.mark.parametrize("name", EACH)
 def test_calibrating_again_is_calibrating_anew(name):
     model, fresh = ready(name), converted(name)
     calibrate(model, images(seed=5))
@@ -599,7 +600,7 @@ def test_baking_refuses_what_it_cannot_do():
 # --- copies and states -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", QUANTIZED)
+@pytest.mark.parametrize("name", EACH)
 def test_a_deep_copy_is_equal_and_apart(name):
     model = ready(name).eval()
     y = model(images())
@@ -618,7 +619,7 @@ def test_a_deep_copy_is_equal_and_apart(name):
     assert torch.equal(model(images()), y)
 
 
-@pytest.mark.parametrize("name", QUANTIZED)
+@pytest.mark.parametrize("name", EACH)
 def test_a_state_goes_into_a_freshly_converted_model(name):
     model = ready(name)
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
@@ -652,7 +653,7 @@ def test_the_float_keys_stay():
 # --- training ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", QUANTIZED)
+@pytest.mark.parametrize("name", EACH)
 def test_every_parameter_of_a_converted_model_learns(name):
     model = ready(name, 4)
     x, labels = images(16, seed=2), torch.arange(16) % 10

@@ -17,6 +17,7 @@ from qviz.nn.data import ImageLoader, Loader, Undecodable, augment, imagenet, im
 from qviz.nn.data.augment import CROP, generator, normalize
 from qviz.shipped import cifar10_sample
 from tests.nn.real import PHOTOS, needs_photos
+from tests.slow import slow
 
 CLASSES = tuple(f"n{i:08d}" for i in range(10))
 
@@ -218,7 +219,7 @@ def test_workers_change_nothing(tree, workers, kind):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("kind", [{}, {"transform": noisy}, {"limit": 40}])
+@pytest.mark.parametrize("kind", [*slow({}), {"transform": noisy}, *slow({"limit": 40})])
 def test_a_batch_does_not_depend_on_what_ran_before(tree, workers, kind):
     data = imagenet("train", root=tree)
     loader = ImageLoader(data, 20, size=16, workers=workers, seed=1, **kind)

@@ -511,7 +511,12 @@ class Tied(nn.Module):
 @pytest.mark.parametrize(
     ("how", "layers"),
     [
-        *(({"method": method}, "'a' and 'b' hold one weight") for method in METHODS if method != "nearest"),
+        ({"method": "aquant"}, "'a' and 'b' hold one weight"),
+        *(
+            pytest.param({"method": method}, "'a' and 'b' hold one weight", marks=pytest.mark.slow)
+            for method in METHODS
+            if method not in ("nearest", "aquant")
+        ),
         ({"method": "nearest", "correction": "std"}, "'a' and 'b' hold one weight"),
         ({"method": "nearest", "correction": "mean"}, "'c' and 'd' hold one bias"),
         ({"method": "adaround", "skip": "a"}, "'b' and 'a' hold one weight"),
