@@ -20,7 +20,7 @@
 # 2. spend a budget by hand, greedily and exactly, and say what each of them optimizes,
 # 3. check whether layers' costs add up, and say where they do not.
 #
-# About 35 minutes. You need lesson 00. Run a cell with Shift+Enter.
+# About 35 minutes. You need [lesson 00](00-start-here.ipynb). Run a cell with Shift+Enter.
 
 # %% [markdown]
 # ## The same bits for all
@@ -53,7 +53,7 @@ Predict(
 
 # %% jupyter={"source_hidden": true}
 Predict(
-    "What is the best that one of the two methods below reaches with the same number of bytes?",
+    "Two methods, greedy and exact, are explained below. How many percent does the better one reach with as many bytes?",
     answer=lambda: max(known.trials[known.spent(way, "loss rise", 3.0)].top1 for way in ("greedy", "exact")),
     unit="%",
     within=5.0,
@@ -135,9 +135,9 @@ for name, a, b in zip(LAYERS, measured[:, 0].tolist(), estimated[:, 0].tolist(),
     print(f"{name:16} {count:7,} {a:11.2f} {1e6 * b:10.0f}")
 
 # %% [markdown]
-# The two disagree about conv1 and layer2.0.conv1, and they have different units: Fisher's gradients are those of a
-# batch's loss, so that it compares layers with each other and with nothing else. But both say that layer3.2.conv2
-# is the cheapest of the four, although it is the largest by far.
+# The two disagree about the dearest: by loss rise it is layer2.0.conv1, and by Fisher fc and conv1 are dearer. They also
+# have different units: Fisher's gradients are those of a batch's loss, so that it compares layers with each other and with
+# nothing else. But both say that layer3.2.conv2 is the cheapest of the four, although it is the largest by far.
 #
 # ## Spend the budget
 #
@@ -246,8 +246,8 @@ for budget in (2.25, 2.5, 2.75, 3.0, 3.25, 3.5, 4.0, 4.5):
 # - The price list matters more than the solver. At 2.5 bits Fisher's rough prices gave a network that is better by 21
 #   points, where greedy and exact agree; at 2.75 the measured prices were ahead by 2. Nothing says that it is so for
 #   other networks.
-# - At 2 bits nothing can be allocated: there is only one allocation, with 10 %, as by chance. Lesson 08 has what
-#   learned rounding makes of 2 bits.
+# - At 2 bits nothing can be allocated: there is only one allocation, with 10 %, as by chance.
+#   [Lesson 08](08-borders.ipynb) has what learned rounding makes of 2 bits.
 #
 # ## Exercises
 #
@@ -257,6 +257,8 @@ for budget in (2.25, 2.5, 2.75, 3.0, 3.25, 3.5, 4.0, 4.5):
 # 3. Hardware often has 2, 4 and 8 bits only. By which factor does the least sum of costs grow at 3 bits, if only 2
 #    and 4 are allowed? (`known.omega["loss rise"]` has a line for each layer and columns for 2 to 6 bits, `known.sizes` the
 #    numbers of weights; `exact` takes `bits=(2, 4)`.)
+#
+# The cell below the answers has the figures; its source and its output are folded in.
 #
 # <details><summary>Answer 1</summary>
 #
@@ -285,7 +287,7 @@ print(f"3: {halves.total / known.shares(best, 'loss rise').sum():.2f} times")
 # %% [markdown]
 # ## What to read next
 #
-# - Lesson 08: with the bits fixed, *where to round* is still a choice.
+# - [Borders](08-borders.ipynb): with the bits fixed, *where to round* is still a choice.
 # - `qviz.nn.allocate` and `qviz.nn.sensitivity`: the two solvers and both sensitivities, for your own network.
 # - [Jia et al. 2025, ADQ](https://arxiv.org/abs/2510.19760), and for the Hessian instead of Fisher
 #   [Dong et al. 2019, HAWQ](https://arxiv.org/abs/1905.03696).

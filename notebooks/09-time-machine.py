@@ -25,8 +25,9 @@
 #    [*BatchNorm*](glossary.md#batch-normalization),
 # 5. record a training of your own and scrub through it.
 #
-# About 30 minutes. You need [lesson 00](00-start-here.ipynb); the straight-through estimator is the subject of lesson
-# 01, DAQ of lesson 02, and ADQ's codebook of lesson 05.
+# About 30 minutes. You need [lesson 00](00-start-here.ipynb); the straight-through estimator is the subject of
+# [lesson 01](01-straight-through.ipynb), DAQ of [lesson 02](02-soft-rounding.ipynb), and ADQ's codebook of
+# [lesson 05](05-codebooks.ipynb).
 
 # %% [markdown]
 # ## Two weights in one
@@ -362,7 +363,8 @@ print(f"{accuracy(net):.0f} % with BatchNorm re-estimated")
 # ## Exercises
 #
 # 1. In the experiment with one weight let the target be 0.5, and then 1.0. In which share of the steps is the
-#    quantized weight at 1? Does it oscillate in both cases?
+#    quantized weight at 1? Does it oscillate in both cases? (The two cells below the answers have the figures of all
+#    exercises; source and output are folded in.)
 #
 # <details><summary>Answer</summary>
 #

@@ -42,6 +42,7 @@ import qviz
 from qviz.export import compare_codes, costs, describe, load, pack, save, sizes
 from qviz.nn import calibrate, convert, models, reestimate_batchnorm
 from qviz.nn.data.augment import CIFAR10_MEAN, CIFAR10_STD, normalize
+from qviz.plot import panels
 from qviz.widgets import LutExplorer, Predict
 
 torch.set_grad_enabled(False)
@@ -116,18 +117,37 @@ Predict(
 
 # %% jupyter={"outputs_hidden": true}
 # NBVAL_CHECK_OUTPUT
-print(f"{'bytes':12}{'codes':>10}{'tables':>10}{'floats':>10}{'header':>10}{'file':>10}")
-for name, network in exported.items():
-    size = sizes(network)
-    parts = [sum(getattr(row, part) for row in size.rows) for part in ("codes", "tables", "floats")]
-    parts[2] += size.others
+files = {name: sizes(network) for name, network in exported.items()}
+print(f"{'bytes':12}{'codes':>10}{'tables':>10}{'adapter':>10}{'floats':>10}{'header':>10}{'file':>10}")
+for name, size in files.items():
+    parts = [
+        sum(getattr(row, part) for row in size.rows) for part in ("codes", "tables", "adapter", "floats")
+    ]
+    parts[3] += size.others
     parts += [size.header, size.total]
     print(f"{name:12}" + "".join(f"{part:10,}" for part in parts))
 
+# %% jupyter={"outputs_hidden": true}
+tensors = {name: network.state_dict().values() for name, network in networks.items()}
+panels.bars(
+    {
+        "4 bits a number": [size.parameters / 2000 for size in files.values()],
+        "a checkpoint": [sum(value.nbytes for value in values) / 1000 for values in tensors.values()],
+        "the file": [size.total / 1000 for size in files.values()],
+    },
+    names=list(files),
+    title="What a 4-bit network weighs",
+    y="kB",
+)
+
 # %% [markdown]
+# A quantized network is not small by itself: a checkpoint of it (`torch.save`) holds float32 numbers, which only the
+# quantizer puts on a grid, and more of them than before. The export makes it small, and its file is still more than 4-bit
+# codes.
+#
 # The codes take as much for every method: the bits are *counted from the codes*, and 4 bits are 4 bits. What differs is
-# the tables: levels, scales, thresholds. POST carries ASQ's small networks (in floating point, counted among the tables),
-# AQuant thresholds for each channel. A table of methods "at 4 bits" that leaves these out compares apples with pears.
+# the tables: levels, scales, thresholds. POST carries ASQ's small networks besides (the column *adapter*, in floating
+# point), AQuant thresholds for each channel. A table of methods "at 4 bits" that leaves these out compares apples with pears.
 #
 # ## What is left of an activation quantizer
 #
@@ -289,10 +309,27 @@ for name, agreement in found.items():
     print(f"{name}: {agreement}.")
 
 # %% [markdown]
-# The last cell has the exact counts; they may differ a little on your processor, as float sums depend on their order. Each
+# These are the exact counts; they may differ a little on your processor, as float sums depend on their order. Each
 # difference is explained: *on a border* (a threshold of this lesson) *within float rounding*, or it *follows* from one
 # before in the same image: one code that flips may move hundreds behind it, and a logit by a few tenths. (The classes
-# stay.)
+# stay.) Here are the logits of LSQ's 40 images, the largest difference of each:
+
+# %% jupyter={"outputs_hidden": true}
+from qviz.export.integer import IntegerModel
+
+apart = (IntegerModel(exported["LSQ"])(test) - networks["LSQ"](test)).abs().amax(1).sort().values
+panels.curve(
+    {"each image": (range(1, 41), apart)},
+    references={"the mean of all": float(apart.mean())},
+    title="Integers and the float network, LSQ",
+    x="image, sorted",
+    y="difference of the logits",
+    log=True,
+)
+
+# %% [markdown]
+# One would think that all images agree exactly, or that all are off by a little, as the mean says. Neither: nearly all agree
+# to float32's last digit, and the few in which a code flips are off by up to some tenths. The mean, dotted, describes none.
 #
 # Which of the two is off? Compute the network once more in float64, nothing rounded to float32 on the way:
 
@@ -357,29 +394,57 @@ for name, network in exported.items():
     print(name, costs(network).by_arithmetic(), sep="\n", end="\n\n")
 
 # %% [markdown]
-# **An honest limit.** Fewer multiplications are no speed by themselves. On a CPU or a GPU a multiplication takes as long as
-# an addition, and all four networks do some 20 to 40 million additions; our integer forward pass is a reference to be read
-# and *slower* than the float one, as the last cell of this section measures (if the machine has nothing else to do). Shifts and tables pay in hardware that is
-# built for them. What every machine gets from the codes is the bytes: a file of a sixth to a fourth, by the size of its
-# tables, and weights that take an eighth of the memory traffic.
+# Are these networks as much faster, then? Time our integer forward pass for each of them, and the float network.
 
 # %%
 from time import perf_counter
 
-from qviz.export.integer import IntegerModel
+runs = {"float32": resnet20("fp32")} | {name: IntegerModel(network) for name, network in exported.items()}
+multiplications = {name: costs(network).totals["multiplications"] for name, network in exported.items()}
+multiplications["float32"] = costs(exported["LSQ"]).totals["macs"]
 
 
 def seconds(network):
+    """The shortest time of three that 20 images take."""
     times = []
-    for _ in range(4):
+    for _ in range(3):
         start = perf_counter()
-        network(test)
+        network(test[:20])
         times.append(perf_counter() - start)
-    return min(times[1:])
+    return min(times)
 
 
-plain, integer = resnet20("fp32"), IntegerModel(exported["LSQ"])
-print(f"40 images: the integers take {seconds(integer) / seconds(plain):.1f} times as long as float32")
+times = {name: seconds(run) for name, run in runs.items()}
+
+# %% jupyter={"source_hidden": true}
+Predict(
+    "POST takes a ninth of the multiplications of LSQ. How long does its integer forward pass take, beside that of LSQ?",
+    options=["about a ninth", "about half", "as long or longer"],
+    answer=lambda: ["about a ninth", "about half", "as long or longer"][
+        sum(times["POST"] > limit * times["LSQ"] for limit in (0.25, 0.75))
+    ],
+    why="For this processor a shift is no cheaper than a product. Two accumulators are two passes over the weights.",
+)
+
+# %% jupyter={"outputs_hidden": true}
+panels.bars(
+    {
+        what: [values[name] / values["float32"] for name in runs]
+        for what, values in {"multiplications": multiplications, "time": times}.items()
+    },
+    names=list(runs),
+    title="Multiplications and time",
+    y="times those of float32",
+)
+
+# %% [markdown]
+# **An honest limit.** Fewer multiplications are no speed by themselves. If they were, the two bars of each network would be
+# alike. But POST, with a ninth of LSQ's multiplications, takes longer than LSQ, and all four take longer than float32, which
+# does all of them. (Times are those of the machine that ran this; they say something only if it has nothing else to do.)
+# On a CPU or a GPU a multiplication takes as long as an addition, and all four networks do some 20 to 40 million additions.
+# Our integer forward pass is moreover a reference, written to be read. Shifts and tables pay in hardware that is built for
+# them. What every machine gets from the codes is the bytes: a file of a sixth to a fourth, by the size of its
+# tables, and weights that take an eighth of the memory traffic.
 
 # %% [markdown]
 # ## What ONNX can hold

@@ -16,6 +16,7 @@ from qviz.plot.charts import by_layer as by_layer
 from qviz.plot.charts import curve as curve
 from qviz.plot.charts import histogram as histogram
 from qviz.plot.charts import scatter as scatter
+from qviz.plot.groups import bars as bars
 from qviz.plot.methods import Data, Methods, calibrated, measured, with_levels
 from qviz.plot.methods import limits as limits
 from qviz.plot.methods import summary_of as summary_of

@@ -34,6 +34,7 @@ HELPERS = {
     "histogram": lambda **kw: qviz.plot.histogram({"x": X}, **kw),
     "scatter": lambda **kw: qviz.plot.scatter({"x": (X, X)}, **kw),
     "by_layer": lambda **kw: qviz.plot.by_layer({"bits": [4, 2]}, **kw),
+    "bars": lambda **kw: qviz.plot.bars({"codes": [4, 2], "file": [5, 3]}, ["LSQ", "POST"], **kw),
 }
 PANELS = {
     "levels": panels.levels(X, TWO),
