@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from matplotlib import rcParams
 from matplotlib.axes import Axes
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 from qviz.core._text import count
 from qviz.plot.style import LOOKS
@@ -28,7 +30,9 @@ def draw_table(ax: Axes, table: Table) -> None:
     table = _cut(table)
     ax.text(0.0, 0.0, "\n".join(table.notes), transform=ax.transAxes, fontsize="small", wrap=True)
     columns = zip(table.headers, *table.rows, strict=True)
-    widths = [max(map(len, column)) + 2.0 for column in columns]
+    font = FontProperties(size=LETTERS)
+    widths = [max(text_to_path.get_text_width_height_descent(t, font, False)[0] for t in c) for c in columns]
+    widths = [width + 1.3 * LETTERS for width in widths]
     widths[0] *= BOLD if table.roles else 1.0
     foot, lines = NOTE * len(table.notes) + NOTE, len(table.rows) + 1
     crowded = bool(table.notes) and 2.0 * ROW * lines + 2 * foot > room
@@ -42,7 +46,8 @@ def draw_table(ax: Axes, table: Table) -> None:
         edges="horizontal",
     )
     drawn.auto_set_font_size(False)
-    drawn.set_fontsize(LETTERS if height >= 1.0 else 0.8 * LETTERS * height)
+    across = ax.figure.get_figwidth() * 72 * ax.get_position().width
+    drawn.set_fontsize(LETTERS * min(1.0, across / sum(widths), 1.0 if height >= 1.0 else 0.8 * height))
     drawn.scale(1.0, height)
     for (i, k), cell in drawn.get_celld().items():
         cell.PAD = 0.05

@@ -261,12 +261,20 @@ def test_figure_has_the_size_of_a_slide(count, size):
     assert tuple(figure(Scene("s", (PANELS["error"],)), size=(3, 2)).get_size_inches()) == (3, 2)
 
 
-def test_cells_of_the_table_do_not_overlap():
-    grids = {"A: a name of some length": post(7, grid="paper"), "B: uniform": uniform(8)}
-    table = compare(1e-5 * X, grids)
-    fig = figure(Scene("t", (PANELS["error"],), Table.of(table, ("a", "b"))))
+LENGTHY = {"A: a name of some length": post(7, grid="paper"), "B: uniform": uniform(8)}
+HEADERS = ("Term", "w", "level", "x", "a", "adds", "to", "sum", "float")
+WIDE_LETTERS = ("2", "-0.133", "-0.177", "4.01", "12", "−" * 20, "odd", "-0.675", "-0.595")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [Table.of(compare(1e-5 * X, LENGTHY), ("a", "b")), Table(HEADERS, (WIDE_LETTERS,), ("a",))],
+    ids=["names", "letters"],
+)
+def test_cells_of_the_table_do_not_overlap(table):
+    fig = figure(Scene("t", (PANELS["error"],) * (5 if table.headers == HEADERS else 1), table))
     fig.draw_without_rendering()
-    cells = fig.axes[1].tables[0].get_celld()
+    (cells,) = (t.get_celld() for ax in fig.axes for t in ax.tables)
     boxes = {at: cell.get_text().get_window_extent() for at, cell in cells.items()}
     for (i, k), box in boxes.items():
         assert fig.bbox.x0 <= box.x0 < box.x1 <= fig.bbox.x1
