@@ -85,7 +85,7 @@ explorer
 Predict(
     "All widths are 2/3, so the thresholds are at 1/3, 1 and 5/3. You drag the first to 0.6 (Push the rest is ticked). "
     "Where does the second go?",
-    answer=lambda: float(model.thresholds(model.moved(model.start, 1, 0.6))[1]),
+    answer=lambda: float(model.moved(model.start, 1, 0.6).thresholds[1]),
     within=0.05,
     why="The threshold is the middle of its segment: to move it by 0.267 the width grows by 0.533, and all later segments "
     "move by the whole width.",
@@ -344,7 +344,7 @@ one = model.settled(model.start, replace(model.start, bits=1))
 half = float(np.median(model.data(one).x.numpy()))
 there = model.headline(model.moved(one, 1, half))["entropy (bits)"]
 print(
-    f"1. at the start {model.thresholds(one)[0]:.2f}, entropy {model.headline(one)['entropy (bits)']:.2f}; at the median {half:.2f}: {there:.2f}"
+    f"1. at the start {one.thresholds[0]:.2f}, entropy {model.headline(one)['entropy (bits)']:.2f}; at the median {half:.2f}: {there:.2f}"
 )
 three = model.settled(model.start, replace(model.start, bits=3))
 shared = model.shared(three)

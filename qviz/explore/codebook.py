@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from qviz.core import _check
+from qviz.explore import codebook_panels as panels
 from qviz.explore import tensors
-from qviz.explore.codebook_panels import (
-    EMA,
-    FROZEN,
-    LEAST,
-    ROLES,
-    Moment,
-    arithmetic,
-    distance,
-    over_steps,
-    over_weights,
-    use,
-)
-from qviz.explore.controls import Number, Pick, Slide, Tick, control
+from qviz.explore.codebook_moment import EMA, Moment
+from qviz.explore.controls import Number, Pick, Slide, Tick, between, control
 from qviz.explore.drift import DRIFTS, JUMP, MOST, STEPS, Drift, Run, drift, run
 from qviz.explore.model import Model
-from qviz.measure import metrics
 from qviz.methods.adq import STARTS
-from qviz.plot.scene import Scene, Table
+from qviz.plot.scene import Scene
 
-HEADERS = ("Levels", "MSE", "÷ least", "SQNR (dB)", "Entropy", "Perplexity", "Dead")
 DIE = {"drift": "halve at once", "start": "uniform", "bits": 4, "step": 40}
 
 
@@ -85,21 +71,16 @@ class CodebookModel(Model[CodebookChoice]):
         """Return the codebook at every step."""
         return run(self.moving(c), c.bits, c.start, c.decay, c.pinned, c.draw if c.start == "random" else 0)
 
-    def reach(self, c: CodebookChoice) -> tuple[float, float]:
-        """Return what the axes show: the weights at every step, a little more, and never nothing."""
-        both = [self.moving(c).at(step)[[0, -1]] for step in (0, STEPS)]
-        low, high = float(torch.cat(both).min()), float(torch.cat(both).max())
-        margin = 0.02 * (high - low) or 0.5 * abs(high) or 0.5
-        return min(low, 0.0) - margin, max(high, 0.0) + margin
+    def moment(self, c: CodebookChoice) -> Moment:
+        """Return weights and levels at the choice's step."""
+        return Moment(self.run(c), c.step, c.w)
 
     def limits(self, c: CodebookChoice) -> dict[str, dict[str, Any]]:
         """Return what has nothing to do at present, and where the weight can be."""
-        low, high = self.reach(c)
-        grain = 10.0 ** math.floor(math.log10((high - low) / 200))
         return {
             "speed": {"shown": c.drift in ("grow", "shrink", "shift")},
             "draw": {"shown": c.start == "random"},
-            "w": {"low": low, "high": high, "step": grain},
+            "w": between(*self.moving(c).reach),
         }
 
     def followed(self, c: CodebookChoice) -> CodebookChoice:
@@ -116,54 +97,21 @@ class CodebookModel(Model[CodebookChoice]):
         """Return every start at some of the steps."""
         return {"start": STARTS, "step": (0, 5, 20, STEPS)}
 
-    def books(self, c: CodebookChoice) -> dict[str, np.ndarray]:
-        """Return the three sets of levels that are compared, at the present step."""
-        ran = self.run(c)
-        best = self.moving(c).optima(2**c.bits - 1)[c.step]
-        return {EMA: ran.levels(c.step), FROZEN: ran.levels(0), LEAST: best}
-
     def headline(self, c: CodebookChoice) -> dict[str, float]:
         """Return error and use of the levels."""
-        row = self.figures(c)[EMA]
+        row = self.moment(c).rows[EMA]
         ratio = {} if row["ratio"] is None else {"MSE ÷ least MSE": row["ratio"]}
         return {"MSE": row["mse"], **ratio, "perplexity": row["perplexity"], "dead levels": row["dead"]}
 
-    def figures(self, c: CodebookChoice) -> dict[str, dict[str, Any]]:
-        """Return the figures of the three sets of levels; a ratio to an error of zero is None."""
-        moving, books, rows = self.moving(c), self.books(c), {}
-        energy, unit = float(moving.at(c.step).square().mean()), moving.moves[c.step, 0] ** 2
-        least = moving.least(2**c.bits - 1)[c.step]
-        for name, levels in books.items():
-            found = moving.measured(levels, c.step)
-            rows[name] = {
-                "mse": found.mse * unit,
-                "ratio": found.mse * unit / least if least else None,
-                "sqnr_db": metrics.sqnr_from(energy, found.mse * unit),
-                "entropy": found.entropy,
-                "perplexity": metrics.perplexity(found.counts),
-                "dead": metrics.dead_levels(found.counts),
-            }
-        return rows
-
     def scene(self, c: CodebookChoice) -> Scene:
         """Return levels over the weights, levels and error over the steps, and the use of each level."""
-        rows, ran, step = self.figures(c), self.run(c), c.step
-        weights = {"none": "at rest", "halve at once": f"halved at step {JUMP}"}
+        m, weights = self.moment(c), {"none": "at rest", "halve at once": f"halved at step {JUMP}"}
         drift = weights.get(c.drift, f"{c.drift} by {c.speed:g} % a step")
-        title = f"{len(ran.levels(step))} levels on {c.tensor}, {drift}, decay {c.decay:g}, step {step}"
-        cells = tuple(_cells(name, row) for name, row in rows.items())
-        here = Moment(self.moving(c), ran, self.books(c), step, c.w, self.reach(c))
-        panels = (over_weights(here), over_steps(here), distance(here), use(here))
-        return Scene(title, panels, Table(HEADERS, cells, ROLES, rows), self.about(c, here))
+        title = f"{len(m.levels)} levels on {c.tensor}, {drift}, decay {c.decay:g}, step {c.step}"
+        return Scene(title, tuple(part(m) for part in panels.PARTS), panels.table(m), self.about(c, m))
 
-    def about(self, c: CodebookChoice, here: Moment) -> str:
+    def about(self, c: CodebookChoice, m: Moment) -> str:
         """Return what the values are, and the arithmetic of the one weight."""
-        taken = f" ({MOST:,} quantiles stand for its values)" if here.moving.data.numel == MOST else ""
-        said = f"{c.tensor}: {self.sources[c.tensor].about}{taken}. {arithmetic(here, c.decay, c.pinned)}"
-        return f"{said} {here.ran.problem}." if here.ran.problem else said
-
-
-def _cells(name: str, row: dict[str, Any]) -> tuple[str, ...]:
-    ratio = "—" if row["ratio"] is None else f"{row['ratio']:.3f}"
-    figures = f"{row['sqnr_db']:.2f}", f"{row['entropy']:.2f}", f"{row['perplexity']:.2f}"
-    return name, f"{row['mse']:.3g}", ratio, *figures, str(row["dead"])
+        taken = f" ({MOST:,} quantiles stand for its values)" if m.moving.data.numel == MOST else ""
+        said = f"{c.tensor}: {self.sources[c.tensor].about}{taken}. {m.arithmetic}"
+        return f"{said} {m.ran.problem}." if m.ran.problem else said

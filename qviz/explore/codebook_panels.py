@@ -1,105 +1,26 @@
-"""The panels of the codebook explorer, from the weights and the levels at one step."""
+"""The panels and the table of the codebook explorer, from the weights and the levels at one step."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 
-from qviz.core.codebook import Codebook
-from qviz.core.quantizer import Quantizer
-from qviz.core.range import Fixed
-from qviz.explore.drift import STEPS, Drift, Run
+from qviz.explore.codebook_moment import LEAST, Moment
+from qviz.explore.drift import STEPS, Drift
 from qviz.measure import metrics
 from qviz.plot.panels import round_up
-from qviz.plot.scene import Axis, Bars, Line, Mark, Panel, Points, Rug, Rule, Span
+from qviz.plot.scene import Axis, Bars, Line, Mark, Panel, Points, Rug, Rule, Span, Table
 
 BINS = 100
-EMA, FROZEN, LEAST = "moving", "frozen", "Lloyd"
 ROLES = ("a", "c", "b")
-
-
-@dataclass(frozen=True, eq=False)
-class Moment:
-    """The weights and the levels at one step.
-
-    Attributes:
-        moving: The weights.
-        ran: The levels at every step.
-        books: The levels that are compared, by name: those that move, the start, Lloyd's optimum.
-        step: The step.
-        w: The one weight that is followed.
-        reach: The ends of the axes.
-    """
-
-    moving: Drift
-    ran: Run
-    books: Mapping[str, np.ndarray]
-    step: int
-    w: float
-    reach: tuple[float, float]
-
-    @property
-    def levels(self) -> np.ndarray:
-        """The levels that move."""
-        return self.books[EMA]
-
-    @cached_property
-    def q(self) -> Quantizer:
-        """The quantizer with these levels."""
-        return Quantizer(Codebook(self.levels), range=Fixed(1.0))
-
-    @cached_property
-    def k(self) -> int:
-        """The index of the level of w."""
-        return int(self.q.codes(torch.tensor([self.w], dtype=torch.float64)))
-
-    @cached_property
-    def numbers(self) -> np.ndarray:
-        """The numbers of the levels: 0 for the middle one, which starts at zero."""
-        return np.arange(len(self.levels)) - (len(self.levels) - 1) // 2.0
-
-    @cached_property
-    def use(self) -> tuple[np.ndarray, np.ndarray]:
-        """How many weights each level has, and their mean (NaN without any)."""
-        now = self.moving.at(self.step)
-        codes, count = self.q.codes(now).long(), len(self.levels)
-        counts = torch.bincount(codes, minlength=count).numpy()
-        sums = torch.bincount(codes, now, count).numpy()
-        return counts, np.divide(sums, counts, out=np.full(count, np.nan), where=counts > 0)
-
-    def ratio(self, errors: np.ndarray) -> np.ndarray:
-        """Return the errors of the first steps as multiples of the least ones; NaN where these are zero."""
-        least = self.moving.least(len(self.levels))[: len(errors)]
-        return np.divide(errors, least, out=np.full(len(errors), np.nan), where=least > 0)
-
-
-def arithmetic(m: Moment, decay: float, pinned: bool) -> str:
-    """Return how the one weight is quantized, and what an update does with its level."""
-    k, (counts, means) = m.k, m.use
-    borders = np.concatenate([[-np.inf], m.q.codebook.borders.numpy(), [np.inf]])
-    low, high = (f"{end:.4g}".replace("inf", "∞").replace("-∞", "−∞") for end in borders[[k, k + 1]])
-    said = (
-        f"w = {m.w:.4g} is in the cell from {low} to {high} of level "
-        f"{m.numbers[k]:+.0f}, so Q(w) = {m.levels[k]:.4g}; its gradient passes with slope 1."
-    )
-    if pinned and m.numbers[k] == 0:
-        return f"{said} This level is pinned to zero."
-    if not counts[k]:
-        return f"{said} No weight is in that cell: the level is dead, and stays where it is."
-    drawn = decay * m.levels[k] + (1 - decay) * means[k]
-    return (
-        f"{said} The {counts[k]:,} weights there have mean {means[k]:.4g}; an update takes the level to "
-        f"{decay:g} × {m.levels[k]:.4g} + {1 - decay:.2g} × {means[k]:.4g} = {drawn:.4g}."
-    )
+HEADERS = ("Levels", "MSE", "÷ least", "SQNR (dB)", "Entropy", "Perplexity", "Dead")
 
 
 def over_weights(m: Moment) -> Panel:
     """Return the three sets of levels over the histogram of the weights, and the one weight."""
-    low, high = m.reach
+    low, high = m.moving.reach
     edges = np.linspace(low, high, BINS + 1)
     shares = [_share(m.moving, edges, step) for step in (0, STEPS, m.step)]
     top = max(float(share.max()) for share in shares)
@@ -144,7 +65,7 @@ def over_steps(m: Moment) -> Panel:
         f"After {m.step} updates a level has moved by {np.abs(path[-1] - path[0]).max():.3g} at most; the "
         f"mean of a cell is {np.abs(means - m.levels)[alive].max():.3g} away from its level at most."
     )
-    return Panel("Levels over the steps", Axis("step", 0, STEPS), Axis("level", *m.reach), marks, text)
+    return Panel("Levels over the steps", Axis("step", 0, STEPS), Axis("level", *m.moving.reach), marks, text)
 
 
 def distance(m: Moment) -> Panel:
@@ -190,6 +111,17 @@ def use(m: Moment) -> Panel:
     return Panel("Use of the levels", x, y, marks, text)
 
 
+def table(m: Moment) -> Table:
+    """Return a row of figures for each set of levels."""
+    return Table(HEADERS, tuple(_cells(name, row) for name, row in m.rows.items()), ROLES, m.rows)
+
+
+def _cells(name: str, row: dict[str, Any]) -> tuple[str, ...]:
+    ratio = "—" if row["ratio"] is None else f"{row['ratio']:.3f}"
+    figures = f"{row['sqnr_db']:.2f}", f"{row['entropy']:.2f}", f"{row['perplexity']:.2f}"
+    return name, f"{row['mse']:.3g}", ratio, *figures, str(row["dead"])
+
+
 def _share(moving: Drift, edges: np.ndarray, step: int) -> np.ndarray:
     """Return the histogram of the weights at a step, in percent."""
     found = moving.data.histogram(torch.from_numpy(moving.back(edges, step)))
@@ -199,3 +131,7 @@ def _share(moving: Drift, edges: np.ndarray, step: int) -> np.ndarray:
 def _lines(role: str, rows: np.ndarray, label: str) -> Line:
     """Return the columns of (steps, n) over the steps."""
     return Line.of(role, np.arange(float(len(rows)))[:, None], rows, label)
+
+
+PARTS = (over_weights, over_steps, distance, use)
+"""The panels, in order."""

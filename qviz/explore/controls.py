@@ -194,6 +194,11 @@ def steps(top: float) -> dict[str, float]:
     return {"low": step, "high": float(f"{math.ceil(top / step - 1e-9) * step:.12g}"), "step": step}
 
 
+def between(low: float, high: float, least: int = 200) -> dict[str, float]:
+    """Return low, high and step of a number on an axis; the step is a power of ten, ``least`` or more fit."""
+    return {"low": low, "high": high, "step": 10.0 ** math.floor(math.log10((high - low) / least))}
+
+
 def control(default: Any, shown: Control) -> Any:
     """Return a field of a choice that has a control; the model may change its limits."""
     return field(default=default, metadata={"control": shown})

@@ -69,6 +69,14 @@ class Drift:
         self.moves = np.array([DRIFTS[kind](speed, step) for step in range(STEPS + 1)]) * [1.0, self.std]
         self._still: dict[bytes, np.ndarray] = {}
 
+    @property
+    def reach(self) -> tuple[float, float]:
+        """The ends of an axis: the values at every step, a little more, and never nothing."""
+        ends = torch.cat([self.at(step)[[0, -1]] for step in (0, STEPS)])
+        low, high = float(ends.min()), float(ends.max())
+        margin = 0.02 * (high - low) or 0.5 * abs(high) or 0.5
+        return min(low, 0.0) - margin, max(high, 0.0) + margin
+
     def at(self, step: int) -> Tensor:
         """Return the values at a step, float64, sorted."""
         return self.moves[step, 0] * self.data.x + self.moves[step, 1]

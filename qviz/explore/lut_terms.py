@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from qviz.explore.controls import Number, Pick, Slide, control
+from qviz.explore.controls import Number, Pick, Slide, between, control
 from qviz.explore.lut_numbers import Numbers, tables
 from qviz.explore.lut_walk import METHODS
 from qviz.explore.model import Model, changed
@@ -67,10 +67,7 @@ class TermsModel(Model[LutChoice]):
         """Return the numbers on offer, and where weights and activations can be."""
         offer = {"options": tuple(self.offered), "shown": len(self.offered) > 1}
         found: dict[str, dict[str, Any]] = {"numbers": offer, "term": {"high": self.terms}}
-        for kind, (low, high) in self.reach(c).items():
-            grain = 10.0 ** math.floor(math.log10((high - low) / 100))
-            found[kind] = {"low": low, "high": high, "step": grain}
-        return found
+        return found | {kind: between(*ends, least=100) for kind, ends in self.reach(c).items()}
 
     def settled(self, before: LutChoice, after: LutChoice) -> LutChoice:
         """Put a number that was typed in its place; other numbers begin as they are."""

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from qviz.explore import BudgetModel, network
-from qviz.explore.bit_budget import HAND
 from qviz.explore.bit_budget_data import Trial
+from qviz.explore.bit_budget_spending import HAND
 from qviz.nn.allocate import exact, greedy, loss_rise
 from qviz.plot.scene import Band, Bars, Line, Points, Rule, Steps
 from tests.strategies import FEW

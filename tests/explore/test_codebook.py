@@ -211,7 +211,7 @@ MODELS = {name: CodebookModel(x) for name, x in OWN.items()}
 def test_every_extreme_makes_a_finite_picture(name, values):
     model, end = MODELS[name], values.pop("end")
     c = model.settled(model.start, replace(model.start, **values))
-    c = replace(c, w=model.reach(c)[end])
+    c = replace(c, w=model.moving(c).reach[end])
     finite(model.scene(c))
     assert all(np.isfinite(value) for value in model.headline(c).values())
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qviz.explore import ThresholdModel
-from qviz.explore.threshold_moves import LARGEST_MOVE, LEAST_WIDTH, moved
+from qviz.explore.threshold_choice import LEAST_WIDTH
+from qviz.explore.threshold_moves import LARGEST_MOVE
 from qviz.explore.threshold_work import LOSSES, WINDOW
 from qviz.plot.scene import Bars, Line, Points, Rug, Span, Steps
 from tests import oracles
@@ -155,7 +156,7 @@ def test_the_ends_of_the_segments_are_dragged_to_a_start_and_a_scale():
 @pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize("far", [-1e9, 1e9])
 def test_a_threshold_stops_at_its_neighbors_and_at_the_ends(far, number, push):
-    c = moved(chosen(2, push=push), number, far, *MODEL.ends(chosen(2)))
+    c = MODEL.moved(chosen(2, push=push), number, far)
     places = c.thresholds
     assert min(c.widths) >= LEAST_WIDTH
     assert (np.diff(places) > 0).all()
