@@ -69,11 +69,12 @@ for level, count in zip(book.levels.tolist(), counts.tolist(), strict=True):
 
 # %%
 model = CodebookModel()
+first = model.restored({"step": 0})
 
 # %% jupyter={"source_hidden": true}
 Predict(
     "The MSE of the quantile start on these weights, as a multiple of the least possible with seven levels?",
-    answer=lambda: model.headline(model.start)["MSE ÷ least MSE"],
+    answer=lambda: model.headline(first)["MSE ÷ least MSE"],
     unit="times",
     within=0.3,
     why="Equal use is not equal error: the weights far out are far from every quantile, and a square counts them most.",
@@ -88,6 +89,7 @@ Predict(
 
 # %%
 explorer = CodebookExplorer(show=["start", "step", "w"])
+explorer.step.value = 0
 explorer
 
 # %% jupyter={"outputs_hidden": true}
@@ -96,7 +98,7 @@ from dataclasses import replace
 
 print("start      MSE ÷ least   perplexity")
 for start in ("quantile", "uniform", "random", "k-means"):
-    row = model.headline(replace(model.start, start=start))
+    row = model.headline(replace(first, start=start))
     print(f"{start:9}  {row['MSE ÷ least MSE']:11.2f}   {row['perplexity']:10.2f}")
 sse = Measured(qviz.recipes.adq_weight(3).observe(weights), weights).cells.sse
 print(
@@ -218,7 +220,7 @@ print(f"then observe moved the levels by  {(q.codebook.levels - levels).abs().ma
 
 # %%
 drifting = CodebookExplorer(show=["decay", "drift", "speed", "step"])
-drifting.drift.value = "grow"
+drifting.drift.value, drifting.step.value = "grow", 0
 drifting
 
 # %% jupyter={"source_hidden": true}

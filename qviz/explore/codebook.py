@@ -36,7 +36,7 @@ class CodebookChoice:
     speed: float = control(
         1.0, Slide("Speed", "How far the weights move in a step, in percent.", low=0.5, high=3.0, step=0.5)
     )
-    step: int = control(0, Slide("Step", "Updates since the start.", low=0, high=STEPS, step=1, play=True))
+    step: int = control(20, Slide("Step", "Updates since the start.", low=0, high=STEPS, step=1, play=True))
     pinned: bool = control(True, Tick("Zero pinned", "The level at zero stays exactly there."))
     draw: int = control(0, Number("Random draw", "Which of 100 random starts.", low=0, high=99, step=1))
     w: float = control(0.0, Number("Weight w", "A weight to follow; drag its dot.", step=0.001))
@@ -50,7 +50,7 @@ class CodebookModel(Model[CodebookChoice]):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "ADQ: quantiles, then the average": {"step": 0},
-        "Lloyd's algorithm, step by step": {"decay": 0.0, "start": "random"},
+        "Lloyd's algorithm, step by step": {"decay": 0.0, "start": "random", "step": 0},
         "weights grow, levels follow": {"drift": "grow", "step": 60},
         "weights halve, outer levels die": DIE,
     }
@@ -113,5 +113,6 @@ class CodebookModel(Model[CodebookChoice]):
     def about(self, c: CodebookChoice, m: Moment) -> str:
         """Return what the values are, and the arithmetic of the one weight."""
         taken = f" ({MOST:,} quantiles stand for its values)" if m.moving.data.numel == MOST else ""
-        said = f"{c.tensor}: {self.sources[c.tensor].about}{taken}. {m.arithmetic}"
+        begun = "" if c.step else " No update was made yet, so Decay has changed nothing so far."
+        said = f"{c.tensor}: {self.sources[c.tensor].about}{taken}.{begun} {m.arithmetic}"
         return f"{said} {m.ran.problem}." if m.ran.problem else said

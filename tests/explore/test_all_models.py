@@ -26,10 +26,14 @@ def model(name) -> Model:
     return gallery.MODELS[name]()
 
 
+def drawn(scene):
+    """Every array and number of a scene's pictures, as bytes."""
+    return repr([(p.title, p.x, p.y, [sorted(_plain(m)) for m in p.numbers()]) for p in scene.panels])
+
+
 def numbers(scene):
     """Every array and number of a scene, as bytes."""
-    panels = [(p.title, p.x, p.y, [sorted(_plain(m)) for m in p.numbers()]) for p in scene.panels]
-    return repr((panels, scene.table and scene.table.rows, scene.title, scene.about))
+    return repr((drawn(scene), scene.table and scene.table.rows, scene.title, scene.about))
 
 
 def _plain(mark):
@@ -95,6 +99,18 @@ def test_every_control_changes_a_picture_and_has_help(name):
                 waiting.discard(field)
     assert not waiting, f"{waiting} change nothing"
     assert all(control.help for control in m.controls(m.start).values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_key_on_any_slider_of_the_start_changes_a_picture(name):
+    m = model(name)
+    before, controls = drawn(m.scene(m.start)), m.controls(m.start)
+    sliders = {f: c for f, c in controls.items() if isinstance(c, Slide) and c.shown}
+    for field, slider in sliders.items():
+        now = getattr(m.start, field)
+        for value in {slider.nearest(now + side * slider.step) for side in (-1, 1)} - {now}:
+            moved = m.settled(m.start, replace(m.start, **{field: value}))
+            assert drawn(m.scene(moved)) != before, (field, value)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -124,6 +124,12 @@ def test_the_arithmetic_of_one_weight_is_that_of_the_next_update():
     assert span.low < 0.3 < span.high
 
 
+def test_before_the_first_update_it_is_told_that_decay_has_changed_nothing():
+    for step, told in ((0, True), (1, False)):
+        about = MODEL.scene(replace(SMALL, step=step)).about
+        assert ("No update was made yet, so Decay has changed nothing so far." in about) == told
+
+
 def test_large_tensors_are_told_by_their_quantiles():
     x = np.sort(shipped.tensor("expand").double().numpy().ravel())
     data = MODEL.moving(MODEL.start).data
