@@ -86,6 +86,12 @@ class ProductModel(Model[LayerChoice]):
             moved = {"layer": names[min(max(round(x), 1), len(names)) - 1]}
         return self.settled(c, replace(c, **moved))
 
+    def restored(self, state: Mapping[str, Any]) -> LayerChoice:
+        """Return the choice that a state describes; another layer without numbers has those of its own."""
+        c = super().restored(state)
+        anew = c.layer != self.start.layer and not {"weight", "place"} & state.keys()
+        return self.begun(c) if anew else c
+
     def parsed(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the state with its setting as such."""
         return {**state, "base": parsed(state["base"])} if "base" in state else state

@@ -66,8 +66,11 @@ class Explorer(Stage):
     @property
     def preset(self) -> str:
         """The state as a short text to share: what differs from a new explorer; ``from_state`` takes it."""
-        new = self.model.state(self.model.start)
-        return json.dumps({k: v for k, v in self.state.items() if v != new[k]}, separators=(",", ":"))
+        found: dict[str, Any] = {}
+        for _ in range(2):  # what follows from the first difference may differ in turn
+            made = self.model.state(self.model.restored(found))
+            found |= {name: value for name, value in self.state.items() if value != made[name]}
+        return json.dumps(found, separators=(",", ":"))
 
     @property
     def code(self) -> str:

@@ -147,6 +147,18 @@ def test_dots_of_the_product_choose_a_weight_and_an_input():
         assert x[place - 1, 2] == x[:, 2][np.abs(x[:, 2] - at).argmin()]
 
 
+@pytest.mark.parametrize("name", sorted(set(MODEL.layers.names) - {MODEL.start.layer}))
+def test_a_state_with_another_layer_begins_at_half_of_its_largest_numbers(name):
+    c = MODEL.restored({"layer": name, "ranges": CHANNEL})
+    w = MODEL.layers.network(c.setting.pair()).get_submodule(name).weight.detach().double().numpy()
+    u = w / (2 * np.abs(w).mean(tuple(range(1, w.ndim)), keepdims=True) / 7**0.5)  # in LSQ's steps
+    assert c.weight == np.abs(u - u.max() / 2).argmin() + 1
+    chosen = MODEL.settled(MODEL.start, replace(MODEL.start, ranges=CHANNEL))
+    assert c == MODEL.settled(chosen, replace(chosen, layer=name))
+    kept = MODEL.restored({"layer": name, "weight": 2, "place": 3})
+    assert (kept.weight, kept.place) == (2, 3)
+
+
 def test_a_weight_that_meets_padding_only_walks_too():
     model = LayerModel(nn.Conv2d(1, 2, 3, padding=1), torch.rand(2, 1, 1, 1))
     c = model.followed(replace(model.start, weight=1, place=1))

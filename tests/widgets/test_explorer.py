@@ -13,8 +13,9 @@ import pytest
 import torch
 from IPython.core.interactiveshell import InteractiveShell
 from ipywidgets.widgets.widget import _instances
+from torch import nn
 
-from qviz.widgets import GridExplorer, StepExplorer, display
+from qviz.widgets import GridExplorer, LayerExplorer, StepExplorer, display
 
 X = torch.randn(300, generator=torch.Generator().manual_seed(3))
 
@@ -67,6 +68,18 @@ def test_a_preset_is_short_and_makes_the_same_explorer(e):
     e.bits.value, e.grid_b.value = 3, "Lloyd"
     assert {"bits", "grid_b"} <= set(json.loads(e.preset)) <= {"bits", "grid_b", "clip"}
     assert GridExplorer.from_state(e.preset, x=X).state == e.state
+
+
+def test_a_preset_has_what_would_not_come_back_by_itself():
+    made = {"model": nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6)), "images": X[:24].view(4, 6)}
+    for layer, weight in zip(made["model"], X[:72].view(2, 6, 6), strict=True):
+        layer.weight.data.copy_(weight)
+    e = LayerExplorer(**made)
+    weight, place = e.weight.value, e.place.value
+    e.layer.value = "1" if e.layer.value == "0" else "0"
+    assert (e.weight.value, e.place.value) != (weight, place)
+    e.weight.value, e.place.value = weight, place  # as in a new explorer, which opens another layer
+    assert LayerExplorer.from_state(e.preset, **made).state == e.state
 
 
 def test_changed_axes_are_told(e):
