@@ -73,7 +73,8 @@ Predict(
 explorer
 
 # %% [markdown]
-# The second picture has the reason: all levels sit at the left end, and what lies beyond is [clipped](glossary.md#clip).
+# The second picture has the reason: the levels end where the tail begins, and what lies beyond is [clipped](glossary.md#clip).
+# (Of a long tail it shows the part near the levels; the legend says where the values end.)
 # Now give the *weight* 8 bits (**Bits of w**). Almost nothing moves. Give the *input* more (**Bits of x**): now the output
 # gets better. Drag the dot in the second picture to both sides of the last level: the words follow one product, from its two operands
 # to the output that it is part of. Then click other rows of the table (or press Tab to a name in it, and Enter): the layers at the beginning

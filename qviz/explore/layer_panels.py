@@ -7,19 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from qviz.explore.layer_fit import Fit, Layers
+from qviz.explore.layer_histogram import histogram
 from qviz.explore.layer_setting import CHANNEL, Setting
-from qviz.explore.layer_walk import Operand, Walk
-from qviz.inspection.views import Values
-from qviz.plot.scene import Axis, Band, Bars, Line, Mark, Panel, Points, Rug, Rule, Scene, Steps, Table
+from qviz.explore.layer_walk import Walk
+from qviz.plot.scene import Axis, Bars, Line, Mark, Panel, Points, Rule, Scene, Steps, Table
 
 HEADERS = ("Layer", "weights", "spread", "weight dB", "input dB", "output dB")
 NOISES = {"weight and input": "local", "weight alone": "weight", "input alone": "input"}
 """What is quantized, and the name of the ratio in the fit's outputs."""
 LOWEST, HIGHEST = -10.0, 70.0
 """Ratios beyond are drawn there."""
-
-RAREST = 0.01
-"""In percent: bins with fewer values are drawn there."""
 
 DEEPEST, WIDEST = 1e-4, 1e6
 """Ranges below this share of the widest are drawn there; spreads above are not told apart."""
@@ -73,51 +70,12 @@ def shown(db: float | np.ndarray) -> np.ndarray:
 
 def weights(k: Look) -> Panel:
     """Return the histogram of the weight, with the levels."""
-    return _histogram("Weight and its levels", "weight", k.fit.weight, k.walk.w)
+    return histogram("Weight and its levels", "weight", k.fit.weight, k.walk.w)
 
 
 def inputs(k: Look) -> Panel:
     """Return the histogram of what the layer reads, with the levels."""
-    return _histogram("Input and its levels", "input", k.fit.input, k.walk.x)
-
-
-def _histogram(title: str, what: str, v: Values, one: Operand) -> Panel:
-    codes, n = v.codes, v.sample
-    edges, share = np.array(v.edges), 100 * np.array(v.heights) / n
-    floor, top = max(50 / n, RAREST), 2 * float(share.max())
-    at, counts = np.array(codes.positions), np.array(codes.counts)
-    x, y = (np.repeat(values, 2) for values in (edges, np.maximum(share, floor)))
-    ticks = floor, floor * (top / floor) ** 0.25
-    marks = (
-        Band("data", x[1:-1], np.full(len(y), floor), y),
-        Steps("data", edges, np.maximum(share, floor), label="values"),
-        Rug("a", at[counts > 0], *ticks, label="levels"),
-        Rug("e", at[counts == 0], *ticks, label="levels without a value"),
-        Points(
-            "d",
-            np.array([place(v, one)]),
-            np.array([floor * (top / floor) ** 0.04]),
-            "x",
-            label=f"one {what}, followed",
-        ),
-    )
-    inside = int(((at >= v.low) & (at <= v.high)).sum())
-    text = (
-        f"{v.count:,} values from {v.low:.3g} to {v.high:.3g}, kurtosis {v.kurtosis:.3g}. "
-        f"Levels that serve a value: {codes.used} of {codes.levels}; within the values' range: {inside}; "
-        f"{codes.saturated:.2%} of the values saturate. SQNR {codes.sqnr_db:.2f} dB."
-    )
-    low, high = min(edges[0], at.min()), max(edges[-1], at.max())
-    spare = 0.04 * float(high - low)
-    across = Axis(
-        what + ("" if v.unit == "value" else " (in steps)"), float(low) - spare, float(high) + spare
-    )
-    return Panel(title, across, Axis("values (%)", floor, top, log=True), marks, text)
-
-
-def place(v: Values, one: Operand) -> float:
-    """Return where a number lies on the axis of a histogram."""
-    return one.x if v.unit == "value" else one.u
+    return histogram("Input and its levels", "input", k.fit.input, k.walk.x)
 
 
 def channels(k: Look) -> Panel:

@@ -14,7 +14,7 @@ from qviz import inspect
 from qviz.explore import LayerModel
 from qviz.explore.layer_setting import CHANNEL, TENSOR, Setting
 from qviz.plot.html import rows_html, scene_html
-from qviz.plot.scene import Points
+from qviz.plot.scene import Points, Steps
 from tests.explore.finite import finite
 from tests.strategies import FEW
 
@@ -157,6 +157,24 @@ def test_a_state_with_another_layer_begins_at_half_of_its_largest_numbers(name):
     assert c == MODEL.settled(chosen, replace(chosen, layer=name))
     kept = MODEL.restored({"layer": name, "weight": 2, "place": 3})
     assert (kept.weight, kept.place) == (2, 3)
+
+
+@pytest.mark.parametrize(("bits", "room"), [(2, 16), (4, 16), (8, 255)])
+def test_a_long_tail_does_not_press_the_levels_together(bits, room):
+    x = torch.rand(4, 16, generator=torch.Generator().manual_seed(0))
+    x[1, 3] = 1000.0
+    layer = nn.Linear(16, 2)
+    layer.weight.data[:, 3] = 1.0
+    model = LayerModel(layer, x, bits=bits)
+    panel = model.scene(model.restored({"weight": 4, "place": 2})).panels[1]  # that weight, that input
+    last = 2**bits - 1
+    end = min((last + room) * 2 * float(x.mean()) / last**0.5, 1000.0)
+    assert (panel.x.low, panel.x.high) == pytest.approx((-0.04 * end, 1.04 * end), rel=1e-5)
+    dot, values = (next(m for m in panel.marks if isinstance(m, kind)) for kind in (Points, Steps))
+    assert dot.x[0] == pytest.approx(end, rel=1e-5)
+    cut = end < 1000
+    assert (values.label == "values") != cut
+    assert ("lies beyond, at 1e+03" in panel.text) == cut
 
 
 def test_a_weight_that_meets_padding_only_walks_too():
