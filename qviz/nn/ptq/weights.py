@@ -157,7 +157,8 @@ def refuse_tied(model: nn.Module, names: Collection[str], which: Collection[str]
             if others:
                 raise ValueError(
                     f"layers {name!r} and {others[0]!r} hold one {what}: what is set for one would overwrite "
-                    "what is set for the other; give each its own copy, or name them in skip="
+                    "what is set for the other; give each its own copy, name them in skip=, or take "
+                    "method='nearest' without correction=, which sets none"
                 )
 
 

@@ -118,8 +118,18 @@ def cross_entropy(output: Any, y: Tensor, smoothing: float = 0.0, *, look: bool 
         )
     if not classes(scores, y):
         return functional.cross_entropy(scores, y, label_smoothing=smoothing)
-    some = (y != IGNORED).any()  # else the mean over no place would be NaN; not read, as that would wait
-    return functional.cross_entropy(scores, torch.where(some, y, 0), label_smoothing=smoothing) * some
+    return taught(lambda _, y: functional.cross_entropy(scores, y, label_smoothing=smoothing), scores, y)
+
+
+def taught(loss: Callable[[Any, Any], Tensor], output: Any, y: Any) -> Tensor:
+    """Return a loss that is 0, and so is its gradient, where no target of a batch has a class (NaN in torch).
+
+    Whether that is so is not read, as an accelerator would have to be waited for.
+    """
+    if not (isinstance(y, Tensor) and y.dtype == torch.int64):
+        return loss(output, y)
+    some = (y != IGNORED).any()
+    return loss(output, torch.where(some, y, 0)) * some
 
 
 def classes(scores: Tensor, y: Any) -> bool:

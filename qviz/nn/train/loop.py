@@ -61,12 +61,15 @@ def fit(
         folder: Where checkpoints go; None trains without any.
         resume: Whether to go on from the folder's last checkpoint; starts anew where there is none.
         loss: Takes what the model returns and the targets to a mean over the batch; by default the
-            cross-entropy with ``label_smoothing``. Held-out and test samples are judged by it too.
+            cross-entropy with ``label_smoothing``. Held-out and test samples are judged by it too. A batch
+            whose targets (int64) are all -100 has the loss 0.
         metric: Takes the same to a figure of merit, of which more is better; by default the accuracy where
             targets are classes, and nothing elsewhere. The History has it under "metric".
         teacher: A network whose scores the model learns from, kept as it is, in eval mode: the loss is the
             cross-entropy between its softmax and the model's. It must take the same inputs.
         teacher_share: The teacher's share of the loss, 0 to 1; the targets have the rest. 1 is N2UQ's loss.
+            In between, where targets are -100, an epoch's mean loss is approximate: a batch counts by both
+            shares at once, the teacher's by its samples and the targets' by those that have a class.
         progress: Whether to print what is quantized, a progress bar (in a log: lines) and a line an epoch.
         on_step: Called after each step with the number of steps done and the History, on every process. An
             accelerator's figures reach the History a few steps late.

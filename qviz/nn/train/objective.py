@@ -37,7 +37,7 @@ class Objective:
                 by_targets = batches.cross_entropy(output, y, smoothing, look=not self.looked)
                 self.looked = True
             else:
-                by_targets = own(output, y)
+                by_targets = batches.taught(own, output, y)
             value = by_targets if share == 0.0 else (1.0 - share) * by_targets
         if share > 0.0:
             with torch.no_grad():
