@@ -14,7 +14,8 @@ from torch.nn.parameter import is_lazy
 from qviz.core.quantizer import Quantizer
 from qviz.nn.batches import Batch, batches_of, forward, samples
 from qviz.nn.batchnorm import batch_statistics, reestimate_batchnorm
-from qviz.nn.modules import hooked, uncompiled
+from qviz.nn.flow import Flow
+from qviz.nn.modules import hooked, hooks_around, uncompiled
 from qviz.nn.quant_layer import QuantLayer, Reduce
 
 KEPT = 2**20
@@ -108,7 +109,11 @@ def calibrate(
         one.finish()
     if batchnorm:
         reestimate_batchnorm(model, iter(batches), reduce=reduce)
-    if replaced := [repr(name) for layer, name in names.items() if layer._watch.replaced(layer)]:
+    look_at_hooks(model, batches[0])
+    around = hooks_around(model)
+    if replaced := [
+        repr(name) for layer, name in names.items() if layer._watch.replaced(around.get(layer, ()))
+    ]:
         warnings.warn(
             f"a forward hook replaces the output of {', '.join(replaced)}: the report does not count that as "
             "quantized",
@@ -120,6 +125,17 @@ def calibrate(
             "give convert a batch, or signed=",
             stacklevel=2,
         )
+
+
+def look_at_hooks(model: nn.Module, batch: Batch) -> None:
+    """See in a pass, if the model has forward hooks, which layers' outputs they replace."""
+    if not any(module._forward_hooks for module in model.modules()):
+        return
+    layers = [module for module in model.modules() if isinstance(module, QuantLayer)]
+    with Flow(layers) as flow:
+        flow.see(run(model, batch))
+    for layer, hooks in flow.replaced(model).items():
+        layer._watch.judge(hooks)
 
 
 class _Seen:
@@ -174,8 +190,15 @@ def _quantizers(layer: QuantLayer) -> list[Quantizer]:
 
 
 @torch.no_grad()
-def run(model: nn.Module, batch: Batch, layers: Iterable[nn.Module], hook: Callable[..., None]) -> None:
+def run(
+    model: nn.Module,
+    batch: Batch,
+    layers: Iterable[nn.Module] = (),
+    hook: Callable[..., None] | None = None,
+) -> Any:
     """Run the model once with a hook before each of the layers; leave its buffers and RNG as they were.
+
+    Return what it returns.
 
     Raises:
         ValueError: A parameter or a buffer has no values, as it is lazy or on the meta device.
@@ -188,7 +211,7 @@ def run(model: nn.Module, batch: Batch, layers: Iterable[nn.Module], hook: Calla
                 f"{name} is on the meta device and has no values: load the model's weights first"
             )
     with hooked(layers, before=hook), untouched(model):
-        forward(model, batch)
+        return forward(model, batch)
 
 
 @contextmanager

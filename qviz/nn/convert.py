@@ -65,8 +65,9 @@ def convert(
         batch: as for :func:`calibrate`, for one pass of the float model: "first" and "last" are then those
             that run first and last, an input is signed if it has any negative value (in any process),
             layers that the batch does not reach are left out, and the report says of which layers something
-            else reads the weight too, in floating point. Without it, first and last are those of
-            registration, the first layer's input is signed and all others are not (they follow a ReLU).
+            else reads the weight too, in floating point, and of which a forward hook replaces the output.
+            Without it, nothing of that is seen, first and last are those of registration, the first layer's
+            input is signed and all others are not (they follow a ReLU).
         also: subclasses of nn.Conv2d and nn.Linear to quantize too. Their own forward pass runs, with the
             quantized input and weight: right for one that pads or casts (timm's Conv2dSame); one that
             standardizes its weight is refused by :func:`calibrate`.
@@ -126,6 +127,9 @@ def convert(
         left[name] = "left in floating point"
         del plans[name]
     _carry_out(plans, layers)
+    for layer, hooks in order.replaced.items():
+        if isinstance(layer, QuantLayer):
+            layer._watch.judge(hooks)
     notes = {}
     for name in layers:
         role = f"{roles[name]} layer" if name in roles and name not in left else ""

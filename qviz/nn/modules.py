@@ -58,18 +58,29 @@ def hooked(
     *,
     before: Callable[..., None] | None = None,
     after: Callable[..., None] | None = None,
+    first: bool = False,
 ) -> Iterator[None]:
     """Call ``before(module, args, kwargs)`` and ``after(module, args, output)`` around each module's runs.
 
-    Compiled modules run eagerly meanwhile.
+    Compiled modules run eagerly meanwhile. ``first`` calls ``after`` before the hooks that are there already.
     """
     with eager(), ExitStack() as handles:
         for module in modules:
             if before is not None:
                 handles.enter_context(module.register_forward_pre_hook(before, with_kwargs=True))
             if after is not None:
-                handles.enter_context(module.register_forward_hook(after))
+                handles.enter_context(module.register_forward_hook(after, prepend=first))
         yield
+
+
+def hooks_around(model: nn.Module) -> dict[nn.Module, frozenset[int]]:
+    """Return the keys of the forward hooks on and around each module that has any."""
+    found: dict[nn.Module, frozenset[int]] = {}
+    for outer in model.modules():
+        if outer._forward_hooks:
+            for inner in outer.modules():
+                found[inner] = found.get(inner, frozenset()) | outer._forward_hooks.keys()
+    return found
 
 
 @contextmanager

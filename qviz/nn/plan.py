@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from qviz.methods.lsq import lsq
 from qviz.methods.method import Pair
 from qviz.nn.batches import Batch, batches_of
 from qviz.nn.calibration import run, several
+from qviz.nn.flow import Flow
 from qviz.nn.own_forward import quantized
 from qviz.nn.past import Past
 from qviz.nn.quant_layer import QuantLayer
@@ -116,12 +117,15 @@ class Order:
         last: the one whose call is the last.
         negative: by name, for these layers.
         past: those whose weight something else reads too.
+        replaced: the forward hooks that replace the output of those that run, see
+            :meth:`qviz.nn.flow.Flow.replaced`.
     """
 
     names: tuple[str, ...]
     last: str | None
     negative: Mapping[str, bool]
     past: frozenset[str] = frozenset()
+    replaced: Mapping[nn.Module, frozenset[int]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: nn.Module, layers: Mapping[str, nn.Module], batch: Batch | None) -> Order:
@@ -130,25 +134,27 @@ class Order:
             names = tuple(layers)
             return cls(names, names[-1] if names else None, {name: i == 0 for i, name in enumerate(names)})
         calls: list[str] = []
-        negative = dict.fromkeys(layers, False)
+        negative: dict[str, Any] = dict.fromkeys(layers, False)
         known = {layer: name for name, layer in layers.items()}
 
         def watch(layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
             x = args[0] if args else kwargs["input"]
             if x.numel():  # zero rows, of an expert that nothing was sent to, do not reach it
                 calls.append(known[layer])
-                negative[known[layer]] |= bool((x < 0).any())
+                negative[known[layer]] |= (x < 0).any()  # no number yet, which could steer what follows
 
-        with Past(known) as past:
+        with Past(known) as past, Flow(known) as flow:
             for one in batches_of(batch):
-                run(model, one, known, watch)
+                flow.see(run(model, one, known, watch))
+        negative = {name: bool(any_is) for name, any_is in negative.items()}
         if several():  # another process may see a negative value where this one does not
             device = next(iter(known)).weight.device
             seen = torch.tensor(list(negative.values()), dtype=torch.int32, device=device)
             distributed.all_reduce(seen, distributed.ReduceOp.MAX)
             negative = dict(zip(negative, seen.bool().tolist(), strict=True))
         elsewhere = frozenset(known[layer] for layer in past.layers)
-        return cls(tuple(dict.fromkeys(calls)), calls[-1] if calls else None, negative, elsewhere)
+        last = calls[-1] if calls else None
+        return cls(tuple(dict.fromkeys(calls)), last, negative, elsewhere, flow.replaced(model))
 
     def roles(self) -> dict[str, str]:
         """Return which layers are first and last."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from torch.nn.parameter import is_lazy
 
 from qviz.core._text import table
 from qviz.core.quantizer import Quantizer
+from qviz.nn.batches import Batch, batches_of
+from qviz.nn.calibration import look_at_hooks
 from qviz.nn.modules import uncompiled
 from qviz.nn.quant_layer import QuantLayer
 from qviz.nn.survey import held, survey
@@ -142,17 +145,29 @@ class Report:
 
 
 def report(
-    model: nn.Module, *, notes: Mapping[str, str] | None = None, first_last: str | None = None
+    model: nn.Module,
+    *,
+    notes: Mapping[str, str] | None = None,
+    first_last: str | None = None,
+    batch: Batch | None = None,
 ) -> Report:
     """Look at a model, converted or not, and report what is quantized in it.
+
+    A layer whose output forward hooks replace, its own or those of modules around it, is not counted. What
+    they do is seen when ``convert`` or ``calibrate`` runs a batch: a layer counts as long as what the model
+    returns is computed from its output, however scaled or added to. Of hooks that are set later, those on
+    the layer itself are seen to return something else in the next run; ``batch`` tells more.
 
     Args:
         model: any module.
         notes: remarks by layer name; a layer without one that is not quantized gets the reason that can be
             seen.
         first_last: the policy, if it is known.
+        batch: as for :func:`~qviz.nn.convert`: a pass of it shows what forward hooks do now.
     """
     model, notes = uncompiled(model), notes or {}
+    for one in itertools.islice(batches_of(batch), 1) if batch is not None else ():
+        look_at_hooks(model, one)
     found = survey(model)
     rows = tuple(
         _row(name, module, reason, _note(module, reason, notes.get(name)))

@@ -10,11 +10,12 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from qviz.core._text import article
 from qviz.core.quantizer import Quantizer
+from qviz.nn.modules import hooks_around
 from qviz.nn.quant_layer import QuantLayer
 
 OWN_FORWARD = "not quantized: this instance has a forward of its own (accelerate and LoRA patches set one)"
 
-REPLACED = "not counted as quantized: a forward hook replaces its output"
+REPLACED = "not counted as quantized: a forward hook replaces its output (report with batch= looks again)"
 
 HOOK = "a hook computes its weight (weight norm, spectral norm or pruning)"
 
@@ -30,6 +31,7 @@ def survey(
     """
     inside: set[int] = set()
     bypassed: dict[int, str] = {}
+    around = hooks_around(model)
     found: dict[str, tuple[nn.Module, str | None]] = {}
     for name, module in model.named_modules():
         if id(module) in inside:
@@ -46,19 +48,19 @@ def survey(
         if is_parametrized(module):
             inside |= {id(m) for m in module.parametrizations.modules()}
         if any(is_lazy(p) or p.ndim > 1 for p in held(module).values()):
-            found[name] = module, _obstacle(module, bypassed, also)
+            found[name] = module, _obstacle(module, bypassed, also, around.get(module, ()))
     return found
 
 
 def _obstacle(
-    module: nn.Module, bypassed: Mapping[int, str], also: Collection[type[nn.Module]]
+    module: nn.Module, bypassed: Mapping[int, str], also: Collection[type[nn.Module]], hooks: Collection[int]
 ) -> str | None:
     """Return why a layer cannot be quantized; None where it can, or is already."""
     kind = type(module)
     if isinstance(module, QuantLayer):
         if "forward" in vars(module):
             return OWN_FORWARD
-        return REPLACED if module._watch.replaced(module) else None
+        return REPLACED if module._watch.replaced(hooks) else None
     if is_parametrized(module):
         return "not quantized: its parameters are parametrized"
     if any(is_lazy(p) for p in held(module).values()):

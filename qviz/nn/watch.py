@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,9 +54,16 @@ class Watch:
 
         handle = layer.register_forward_hook(last)
 
-    def replaced(self, layer: QuantLayer) -> bool:
-        """Whether a forward hook that the layer still has was seen to replace its output."""
-        return not self._replacing.isdisjoint(layer._forward_hooks)
+    def judge(self, replacing: frozenset[int]) -> None:
+        """Take what a :class:`~qviz.nn.flow.Flow` saw, which knows more: hooks that make the output useless.
+
+        Not those that only add to it or scale it, which to :meth:`follow` replace it.
+        """
+        self._replacing = replacing
+
+    def replaced(self, hooks: Collection[int]) -> bool:
+        """Whether one of the forward hooks on the layer, or around it, was seen to replace its output."""
+        return not self._replacing.isdisjoint(hooks)
 
     def start(self, layer: QuantLayer) -> None:
         """Remember how well the weight quantizer fits the weight that it was calibrated on."""
