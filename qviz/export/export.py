@@ -20,6 +20,7 @@ from qviz.export.trace import trace
 from qviz.nn.copies import deep_copy
 from qviz.nn.layers import QuantConv2d, QuantLayer, QuantLinear
 from qviz.nn.modules import evaluating
+from qviz.nn.survey import HOOK
 
 _LAYERS = (nn.Conv2d, nn.Linear, QuantConv2d, QuantLinear, PackedConv2d, PackedLinear)
 
@@ -145,6 +146,10 @@ def _parts(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, Tensor]]:
                 raise ValueError(
                     f"the model is {article(type(module).__name__)} itself, and a file has names for "
                     "layers: put it into an nn.Sequential"
+                )
+            if "weight" in vars(module):  # and maybe not the latest
+                raise ValueError(
+                    f"layer {name!r}: {HOOK}, which no file holds: make it permanent, as prune.remove does"
                 )
             layers[name] = module
         elif isinstance(module, QuantLayer):

@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load as safetensors_load
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import qviz
 from qviz.core.groups import mxfp4
@@ -196,6 +197,7 @@ def test_steps_that_do_not_answer_as_the_model_are_left_out():
         (lambda m: m.bn1.half(), "'bn1.weight' is torch.float16; call model.float()"),
         (lambda m: setattr(m.layer1[0].conv1.weight_quantizer, "soft", True), "'layer1.0.conv1'.* is soft"),
         (lambda m: setattr(m, "a/b", nn.Linear(1, 1)), "'a/b' is no name"),
+        (lambda m: prune.random_unstructured(m.fc, "weight", 0.5), "'fc': a hook computes its weight"),
     ],
 )
 def test_what_cannot_be_exported_is_said(tmp_path, images, change, words):

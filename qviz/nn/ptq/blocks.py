@@ -98,7 +98,8 @@ def find_blocks(
 def _watch(model: nn.Module, batch: Batch) -> tuple[dict[str, list[_Call]], Any, Any]:
     """Run the model once; return each module's calls in order, the output, and the node of the input."""
     calls: dict[str, list[_Call]] = {}
-    names = {module: name for name, module in model.named_modules() if name}
+    modules = {name: module for name, module in model.named_modules() if name}
+    names = {m: name for name, m in modules.items() if not isinstance(m, torch.jit.ScriptModule)}  # no hooks
 
     def note(module: nn.Module, args: tuple, kwargs: dict[str, Any], out: Any) -> None:
         single = len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and isinstance(out, Tensor)

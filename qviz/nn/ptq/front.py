@@ -22,7 +22,7 @@ from qviz.nn.ptq.borders import add_borders, fold_borders
 from qviz.nn.ptq.fold import fold_batchnorm
 from qviz.nn.ptq.gate import Gate
 from qviz.nn.ptq.gptq import gptq
-from qviz.nn.ptq.inputs import BATCH, quantized_layers
+from qviz.nn.ptq.inputs import BATCH, other_rows, quantized_layers
 from qviz.nn.ptq.layerwise import SEEN
 from qviz.nn.ptq.nearest import nearest
 from qviz.nn.ptq.options import Options
@@ -77,7 +77,8 @@ def ptq(
     before and once after, and has to return the same.
 
     A layer that runs several times is learned once, from all its calls, by "closed-form", "adaround" and
-    ``correction``; the methods that learn blocks leave it out, rounded to nearest, and the report says so.
+    ``correction``; the methods that learn blocks leave it out, rounded to nearest, and the report says so,
+    as they do with a layer by itself whose rows are not the images (experts, windows, steps in time).
     Two layers that hold one weight are refused, but by "nearest", which writes to none.
 
     As for :func:`~qviz.nn.convert`, a layer whose weight is computed (pruned, under weight norm) stays in
@@ -191,7 +192,10 @@ def begin(model: nn.Module, fit: Tensor, settings: Settings, blocks: Sequence[Bl
         if several := [name for block in found for name in block.layers if calls.get(name, 1) > 1]:
             raise ValueError(f"the blocks name {several[0]!r}, which runs {calls[several[0]]} times in a run")
     if settings.method in LEARNED:
-        jobs(model, found, settings.order, ends)  # refuses
+        found = jobs(model, found, settings.order, ends)  # refuses
+        apart = other_rows(reference, fit[:BATCH], [block.name for block in found])
+        found = [block for block in found if block.name not in apart]
+        notes = [*notes, *(f"{why} and is left out" for why in apart.values())]
     elif settings.method in WHOLE or settings.correction == "std":
         for name in quantized_layers(model, fit):
             WeightGrid(model.get_submodule(name), name)  # refuses

@@ -91,6 +91,7 @@ class Trial:
         self._kept = [
             (module, dict(module._parameters), {k: _copy(t) for k, t in _tensors(module).items()})
             for module in self._block.modules()
+            if not isinstance(module, torch.jit.ScriptModule)  # none of its parameters changes
         ]
         self._before = self._errors()
 

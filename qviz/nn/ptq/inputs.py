@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -95,6 +95,25 @@ def collect(model: nn.Module, images: Tensor, name: str, *, batch: int = BATCH) 
         if len(found[-1]) != len(images):
             raise ValueError(f"the {what} of {name!r} has {len(found[-1])} rows for {len(images)} images")
     return found[0], found[1]
+
+
+@torch.no_grad()
+def other_rows(model: nn.Module, images: Tensor, names: Collection[str]) -> dict[str, str]:
+    """Return, in words, which modules have other rows than the images and cannot be learned image by image.
+
+    Experts that get some of the images, for instance, or layers of windows and of steps in time.
+    """
+    found: dict[str, str] = {}
+    known = {model.get_submodule(name): name for name in names}
+
+    def after(module: nn.Module, args: tuple, output: Any) -> None:
+        for t in (*args[:1], output):
+            if isinstance(t, Tensor) and t.ndim and len(t) != len(images):
+                found[known[module]] = f"{known[module]!r} has {len(t)} rows for {len(images)} images"
+
+    with hooked(known, after=after), evaluating(model):
+        model(images)
+    return found
 
 
 @torch.no_grad()

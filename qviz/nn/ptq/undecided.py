@@ -29,10 +29,10 @@ class Undecided(nn.Module):
     def __init__(self, quantizer: Quantizer, weight: Tensor) -> None:
         super().__init__()
         self._quantizer = (quantizer,)  # in a tuple, so that its parameters are not this module's
-        self.rounding = LearnedRound(tuple(weight.shape)).to(weight.device)
         book = quantizer.codebook
         with torch.no_grad():
             u, scale, offset = quantizer._normalize(weight)
+            self.rounding = LearnedRound(tuple(weight.shape)).to(u)
             self._cell, t = book.locate(u)
             self.free = (t > 0) & (t < 1)
             self._nearest = t > 0.5
@@ -51,7 +51,7 @@ class Undecided(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the relaxed weight; the argument, of which this was made, is not looked at."""
-        return torch.addcmul(self.low, self.gap, self.rounding.h())
+        return torch.addcmul(self.low, self.gap, self.rounding.h()).to(weight.dtype)
 
     def after_step(self, weight: Tensor) -> None:
         """Do nothing: V is all that moves."""

@@ -74,8 +74,9 @@ def test_each_weight_goes_to_a_neighbor_and_the_error_falls(kind):
     torch.testing.assert_close(*seen, rtol=0, atol=1e-4)
 
 
-def test_what_is_left_undecided_is_told():
-    net, reference, x = quantized(pair(2, affine=True))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_left_undecided_is_told(dtype):
+    net, reference, x = (part.to(dtype) for part in quantized(pair(2, affine=True)))
     found = adaround(net, x, reference=reference, iterations=2, regularizer=0.0)
     assert found["grouped"].undecided > 0.5
     assert found["grouped"].soft < 0.9 * found["grouped"].error

@@ -495,6 +495,30 @@ def test_normed_weights_and_kept_results_are_copied():
     assert torch.allclose(done.reference(x), net(x), atol=0.2)
 
 
+class TimeFirst(nn.Module):
+    """A part that is scripted, and a layer whose rows are steps in time."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.time, self.head = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+        self.scripted = torch.jit.script(nn.Sequential(nn.Linear(8, 8), nn.ReLU()))
+
+    def forward(self, x):
+        x = self.scripted(self.first(x)).transpose(0, 1)
+        return self.head(self.time(x).relu().mean(0))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_dtypes_a_scripted_part_and_rows_that_are_no_images(dtype):
+    torch.manual_seed(0)
+    net, x = TimeFirst().to(dtype).eval(), torch.rand(24, 5, 8, dtype=dtype)
+    done = ptq(net, x, w_bits=4, method="qdrop", options=FEW, first_last="quantized", show=False)
+    assert done.notes == ["'time' has 5 rows for 18 images and is left out"]
+    assert [result.name for result in done.results] == ["first", "head"]
+    assert net(x).dtype == dtype
+
+
 class Tied(nn.Module):
     """Two layers of one weight, another bias each, and two that share a bias."""
 
