@@ -310,6 +310,11 @@ def test_an_uncalibrated_model_is_refused_by_name(tmp_path):
         quiet(quantized(observe=False), folder=tmp_path)
 
 
+def test_an_empty_batch_is_no_divergence():
+    with pytest.raises(ValueError, match="train gave a batch without samples"):
+        quiet(plain(), [(torch.ones(0, 3, 6, 6), torch.ones(0, dtype=torch.int64))])
+
+
 def test_a_loader_that_ends_early_is_named():
     class Short(Blobs):
         def batches(self, epoch, **how):

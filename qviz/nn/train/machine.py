@@ -82,8 +82,10 @@ class Machine:
         """See that every process has an equal part of the batch; gradients are averaged as if it had.
 
         Raises:
-            ValueError: This one has more or less.
+            ValueError: This one has more or less, or none.
         """
+        if images == 0:
+            raise ValueError("train gave a batch without samples, which has no mean loss: leave it out")
         if self.world > 1 and images * self.world != self.config.batch_size:
             raise ValueError(
                 f"process {self.rank} of {self.world} got {images} images of a batch of "
