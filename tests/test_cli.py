@@ -54,6 +54,9 @@ def weights():
         (["lab", "--frob"], "--frob"),
         (["lab", "--no-brow"], "--no-brow"),
         (["lab", "--port", "many"], "'many'"),
+        (["lab", "--port", "99999"], "got 99999"),
+        (["lab", "--class", "absent", "--dir", "x", "--port", "1"], "leave out --dir, --port"),
+        (["gallery", "--html", "absent", "--only", ""], "unknown explorers ['']"),
         (["lab", "no-such-notebook"], "no notebook 'no-such-notebook'"),
         (["compare"], "FILE"),
         (["compare", "absent.npy"], "absent.npy: no such file"),
@@ -75,6 +78,10 @@ def weights():
         (["train", "--queue", "absent.toml", "--compile"], "leave out --compile"),
         (["train", "--recipe", "lsq", "--bits", "2", "--seeds", "0,0"], "seeds must differ"),
         (["train", "--recipe", "lsq", "--bits", "2", "--images", "0"], "at least 1, or None, got 0"),
+        (["train", "--recipe", "lsq", "--bits", "2", "--seeds", f"{2**64}"], "from 0 to 2**32 - 1"),
+        (["train", "--recipe", "lsq", "--bits", "2", "--average-bits", "nan"], "average_bits cannot be nan"),
+        (["train", "--recipe", "lsq", "--bits", "2", "--start", "published"], "no weights of resnet20"),
+        (["train", "--recipe", "fp32", "--bits", "4"], "leave out --bits 4"),
         (["ptq"], "give --method"),
         (["ptq", "--method", "qdrop"], "give --method (such as qdrop) and --bits"),
         (["ptq", "--method", "gptqq", "--bits", "2"], "got 'gptqq'"),
@@ -88,6 +95,7 @@ def weights():
         (["ptq", "--queue", "absent.toml"], "absent.toml: no such file"),
         (["ptq", "--queue", "absent.toml", "--no-gate", "--images", "8"], "leave out --images, --no-gate"),
         (["results", "--ledger", "absent.json"], "absent.json: no such file"),
+        (["results", "--ledger", "/"], ": Is a directory: '/'"),
         (["results", "--json", "--markdown"], "not allowed with"),
         (["export", "absent", "--to", "a.safetensors"], "absent: no such file or folder"),
         (["export", "absent", "--to", "a.pt"], "--to takes a .safetensors or .onnx file, got a.pt"),
@@ -106,6 +114,22 @@ def test_wrong_usage_is_one_line_and_exit_code_2(capsys, args, says):
     assert err.startswith("qviz")
     assert says in err
     assert err.count("\n") == 1
+    assert "Errno" not in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
+def test_what_cannot_be_printed_is_told_once_or_not_at_all(capsys, monkeypatch):
+    read, write = os.pipe()
+    os.close(read)  # as `qviz results | head -1` does
+    full = "qviz results: No space left on device\n"
+    for stream, args, code, says in (
+        (write, ["results"], usage.UNREAD, ""),
+        ("/dev/full", ["results"], 2, full),
+        (os.devnull, ["gallery", "--help"], 0, ""),  # with "…"
+    ):
+        with open(stream, "w", encoding="ascii") as out:  # noqa: PTH123 - one is a number
+            monkeypatch.setattr(sys, "stdout", out)
+            assert run(capsys, *args) == (code, "", says)
 
 
 def test_version_and_both_names():
@@ -629,13 +653,17 @@ def test_the_contract_stands_before_the_training(capsys, tmp_path):
     assert out.index("\nminutes ") < out.index("seed 0: ")
 
 
-def test_a_ledger_that_takes_no_row_is_told_before_training(capsys, tmp_path):
+def test_a_ledger_or_folder_that_takes_nothing_is_told_before_the_work(capsys, tmp_path):
     (tmp_path / "torn.json").write_text("{}")
     (tmp_path / "file").touch()
     for name, says in (("torn.json", "is not a ledger"), ("file/r.json", "results cannot be written to")):
         code, out, err = run(capsys, *trained(tmp_path, "--ledger", tmp_path / name))
         assert (code, out) == (2, "")
         assert says in err
+    ptq = ["ptq", "--method", "nearest", "--bits", "2", "--source", "sample", "--images", "8"]
+    code, _, err = run(capsys, *ptq, "--ledger", tmp_path / "r.json", "--folder", tmp_path / "file/x")
+    assert code == 2
+    assert "quantized networks cannot be written to" in err
 
 
 def test_ctrl_c_anywhere_is_one_line(capsys, tmp_path, monkeypatch):
