@@ -549,13 +549,16 @@ def test_doctor_says_how_to_install_what_is_missing(capsys, monkeypatch):
     )
 
 
-def test_doctor_imports_what_it_lists(capsys, monkeypatch, tmp_path):
-    (tmp_path / "bqplot.py").write_text("raise OSError('half of it is missing')")  # installed, and yet broken
+@pytest.mark.parametrize("error", ["OSError", "SystemExit"])
+def test_doctor_imports_what_it_lists(capsys, monkeypatch, tmp_path, error):
+    (tmp_path / "bqplot.py").write_text(
+        f"raise {error}('half of it is missing')"
+    )  # installed, and yet broken
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "bqplot", raising=False)
     code, out, _ = run(capsys, "doctor")
     assert code == 1
-    assert "BROKEN  lab: bqplot cannot be imported: OSError: half of it is missing" in out
+    assert f"BROKEN  lab: bqplot cannot be imported: {error}: half of it is missing" in out
     code, out, _ = run(capsys, "doctor", "--student")
     assert (code, out.count("\n")) == (1, 1)
     assert "bqplot broken" in out
