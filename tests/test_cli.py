@@ -14,6 +14,7 @@ import subprocess
 import sys
 import textwrap
 import tomllib
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,9 @@ def weights():
         (["lab", "--frob"], "--frob"),
         (["lab", "--no-brow"], "--no-brow"),
         (["lab", "--port", "many"], "'many'"),
+        (["lab", "--port", "99999"], "got 99999"),
+        (["lab", "--class", "absent", "--dir", "x", "--port", "1"], "leave out --dir, --port"),
+        (["gallery", "--html", "absent", "--only", ""], "unknown explorers ['']"),
         (["lab", "no-such-notebook"], "no notebook 'no-such-notebook'"),
         (["compare"], "FILE"),
         (["compare", "absent.npy"], "absent.npy: no such file"),
@@ -75,6 +79,10 @@ def weights():
         (["train", "--queue", "absent.toml", "--compile"], "leave out --compile"),
         (["train", "--recipe", "lsq", "--bits", "2", "--seeds", "0,0"], "seeds must differ"),
         (["train", "--recipe", "lsq", "--bits", "2", "--images", "0"], "at least 1, or None, got 0"),
+        (["train", "--recipe", "lsq", "--bits", "2", "--seeds", f"{2**64}"], "from 0 to 2**32 - 1"),
+        (["train", "--recipe", "lsq", "--bits", "2", "--average-bits", "nan"], "average_bits cannot be nan"),
+        (["train", "--recipe", "lsq", "--bits", "2", "--start", "published"], "no weights of resnet20"),
+        (["train", "--recipe", "fp32", "--bits", "4"], "leave out --bits 4"),
         (["ptq"], "give --method"),
         (["ptq", "--method", "qdrop"], "give --method (such as qdrop) and --bits"),
         (["ptq", "--method", "gptqq", "--bits", "2"], "got 'gptqq'"),
@@ -88,6 +96,7 @@ def weights():
         (["ptq", "--queue", "absent.toml"], "absent.toml: no such file"),
         (["ptq", "--queue", "absent.toml", "--no-gate", "--images", "8"], "leave out --images, --no-gate"),
         (["results", "--ledger", "absent.json"], "absent.json: no such file"),
+        (["results", "--ledger", "/"], ": Is a directory: '/'"),
         (["results", "--json", "--markdown"], "not allowed with"),
         (["export", "absent", "--to", "a.safetensors"], "absent: no such file or folder"),
         (["export", "absent", "--to", "a.pt"], "--to takes a .safetensors or .onnx file, got a.pt"),
@@ -106,6 +115,22 @@ def test_wrong_usage_is_one_line_and_exit_code_2(capsys, args, says):
     assert err.startswith("qviz")
     assert says in err
     assert err.count("\n") == 1
+    assert "Errno" not in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
+def test_what_cannot_be_printed_is_told_once_or_not_at_all(capsys, monkeypatch):
+    read, write = os.pipe()
+    os.close(read)  # as `qviz results | head -1` does
+    full = "qviz results: No space left on device\n"
+    for stream, args, code, says in (
+        (write, ["results"], usage.UNREAD, ""),
+        ("/dev/full", ["results"], 2, full),
+        (os.devnull, ["gallery", "--help"], 0, ""),  # with "…"
+    ):
+        with open(stream, "w", encoding="ascii") as out:  # noqa: PTH123 - one is a number
+            monkeypatch.setattr(sys, "stdout", out)
+            assert run(capsys, *args) == (code, "", says)
 
 
 def test_version_and_both_names():
@@ -222,6 +247,14 @@ BROKEN = {
     ),
     "x.index.json": lambda path: path.write_text('{"weight_map": {"a": "../outside.safetensors"}}'),
     "y.index.json": lambda path: path.write_text("[]"),
+    "z.index.json": lambda path: (
+        save_file({"a": torch.ones(2)}, path.with_name("one.safetensors")),
+        path.write_text('{"weight_map": {"z.index.json": "one.safetensors"}}'),
+    ),
+    "code.pt": lambda path: (
+        torch.save({"a": torch.ones(2)}, path),
+        zipfile.ZipFile(path, "a").writestr("code/constants.pkl", b""),  # by this torch knows TorchScript
+    ),
     "none.npy": lambda path: np.save(path, np.ones(0)),
     "nan.npy": lambda path: np.save(path, np.full(3, np.nan)),
     "cut.safetensors": lambda path: path.write_bytes(b"\x40\0\0\0\0\0\0\0{"),
@@ -236,6 +269,7 @@ def test_compare_refuses_broken_files(capsys, tmp_path, name):
     assert (code, out) == (2, "")
     assert name in err
     assert err.count("\n") == 1
+    assert "weights_only" not in err, "torch advises to run code"
 
 
 def test_compare_takes_a_whole_checkpoint(capsys, tmp_path, weights):
@@ -252,9 +286,8 @@ def test_compare_takes_a_whole_checkpoint(capsys, tmp_path, weights):
         "b.proj.weight",
     ]
     assert f"{qviz.compare(weights)['POST'].sqnr_db:.2f}" in out.splitlines()[1]
-    bias = qviz.compare(tensors["b.bias"])["POT"].note
-    assert bias
-    assert f"POT: {bias}: b.bias" in out.splitlines()[4:]
+    unused = [qviz.compare(x)["POT"].note.split()[0] for x in tensors.values()]
+    assert f"POT: {min(unused)} to {max(unused)} levels unused" in out.splitlines()[4:]
     code, out, err = run(capsys, "compare", file, "--tensor", "*.proj.*", "--csv")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert (code, err, len(rows)) == (0, "", 12)
@@ -516,13 +549,16 @@ def test_doctor_says_how_to_install_what_is_missing(capsys, monkeypatch):
     )
 
 
-def test_doctor_imports_what_it_lists(capsys, monkeypatch, tmp_path):
-    (tmp_path / "bqplot.py").write_text("raise OSError('half of it is missing')")  # installed, and yet broken
+@pytest.mark.parametrize("error", ["OSError", "SystemExit"])
+def test_doctor_imports_what_it_lists(capsys, monkeypatch, tmp_path, error):
+    (tmp_path / "bqplot.py").write_text(
+        f"raise {error}('half of it is missing')"
+    )  # installed, and yet broken
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "bqplot", raising=False)
     code, out, _ = run(capsys, "doctor")
     assert code == 1
-    assert "BROKEN  lab: bqplot cannot be imported: OSError: half of it is missing" in out
+    assert f"BROKEN  lab: bqplot cannot be imported: {error}: half of it is missing" in out
     code, out, _ = run(capsys, "doctor", "--student")
     assert (code, out.count("\n")) == (1, 1)
     assert "bqplot broken" in out
@@ -629,13 +665,17 @@ def test_the_contract_stands_before_the_training(capsys, tmp_path):
     assert out.index("\nminutes ") < out.index("seed 0: ")
 
 
-def test_a_ledger_that_takes_no_row_is_told_before_training(capsys, tmp_path):
+def test_a_ledger_or_folder_that_takes_nothing_is_told_before_the_work(capsys, tmp_path):
     (tmp_path / "torn.json").write_text("{}")
     (tmp_path / "file").touch()
     for name, says in (("torn.json", "is not a ledger"), ("file/r.json", "results cannot be written to")):
         code, out, err = run(capsys, *trained(tmp_path, "--ledger", tmp_path / name))
         assert (code, out) == (2, "")
         assert says in err
+    ptq = ["ptq", "--method", "nearest", "--bits", "2", "--source", "sample", "--images", "8"]
+    code, _, err = run(capsys, *ptq, "--ledger", tmp_path / "r.json", "--folder", tmp_path / "file/x")
+    assert code == 2
+    assert "quantized networks cannot be written to" in err
 
 
 def test_ctrl_c_anywhere_is_one_line(capsys, tmp_path, monkeypatch):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import os
+import re
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -16,7 +18,7 @@ from typing import NoReturn
 
 from qviz import __version__
 from qviz.cli import compare, doctor, export, gallery, inspect, lab, labs, ptq, results, run, train, verify
-from qviz.cli.usage import STOPPED, UsageError, one_line
+from qviz.cli.usage import STOPPED, UNREAD, UsageError, one_line
 
 COMMANDS = (lab, labs, gallery, compare, inspect, train, ptq, results, export, verify, run, doctor)
 _PLAIN = dict(zip("±–−×…’“”·", ("+-", "-", "-", "x", "...", "'", '"', '"', "-"), strict=True))
@@ -41,22 +43,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[:1] == ["lab"] and "--" in args:
         cut = args.index("--")
         args, passed_on = args[:cut], args[cut + 1 :]
+    for stream in (sys.stdout, sys.stderr):  # not every terminal or pipe has ± and –
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="qviz.plain")
     parser = _parser()
     options = parser.parse_args(args, argparse.Namespace(passed_on=passed_on))
     if options.command is None:
         known = ", ".join(_name(command) for command in COMMANDS)
         parser.error(f"no command; choose {known} (or --help)")
-    for stream in (sys.stdout, sys.stderr):  # not every terminal or pipe has ± and –
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="qviz.plain")
     try:
-        return options.run(options)
+        code = options.run(options)
+        print(end="", flush=True)  # here, where a full disk or a closed pipe has its sentence
+        return code
     except KeyboardInterrupt:
         print(f"qviz {options.command}: stopped", file=sys.stderr)
         return STOPPED
-    except UsageError as error:
-        print(f"qviz {options.command}: {one_line(str(error))}", file=sys.stderr)
+    except (UsageError, OSError) as error:
+        _drop_unwritten()
+        if isinstance(error, BrokenPipeError) or isinstance(error.__cause__, BrokenPipeError):
+            return UNREAD  # nobody is there to read a sentence
+        text = re.sub(r"\[Errno -?\d+\] ", "", one_line(str(error)))
+        print(f"qviz {options.command}: {text}", file=sys.stderr)
         return 2
+
+
+def _drop_unwritten() -> None:
+    """Drop what stdout cannot write, or Python would fail at it once more, aloud, at its end."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _plain(problem: UnicodeError) -> tuple[str, int]:

@@ -40,8 +40,6 @@ def run(options: argparse.Namespace) -> int:
     """Print what ``qviz.compare_tensors`` says of the file; of one tensor, the whole table."""
     try:
         tables = _compare(options.file, options.tensor or "*", options.bits, options.sample)
-    except OSError as error:
-        raise UsageError(f"{options.file}: {error.strerror or 'no such file'}") from error
     except (ValueError, TypeError) as error:
         text = str(error)
         raise UsageError(text if text.startswith(str(options.file)) else f"{options.file}: {text}") from error

@@ -71,7 +71,7 @@ def imported(module: str) -> tuple[bool, str]:
     """Import a module; return whether that worked, and its version or the reason."""
     try:
         loaded = importlib.import_module(module)
-    except Exception as error:  # noqa: BLE001 - whatever is broken, the report names it and goes on
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the report names it and goes on
         return False, f"{module} cannot be imported: {type(error).__name__}: {one_line(str(error))}"
     try:
         version = importlib.metadata.version("pillow" if module == "PIL" else module)

@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     from qviz.explore import gallery
 
     try:
-        for entry in gallery.write(options.html, options.only.split(",") if options.only else ()):
+        for entry in gallery.write(options.html, options.only.split(",") if options.only is not None else ()):
             print(f"{entry.path}  {entry.path.stat().st_size / 1e6:.1f} MB", flush=True)
     except ValueError as error:
         raise UsageError(str(error)) from error

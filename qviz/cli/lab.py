@@ -47,9 +47,15 @@ def run(options: argparse.Namespace) -> int:
 
     source = shipped.notebooks_dir().resolve()
     if options.handout is not None:
+        others = {"NAME": options.notebook, "--dir": options.dir, "--port": options.port}
+        others |= {"--no-browser": options.no_browser or None, "--": options.passed_on or None}
+        if given := [name for name, value in others.items() if value is not None]:
+            raise UsageError(f"--class opens nothing; leave out {', '.join(given)}")
         for line in copy_notebooks(source, options.handout.resolve()):
             print(line)
         return 0
+    if options.port is not None and not 0 <= options.port < 2**16:
+        raise UsageError(f"--port must be 0 to 65535, got {options.port}")
     if absent := missing("lab"):
         raise UsageError(f"{', '.join(absent)} not installed: {install('lab')}")
     in_package = Path(__file__).resolve().parents[1] in source.parents

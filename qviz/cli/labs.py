@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -206,8 +207,6 @@ def _reporting(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.N
             return run(options)
         except ValueError as error:
             raise UsageError(str(error)) from error
-        except OSError as error:
-            raise UsageError(f"{error.filename or ''}: {error.strerror or error}") from error
 
     return reported
 
@@ -237,7 +236,8 @@ def _secret(options: argparse.Namespace) -> bytes:
         return found
     if getattr(options, "student_id", None) or getattr(options, "roster", None):
         raise UsageError("students' variants need the course's secret: --secret FILE or QVIZ_LABS_SECRET")
-    print("no secret: the published one is taken, so everybody can compute the hidden cases")
+    words = "no secret: the published one is taken, so everybody can compute the hidden cases"
+    print(words, file=sys.stderr)  # stdout may be a key, as CSV
     return secret.PUBLISHED
 
 

@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     from qviz.nn.runs.ledger import Ledger, as_dict, table, with_shipped
 
     ledger = Ledger(options.ledger)
-    if options.ledger is not None and not options.ledger.is_file():
+    if options.ledger is not None and not options.ledger.exists():
         raise UsageError(f"{options.ledger}: no such file")
     try:
         rows, own = with_shipped(ledger), len(ledger.rows())

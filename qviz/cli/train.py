@@ -96,6 +96,8 @@ def _experiment(options: argparse.Namespace) -> Experiment:
         raise UsageError("give --recipe (such as daq) and --bits, or --queue FILE")
     names = ("recipe", "model", "data", "size", "first_last", "average_bits", "start", "images", "source")
     fields = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if options.bits is not None and options.recipe == "fp32":
+        raise UsageError(f"fp32 quantizes nothing: leave out --bits {options.bits}")
     if options.bits is not None:
         fields |= dict(zip(("w_bits", "a_bits"), numbers("bits", options.bits, most=2), strict=False))
     elif options.recipe != "fp32":

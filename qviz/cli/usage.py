@@ -18,6 +18,9 @@ EXTRAS = {
 STOPPED = 130
 """Exit code of a command that was stopped by hand, as of any program that Ctrl-C ends."""
 
+UNREAD = 141
+"""Exit code of a command whose reader left, as in ``qviz results | head -1``."""
+
 
 class UsageError(Exception):
     """What the user asked for cannot be done; the message says why."""

@@ -47,6 +47,21 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         lock.release()
 
 
+def make_folder(folder: Path, says: str) -> None:
+    """Make a folder where it is missing, and see that it takes files, before work whose result goes there.
+
+    Raises:
+        OSError: It does not; the message is ``says`` and the reason.
+    """
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_synced(probe, b"x")
+        probe.unlink()
+    except OSError as problem:
+        raise OSError(problem.errno, f"{says}: {problem.strerror}") from problem
+
+
 def write_synced(path: Path, content: bytes) -> None:
     """Write a new file and wait until it is on the disk."""
     with path.open("wb") as file:

@@ -30,7 +30,7 @@ def read(path: Path) -> Any:
     """
     try:
         with warnings.catch_warnings():  # whatever a pickle is like, weights_only opens it or refuses
-            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            warnings.simplefilter("ignore", UserWarning)
             mmap = zipfile.is_zipfile(path) or None
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:  # torch's own text is advice to run the code
@@ -44,7 +44,11 @@ def read(path: Path) -> Any:
     except OSError:
         raise
     except Exception as error:  # torch raises anything at all on damaged bytes
-        first = (str(error) or type(error).__name__).splitlines()[0]
+        if "TorchScript" in str(error):  # as above
+            raise ValueError(
+                f"{path} is a TorchScript archive, which holds code; save the state_dict of the model alone"
+            ) from error
+        first = (str(error) or "it is empty or cut off").splitlines()[0]
         raise ValueError(f"{path} cannot be read: {first}") from error
 
 

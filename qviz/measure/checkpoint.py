@@ -53,6 +53,7 @@ class Checkpoint(Mapping[str, Tensor]):
 
         Raises:
             KeyError: There is no such tensor.
+            TypeError: It holds what torch does not know, such as text.
             ValueError: The file is broken.
         """
         return self._readers[name]()
@@ -108,6 +109,9 @@ def _sharded(path: Path) -> Readers:
     try:
         where = json.loads(path.read_text("utf-8"))["weight_map"]
         shards = {shard: _safetensors(_beside(path, shard)) for shard in sorted(set(where.values()))}
+        for name, shard in where.items():
+            if name not in shards[shard]:
+                raise ValueError(f"{path}: {name!r} should be in {shard} and is not")
         return {name: shards[shard][name] for name, shard in where.items()}
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: no index of a checkpoint ({type(error).__name__}: {error})") from error
@@ -135,9 +139,10 @@ def _numpy(path: Path) -> Readers:
                 "holds Python objects, and unpickling runs code" if "Object arrays" in str(error) else error
             )
             raise ValueError(f"{path}: refused or broken: {what}") from error
-        if x.dtype.kind != "f" or x.dtype.itemsize > 8:
-            raise TypeError(f"{path}: holds {x.dtype}; give float16, float32 or float64")
-        return torch.from_numpy(np.array(x, x.dtype.newbyteorder("="), order="C"))
+        try:
+            return torch.from_numpy(np.array(x, x.dtype.newbyteorder("="), order="C"))
+        except TypeError as error:
+            raise TypeError(f"it holds {x.dtype}, which torch does not know") from error
 
     if path.suffix.lower() == ".npy":
         return {path.stem: functools.partial(read, None)}

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from qviz.core import _check
+from qviz.core._text import count
 from qviz.core.codebook import Codebook
 from qviz.core.grids import apot, lloyd, post, pot, quantile, uniform
 from qviz.core.quantizer import Quantizer
@@ -72,7 +73,7 @@ def build_grid(name: str, x: Tensor, bits: int, **options: str) -> Codebook:
 
 def _grid_note(name: str, book: Codebook, bits: int) -> str:
     if name in ("quantile", "Lloyd"):
-        return f"{len(book)} levels, as values repeat" if len(book) < 2**bits else ""
+        return f"{count(len(book), 'level')}, as values repeat" if len(book) < 2**bits else ""
     return "unsigned, as x has no negative value" if book.lo >= 0 else ""
 
 
@@ -105,7 +106,6 @@ def compare(
             another shape.
 
     Example:
-        >>> import torch
         >>> import torch
         >>> g = torch.Generator().manual_seed(0)
         >>> table = compare(torch.randn(100_000, generator=g), ["POT", "POST"], bits=4)

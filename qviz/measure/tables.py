@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
@@ -58,17 +59,26 @@ class Tables(Mapping[str, Comparison]):
         return "\n".join([aligned(lines), *self.notes()])
 
     def notes(self) -> list[str]:
-        """Return a line "method: note: tensors" for each note, with the first few tensors that have it."""
-        found: dict[str, list[str]] = {}
+        """Return a line "method: note: tensors" for each note, with the first few tensors that have it.
+
+        Notes that differ in how many levels are one: "POT: 1 to 14 levels unused: conv1.weight, …".
+        """
+        found: dict[tuple[str, str], dict[str, str]] = {}
         for name, table in self.tables.items():
             for row in table:
                 for note in filter(None, row.note.split("; ")):
-                    found.setdefault(f"{row.method}: {note}", []).append(name)
-        everywhere = len(self.tables)
-        return [
-            note if len(names) == everywhere else f"{note}: {_some(names, most=3)}"
-            for note, names in found.items()
-        ]
+                    words = re.sub(r"^\d+ (of \d+ )?levels?", "levels", note)
+                    found.setdefault((row.method, words), {})[name] = note
+        lines = []
+        for (method, words), notes in found.items():
+            said = next(iter(notes.values()))
+            if len(set(notes.values())) > 1:  # they differ in how many levels
+                numbers = [int(note.split()[0]) for note in notes.values()]
+                least, most = min(numbers), max(numbers)
+                said = f"{least} to {most} {words}" if least < most else f"{least} {words}"
+            where = "" if len(notes) == len(self.tables) else f": {_some(list(notes), most=3)}"
+            lines.append(f"{method}: {said}{where}")
+        return lines
 
     __repr__ = __str__
 
@@ -144,8 +154,11 @@ def compare_tensors(
     for name in progress(names):
         try:
             x = tensors[name]
-            if x.layout != torch.strided:
-                raise TypeError(f"its layout is {x.layout}; give a dense tensor, as x.to_dense() makes it")
+            if x.is_meta:
+                raise ValueError("it is on the meta device, where tensors have no values")
+            if x.layout != torch.strided or x.is_nested:
+                layout = "nested" if x.is_nested else x.layout
+                raise TypeError(f"its layout is {layout}; give a dense tensor, as x.to_dense() makes it")
             if x.is_floating_point() and x.dtype.itemsize == 1:
                 x = x.float()  # torch computes nothing in FP8
             done.tables[name] = compare(_sampled(x, sample), methods, bits=bits, range=range)

@@ -55,11 +55,17 @@ def draw(
         legend: Whether to draw a legend.
         **style: matplotlib's properties of lines (``color``, ``lw``, ``alpha``, ...), for the marks of the
             methods, not for data and the ideal line.
+
+    Raises:
+        TypeError: ``ax`` is an array of axes, polar or in three dimensions.
     """
     if ax is None:
         import matplotlib.pyplot as plt
 
         ax = plt.gca()
+    if getattr(ax, "name", "") != "rectilinear":
+        kind = getattr(ax, "name", None) or f"{type(ax).__name__} of shape {np.shape(ax)}"
+        raise TypeError(f"ax must be one Axes of matplotlib with an x and a y axis, got {kind}")
     style = normalize_kwargs(style, Line2D)
     for mark in panel.marks:
         its = {} if mark.role in ("data", "ideal") else dict(style)

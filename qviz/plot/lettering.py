@@ -12,13 +12,17 @@ from matplotlib.text import Text
 ROW = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "borderaxespad": 0.2, "frameon": False}
 """A legend between the title and the axes, where it covers no data."""
 
+LEAST = 6.0
+"""Points to which the letters of a legend shrink that would cover more than half of the axes."""
+
 
 def letter(ax: Axes, x: str, y: str, title: str, *, stays: bool = False, legend: bool = True) -> None:
     """Write axis labels, title and legend.
 
     Twins (``twinx``, ``twiny``) share one title and one legend. The legend is a row above the axes where
     there is room for it, or a layout engine that makes room; else it goes where matplotlib finds the best
-    place inside. Names that are too long are broken into lines.
+    place inside, in smaller letters where it would cover more than half of the axes. Names that are too long
+    are broken into lines.
 
     Args:
         ax: The axes.
@@ -57,22 +61,28 @@ def _legend(ax: Axes, twins: list[Axes], heading: Text) -> float:
             break
     height = row.get_window_extent().height
     needed = height + heading.get_window_extent().height * bool(heading.get_text()) + heading.get_fontsize()
-    if ax.figure.get_layout_engine() is None and needed > _room_above(ax, twins):
-        _made(ax, named, loc="best")
+    made_room = ax.figure.get_layout_engine() is not None and height < ax.bbox.height
+    if not made_room and needed > _room_above(ax, twins):
+        inside = _made(ax, named, loc="best")
+        while inside.get_window_extent().height > ax.bbox.height / 2 and (size := _size(inside)) > LEAST:
+            inside = _made(ax, named, loc="best", fontsize=max(0.85 * size, LEAST))
         return 0.0
     return height * 72 / ax.figure.dpi
 
 
 def _made(ax: Axes, named: dict[str, Any], **place: Any) -> Legend:
-    legend = ax.legend(
-        named.values(), named.keys(), fontsize="small", handlelength=1.8, columnspacing=1.2, **place
-    )
+    style = {"fontsize": "small", "handlelength": 1.8, "columnspacing": 1.2} | place
+    legend = ax.legend(named.values(), named.keys(), **style)
     widest = max(text.get_window_extent().width for text in legend.get_texts())
     handles = legend.get_window_extent().width - widest
     if place.get("ncols", 1) == 1:
         for text in legend.get_texts():
             _fold(text, ax.bbox.width - handles)
     return legend
+
+
+def _size(legend: Legend) -> float:
+    return legend.get_texts()[0].get_fontsize()
 
 
 def _fold(text: Text, room: float, *, upright: bool = False) -> None:

@@ -68,6 +68,10 @@ def treads(
         raise ValueError(
             f"{name} takes no row of {n} values, so it has no one staircase: {problem}"
         ) from problem
+    if y.shape != (n,):
+        raise ValueError(
+            f"{name} gives the shape {y.shape} for a row of {n} values, so it has no one staircase"
+        )
     start = np.concatenate([[0], np.nonzero(np.diff(y))[0] + 1])
     left = x.numpy()[start]
     return left, np.concatenate([left[1:], [high]]), y[start]

@@ -60,10 +60,11 @@ def test_no_tensor_is_lost(tmp_path):
     torch.save({"a.b": a, "a": {"b": b}}, tmp_path / "twice.pt")
     with pytest.raises(ValueError, match=r"twice.pt: two tensors would have the name 'a.b'"):
         Checkpoint(tmp_path / "twice.pt")
-    torch.save({"w": a.to_sparse(), "v": a}, tmp_path / "sparse.pt")
+    torch.save({"w": a.to_sparse(), "v": a, "m": a.to("meta")}, tmp_path / "sparse.pt")
     done = compare_tensors(Checkpoint(tmp_path / "sparse.pt"), ["POT"])
     assert list(done) == ["v"]
     assert "its layout is torch.sparse_coo" in done.skipped["w"]
+    assert "meta device" in done.skipped["m"]
 
 
 def test_every_tensor_gets_the_table_that_compare_gives():

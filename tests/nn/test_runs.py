@@ -295,11 +295,6 @@ def test_mixed_precision_of_standardized_weights_is_refused():
         prepare(tiny("daq", 2, average_bits=2.5))
 
 
-def test_an_average_that_nothing_meets_is_refused():
-    with pytest.raises(ValueError, match=r"no allocation meets an average of 1\.5"):
-        prepare(tiny("adq", 3, average_bits=1.5))
-
-
 def test_full_imagenet_says_what_it_needs(tmp_path):
     experiment = Experiment(recipe="lsq", w_bits=4, model="resnet18", data="imagenet", size="full")
     with pytest.raises(FileNotFoundError, match="ILSVRC tree"):

@@ -254,6 +254,16 @@ def test_figure_holds_every_panel_and_the_table():
     assert to_hex(cells[2, 0].get_text().get_color()) == LOOKS["b"].color
 
 
+def test_axes_that_cannot_be_drawn_on_are_named():
+    fig = Figure()
+    for ax, says in (
+        (fig.subplots(2), r"ndarray of shape \(2,\)"),
+        (fig.add_subplot(projection="polar"), "polar"),
+    ):
+        with pytest.raises(TypeError, match=f"ax must be one Axes .*, got {says}"):
+            qviz.plot.staircase((-1, 1), post(3), ax=ax)
+
+
 @pytest.mark.parametrize(("count", "size"), [(1, (6.4, 4.0)), (2, (13.33, 3.75)), (4, (13.33, 7.5))])
 def test_figure_has_the_size_of_a_slide(count, size):
     fig = figure(Scene("s", tuple(PANELS.values())[:count]))

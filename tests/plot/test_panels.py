@@ -423,6 +423,8 @@ def test_where_the_grid_sees_a_function_of_x_levels_stand_on_x_and_treads_are_sa
 def test_a_quantizer_of_one_shape_has_no_one_staircase(x):
     with pytest.raises(ValueError, match="mine takes no row of 2001 values"):
         panels.staircase((-2, 2), {"mine": recipes.adaround_weight(2, x).observe(x)})
+    with pytest.raises(ValueError, match=r"mine gives the shape \(3,\) for a row of 2001 values"):
+        panels.staircase((-2, 2), {"mine": lambda x: x[:3]})
 
 
 def test_several_methods_are_outlines_not_bars(x):

@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from qviz.core._files import file_sha256
+from qviz.core._text import some
 from qviz.methods.pairs import FLOAT, NAMES, pair
 from qviz.nn.convert import POLICIES
 from qviz.nn.models import NAMES as MODELS
@@ -33,11 +34,11 @@ def checked_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
     """Return the seeds of an experiment.
 
     Raises:
-        ValueError: There is none, one is no whole number of at least 0, or two are equal.
+        ValueError: There is none, one is no whole number from 0 to 2**32 - 1, or two are equal.
     """
     found = tuple(seeds)
-    if not found or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in found):
-        raise ValueError(f"seeds must be whole numbers of at least 0, one or more, got {seeds!r}")
+    if not found or any(isinstance(s, bool) or not isinstance(s, int) or not 0 <= s < 2**32 for s in found):
+        raise ValueError(f"seeds must be whole numbers from 0 to 2**32 - 1, one or more, got {seeds!r}")
     if len(set(found)) < len(found):
         raise ValueError(f"seeds must differ, because equal ones give equal runs, got {seeds!r}")
     return found
@@ -134,8 +135,17 @@ class Experiment:
             raise ValueError(
                 f"the shipped checkpoint is of resnet20 on cifar10, got {self.model}, {self.data}"
             )
+        if self.start == "published" and self.model not in PUBLISHED:
+            raise ValueError(
+                f"no weights of {self.model} are published; there are those of {some([*PUBLISHED])}"
+            )
         if self.average_bits is not None and self.recipe == "fp32":
             raise ValueError(f"average_bits={self.average_bits} needs a method that quantizes, got fp32")
+        if self.average_bits is not None and not (
+            min(self.candidates) <= self.average_bits <= max(self.candidates)
+        ):
+            few = some(list(map(str, self.candidates)), most=9)
+            raise ValueError(f"layers have {few} bits, so average_bits cannot be {self.average_bits!r}")
         self.pair()  # refuses bits and options here
         self.config("sample")
 

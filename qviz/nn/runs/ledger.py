@@ -13,7 +13,7 @@ from types import UnionType
 from typing import Any, get_type_hints
 
 from qviz.core import _text
-from qviz.core._files import locked, write_atomically
+from qviz.core._files import locked, make_folder, write_atomically
 from qviz.nn.download import cache_dir
 from qviz.nn.runs.tables import PTQ
 from qviz.nn.runs.tables import table as table
@@ -152,8 +152,9 @@ class Ledger:
 
         Raises:
             ValueError: It is not a ledger.
+            OSError: It cannot be read.
         """
-        if not self.path.is_file():
+        if not self.path.exists():
             return []
         try:
             found = json.loads(self.path.read_text(encoding="utf-8"))
@@ -171,15 +172,7 @@ class Ledger:
             OSError: The file cannot be read, or none can be written in its place.
         """
         self.rows()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            probe = self.path.with_name(f".{self.path.name}.{os.getpid()}.probe")
-            probe.touch()
-            probe.unlink()
-        except OSError as problem:
-            raise OSError(
-                problem.errno, f"results cannot be written to {self.path}: {problem.strerror}"
-            ) from problem
+        make_folder(self.path.parent, f"results cannot be written to {self.path}")
 
     def find(self, config_sha256: str) -> Row | None:
         """Return the row of a configuration, or None."""

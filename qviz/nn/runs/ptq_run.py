@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qviz.core._files import file_sha256, write_atomically
+from qviz.core._files import file_sha256, make_folder, write_atomically
 from qviz.core._text import count
 from qviz.nn.ptq import PTQReport, ptq
 from qviz.nn.ptq.resume import taken_up
@@ -58,6 +58,7 @@ def run_ptq(
         ledger.check()
     source = source_of_ptq(experiment, root)
     files = [folder_of(experiment, source, folder) / f"seed{seed}.safetensors" for seed in experiment.seeds]
+    make_folder(files[0].parent, f"quantized networks cannot be written to {files[0].parent}")
     done = []
     for seed, file in zip(experiment.seeds, files, strict=True):
         _, found = _kept(file)
@@ -107,7 +108,6 @@ def _one(
     report = ptq(ready.model, ready.images, **vars(settings), **how)
     if progress:
         say(str(report))
-    file.parent.mkdir(parents=True, exist_ok=True)
     if not report.finished:
         if report.results:
             kept = {"revision": revision(), "report": report.to_dict()}

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from qviz.core._files import locked, sha256, sync_folder, write_synced
+from qviz.core._files import locked, make_folder, sha256, sync_folder, write_synced
 from qviz.nn.train.errors import CheckpointError
 from qviz.nn.train.packing import load_into, unpack_weights
 
@@ -46,15 +46,7 @@ class Checkpoints:
         Raises:
             OSError: It cannot be made or written to, or another run is at work in it; names the folder.
         """
-        try:
-            self.home.mkdir(parents=True, exist_ok=True)
-            probe = self.home / f".probe-{os.getpid()}"
-            write_synced(probe, b"x")
-            probe.unlink()
-        except OSError as problem:
-            raise OSError(
-                problem.errno, f"checkpoints cannot be written to {self.home}: {problem.strerror}"
-            ) from problem
+        make_folder(self.home, f"checkpoints cannot be written to {self.home}")
         try:
             self._lock.enter_context(locked(self.home / ".lock", wait=False))
         except BlockingIOError as problem:

@@ -53,7 +53,7 @@ class Saver:
             return False
         if not resume:
             raise FileExistsError(
-                f"{self.store.folder} already holds a run; resume=True goes on with it, another folder "
+                f"{self.store.folder} already holds a run; resume=True (--resume) goes on with it, another folder "
                 "starts a new one"
             )
         self._load(state, last)
