@@ -53,8 +53,8 @@ class Saver:
             return False
         if not resume:
             raise FileExistsError(
-                f"{self.store.folder} already holds a run; resume=True (--resume) goes on with it, another folder "
-                "starts a new one"
+                f"{self.store.folder} already holds a run; resume=True (--resume) goes on with it, another "
+                "folder starts a new one"
             )
         self._load(state, last)
         return True
