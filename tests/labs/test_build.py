@@ -176,9 +176,9 @@ def test_the_commands_build_list_and_key(capsys, tmp_path, monkeypatch):
     assert code == 0
     assert "lab0-steps  One step          3       6        5" in out
     monkeypatch.delenv(secret.VARIABLE, raising=False)
-    code, out, _ = run(capsys, "labs", "build", "lab0-steps", "--out", tmp_path, *where)
+    code, _, err = run(capsys, "labs", "build", "lab0-steps", "--out", tmp_path, *where)
     assert code == 0
-    assert "everybody can compute the hidden cases" in out
+    assert "everybody can compute the hidden cases" in err
     for command in ("build", "key"):
         code, _, err = run(capsys, "labs", command, "lab0-steps", "--student-id", "Anna", *where)
         assert (code, "QVIZ_LABS_SECRET" in err) == (2, True)
