@@ -334,7 +334,7 @@ def test_a_checkpoint_that_does_not_tell_its_objective_is_gone_on_with(tmp_path)
 
 def test_a_run_is_not_overwritten_by_accident(tmp_path):
     run(quantized(), tmp_path, on_step=stopped_at(5))
-    with pytest.raises(FileExistsError, match="resume=True .* goes on"):
+    with pytest.raises(FileExistsError, match=r"resume=True .* goes on"):
         run(quantized(), tmp_path)
 
 
