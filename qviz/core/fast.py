@@ -90,17 +90,18 @@ class Quantize(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, offset: Tensor | None, *grid: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: Tensor, offset: Tensor | None, *parts: Any) -> Tensor:
         """Return y."""
-        spec, u, border, place, half = grid[-1], _units(x, scale, offset), None, None, None
+        grid, u, border, place, half = Grid(*parts), _units(x, scale, offset), None, None, None
+        spec = grid.spec
         if spec.bend is not None:
-            border = spec.bend.border(u.clamp_(*spec.ends), grid[3])
-        made = _halves(Grid(*grid), u.numel())
+            border = spec.bend.border(u.clamp_(*spec.ends), grid.b)
+        made = _halves(grid, u.numel())
         if made is None:
-            level = _level(u, border, Grid(*grid))
+            level = _level(u, border, grid)
         else:
             place, half = laid_out(made.place, u), made.code
-            level = take(made.of(grid[1].repeat_interleave(2)[1:-1]), place)
+            level = take(made.of(grid.levels.repeat_interleave(2)[1:-1]), place)
         y = _out(level, scale, offset, spec).to(x.dtype)
         # y tells the level, which computing anew costs 1.1 x (LSQ) to 1.5 x (POT)
         kept = y if spec.rescale and not spec.soft and x.dtype == scale.dtype else None
